@@ -31,6 +31,7 @@ import (
 	_ "github.com/till-proxy/till/cli"  // registers the commands
 	_ "github.com/till-proxy/till/echo" // registers the handler
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -325,7 +326,11 @@ func (a *App) awaitLimiter(patience time.Duration) (*limiter.Limiter, error) {
 }
 
 func (a *App) storeOptions() storeOptions {
-	return storeOptions{open: a.storage.OpenStore, anchor: a.Anchor, way: a.wayToStore, common: a.commonConfiguration,
+	var doubted func(StoreOpening, bool) (limiter.Doubted, commit.Clock, error)
+	if s, ok := a.storage.(*PostgresStore); ok {
+		doubted = s.openDoubted
+	}
+	return storeOptions{open: a.storage.OpenStore, doubted: doubted, anchor: a.Anchor, way: a.wayToStore, common: a.commonConfiguration,
 		log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
 		keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
 		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
@@ -333,9 +338,10 @@ func (a *App) storeOptions() storeOptions {
 
 func (a *App) wayToStore() string { return a.storage.Place().Way }
 
-// Forfeit repairs a store that does not match its anchor; see [limiter.Forfeit].
-func (a *App) Forfeit(by limiter.Caller) (limiter.Repaired, error) {
-	return a.engine.forfeit(by, a.storeOptions())
+// Forfeit repairs a store that does not match its anchor, or a database that went back
+// in time; see [limiter.Forfeit]. With imagine it only says what that would do.
+func (a *App) Forfeit(by limiter.Caller, imagine bool) (limiter.Repaired, error) {
+	return a.engine.forfeit(by, a.storeOptions(), imagine)
 }
 
 // Lockdown is the switch that refuses every key.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream"
@@ -105,11 +106,13 @@ func releaseEngine(at Place) error {
 type storeOptions struct {
 	open   func(StoreOpening) (OpenedStore, error)
 	anchor string
-	way    func() string // Place.Way; nil if that is always the same
-	common func() string // StoreOpening.Configuration; nil if nobody asks
-	log    *slog.Logger
-	roles  map[string]record.Role
-	hooks  []limiter.Hook
+	// doubted opens a store that nodes share and doubt; nil if nothing repairs it.
+	doubted func(o StoreOpening, look bool) (limiter.Doubted, commit.Clock, error)
+	way     func() string // Place.Way; nil if that is always the same
+	common  func() string // StoreOpening.Configuration; nil if nobody asks
+	log     *slog.Logger
+	roles   map[string]record.Role
+	hooks   []limiter.Hook
 	// keepAudit is how long entries of the audit log are kept; 0 means for ever.
 	keepAudit time.Duration
 	// retain is how long ended keys stay listed.
@@ -208,10 +211,19 @@ func (e *engine) shouldOpen() bool {
 	failed := e.failure()
 	opened := e.limiter != nil && e.failed == nil
 	switch {
-	case e.closed, opened && failed == nil, opened && errors.Is(failed, store.ErrDoubt):
+	case e.closed, opened && failed == nil:
 		return false
+	case opened && errors.Is(failed, store.ErrDoubt):
+		return e.healed()
 	}
 	return failed == nil || !time.Now().Before(e.nextTry)
+}
+
+// healed reports whether the reason to doubt the open store is gone: only that store
+// knows what it had seen. The caller holds e.mu.
+func (e *engine) healed() bool {
+	doubted, ok := e.opened.Store.(interface{ Healed() bool })
+	return ok && doubted.Healed()
 }
 
 // tryOpen is the attempt that open begins. It returns when the disk has answered.

@@ -121,7 +121,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	}
 	lookup := mintIn(t, l, 100)
 	useIn(t, l, lookup)
-	if _, err := e.forfeit(limiter.Operator, o); !errors.Is(err, errInOrder) {
+	if _, err := e.forfeit(limiter.Operator, o, false); !errors.Is(err, errInOrder) {
 		t.Errorf("repairing a store in order: %v", err)
 	}
 	if code := useIn(t, l, lookup); code != "" {
@@ -144,7 +144,14 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 			t.Fatalf("without its anchor: %v", err)
 		}
 	}
-	done, err := next.forfeit(limiter.Operator, o)
+	would, err := next.forfeit(limiter.Operator, o, true)
+	if err != nil || would.Keys != 1 || would.Forfeited != 1 {
+		t.Errorf("a dry run: %+v, %v", would, err)
+	}
+	if _, err := next.retry(o); !errors.Is(err, store.ErrDoubt) {
+		t.Fatalf("after a dry run: %v", err)
+	}
+	done, err := next.forfeit(limiter.Operator, o, false)
 	if err != nil || done.Keys != 1 || done.Forfeited != 1 {
 		t.Fatalf("%+v, %v", done, err)
 	}

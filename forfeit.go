@@ -12,17 +12,13 @@ import (
 
 var errInOrder = errors.New("the store is in order: there is nothing to repair")
 
-// errForfeitShared means that a store is not repaired by one of the nodes that share it.
-var errForfeitShared = errors.New("a database that several nodes share is not repaired by one of them: put its newest copy in place, and start the nodes again; see docs/cluster.md")
-
-// forfeit closes a store that is in doubt, repairs it, and opens it.
-func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, error) {
+// forfeit closes a store that is in doubt, repairs it, and opens it. Where several nodes
+// share it, the others open it again by themselves. With imagine it only says what
+// would be done.
+func (e *engine) forfeit(by limiter.Caller, o storeOptions, imagine bool) (limiter.Repaired, error) {
 	var done limiter.Repaired
 	if by.Role != record.OperatorRole { // checked before the store is closed
 		return done, fmt.Errorf("%w: only the operator repairs the store", limiter.ErrForbidden)
-	}
-	if e.place.Shared {
-		return done, errForfeitShared
 	}
 	if _, err := e.open(o, 0); err != nil && !errors.Is(err, store.ErrDoubt) {
 		return done, err
@@ -36,18 +32,28 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, e
 	}
 	repaired := make(chan struct{})
 	e.opening = repaired
+	doubted, was := err, e.failed
 	e.mu.Unlock()
 
-	err = e.repair(former, by, o, &done)
+	if e.place.Shared {
+		err = e.repairShared(former, by, o, imagine, &done)
+	} else {
+		err = e.repair(former, by, o, imagine, &done)
+	}
 
 	e.mu.Lock()
 	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
-	if err == nil {
+	switch {
+	case imagine && e.place.Shared:
+		e.failed = was
+	case err == nil && imagine:
+		e.failed = doubted
+	case err == nil:
 		e.failed, e.repaired = errRepaired, true
 	}
 	close(repaired)
 	e.mu.Unlock()
-	if err != nil {
+	if err != nil || imagine {
 		return done, err
 	}
 	_, err = e.open(o, 0)
@@ -56,19 +62,52 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions) (limiter.Repaired, e
 
 var errRepaired = errors.New("the store was repaired and is not open yet")
 
-func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptions, done *limiter.Repaired) error {
+// closeDoubted closes a store that is in doubt.
+func (e *engine) closeDoubted(former *limiter.Limiter, o storeOptions) error {
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that is in doubt", "error", err)
 		}
 	}
-	if err := e.claim(); err != nil {
+	return e.claim()
+}
+
+func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptions, imagine bool, done *limiter.Repaired) error {
+	if err := e.closeDoubted(former, o); err != nil {
 		return err
 	}
 	s, err := o.open(o.opening())
 	if err != nil {
 		return err
 	}
-	*done, err = limiter.Forfeit(s.Store, store.Files{}, by, o.anchorOf(e.place), o.roles, time.Now(), o.log)
+	if imagine {
+		*done, err = limiter.ImagineForfeit(s.Store, by, o.roles, time.Now())
+	} else {
+		*done, err = limiter.Forfeit(s.Store, store.Files{}, by, o.anchorOf(e.place), o.roles, time.Now(), o.log)
+	}
+	return errors.Join(err, s.Close())
+}
+
+var errNotRepairable = errors.New("this store cannot be repaired while nodes share it")
+
+func (e *engine) repairShared(former *limiter.Limiter, by limiter.Caller, o storeOptions, imagine bool, done *limiter.Repaired) error {
+	if o.doubted == nil {
+		return errNotRepairable
+	}
+	if !imagine { // otherwise it goes on looking for the reason to be gone
+		if err := e.closeDoubted(former, o); err != nil {
+			return err
+		}
+	}
+	s, clock, err := o.doubted(o.opening(), imagine)
+	if err != nil {
+		return err
+	}
+	now, _ := clock.Now()
+	if imagine {
+		*done, err = limiter.ImagineForfeit(s, by, o.roles, now)
+	} else {
+		*done, err = limiter.ForfeitShared(s, by, o.roles, now, o.log)
+	}
 	return errors.Join(err, s.Close())
 }

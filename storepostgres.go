@@ -19,6 +19,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -217,14 +219,44 @@ func (s *PostgresStore) identify(database string) string {
 
 // OpenStore implements Storage.
 func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
+	options, err := s.options(o)
+	if err != nil {
+		return OpenedStore{}, err
+	}
+	opened, err := postgres.Open(context.Background(), options)
+	if err != nil {
+		return OpenedStore{}, err
+	}
+	return OpenedStore{Store: opened, Clock: opened.Clock()}, nil
+}
+
+// openDoubted opens a database that nodes doubt: to look at it, or to repair it.
+func (s *PostgresStore) openDoubted(o StoreOpening, look bool) (limiter.Doubted, commit.Clock, error) {
+	options, err := s.options(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	open := postgres.OpenRepair
+	if look {
+		open = postgres.OpenDoubted
+	}
+	opened, err := open(context.Background(), options)
+	if err != nil {
+		return nil, nil, err
+	}
+	return opened, opened.Clock(), nil
+}
+
+// options are those of this node.
+func (s *PostgresStore) options(o StoreOpening) (postgres.Options, error) {
 	if err := os.MkdirAll(nodeDir(), 0o700); err != nil {
-		return OpenedStore{}, fmt.Errorf("making the directory of what this node remembers: %w", err)
+		return postgres.Options{}, fmt.Errorf("making the directory of what this node remembers: %w", err)
 	}
 	node := s.Node
 	if node == "" {
 		var err error
 		if node, err = loadOrMakeNodeName(); err != nil {
-			return OpenedStore{}, err
+			return postgres.Options{}, err
 		}
 	}
 	host, err := os.Hostname()
@@ -232,15 +264,11 @@ func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
 		host = "" // it only helps people to find the machine
 	}
 	at := s.address.Load()
-	opened, err := postgres.Open(context.Background(), postgres.Options{
+	return postgres.Options{
 		DSN: at.dsn.Reveal(), Listen: at.listen.Reveal(), Schema: s.Schema, MaxConns: s.MaxConns,
 		Node: node, Version: version(), Address: host, Configuration: o.Configuration(),
 		Witness: s.Place().File("witness"), Disk: store.Files{}, Log: o.Log,
-	})
-	if err != nil {
-		return OpenedStore{}, err
-	}
-	return OpenedStore{Store: opened, Clock: opened.Clock()}, nil
+	}, nil
 }
 
 // version is that of till in this build, or "devel" in one of a checkout.

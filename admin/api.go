@@ -46,9 +46,10 @@ type Backend interface {
 	RotateSeal(by limiter.Caller) error
 	// PriceTable returns the prices by which limits in dollars are counted.
 	PriceTable() *upstream.Prices
-	// Forfeit opens a store that does not agree with its anchor, by counting every
-	// remaining budget as spent.
-	Forfeit(by limiter.Caller) (limiter.Repaired, error)
+	// Forfeit opens a store that does not agree with its anchor, or a database that
+	// went back in time, by counting every remaining budget as spent. With imagine it
+	// only says what that would do.
+	Forfeit(by limiter.Caller, imagine bool) (limiter.Repaired, error)
 	// Lockdown returns the switch that refuses every key, even while the store is
 	// closed.
 	Lockdown() *limiter.Lockdown
@@ -190,6 +191,8 @@ var failures = []struct {
 	{is: commit.ErrBusy, status: http.StatusServiceUnavailable, code: "store_busy", message: commit.ErrBusy.Error(), again: "2"},
 	{is: commit.ErrOutcome, status: http.StatusServiceUnavailable, code: "outcome_unknown", message: commit.ErrOutcome.Error()},
 	{is: limiter.ErrJobs, status: http.StatusConflict, code: "too_many_jobs", message: limiter.ErrJobs.Error()},
+	{is: limiter.ErrNoNode, status: http.StatusNotFound, code: "not_found", message: limiter.ErrNoNode.Error()},
+	{is: limiter.ErrNodeLives, status: http.StatusConflict, code: "node_alive", message: limiter.ErrNodeLives.Error()},
 	{is: limiter.ErrRevoked, status: http.StatusConflict, code: "key_revoked", message: limiter.ErrRevoked.Error()},
 }
 

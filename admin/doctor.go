@@ -69,7 +69,7 @@ func stateFindings(failed error, clockOff time.Duration, shared bool) []wire.Fin
 	switch {
 	case errors.Is(failed, store.ErrDoubt) && shared:
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database is in doubt, and every key is refused on every node: " + token.Scrub(failed.Error()),
-			Fix: "put the newest copy of the database in place; see \"When the database went back in time\" in docs/cluster.md"}}
+			Fix: "put the newest copy of the database in place; or count every budget as spent: caddy till repair --forfeit; see \"When the database went back in time\" in docs/cluster.md"}}
 	case failed != nil && shared:
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database does not answer as it must, and keys are refused: " + token.Scrub(failed.Error()),
 			Fix: "fix the cause (is it up, does the password hold, may it be written to); this node then goes on by itself"}}

@@ -79,7 +79,7 @@ func nodeFindings(nodes []wire.NodeJSON, pending []string, now time.Time) (found
 		case n.Self:
 		case n.State == wire.NodeGone:
 			if gone := now.Sub(n.Seen); gone < forgetGone {
-				warn("node_gone", "start it again, and it gives back what it had reserved; or leave it: that counts as used",
+				warn("node_gone", "start it again, and it gives back what it had reserved; or, if it is gone for good: caddy till nodes remove "+n.Name,
 					"node %s was last seen %s", n.Name, prose.Relative(n.Seen, now))
 			}
 		case slices.Contains(pending, n.Name):

@@ -10,6 +10,7 @@ import (
 // [limiter.KeyFields].
 var fieldDocs = map[string]string{
 	"above_input_tokens":     "number of input tokens above which these prices apply",
+	"accounts":               "keys and roles' budgets that the server had a part of",
 	"activations":            "requests that were admitted or may be admitted",
 	"address":                "an address; of a node, the name of its machine",
 	"all":                    "pick every key, in place of a filter",
@@ -67,7 +68,9 @@ var fieldDocs = map[string]string{
 	"fix":                    "the command or the line of configuration that fixes it",
 	"forfeit":                "count every remaining budget as spent, and open the store",
 	"forfeited":              "budgets that count as spent now",
-	"forfeited_activations":  "the most activations that crashes have made count as used since the start",
+	"forfeited_spend_usd":    "spend that the server had reserved and that counts as used now",
+	"forfeited_tokens":       "tokens that the server had reserved and that count as used now",
+	"forfeited_activations":  "the most activations that crashes have made count as used since the start; of a server that was removed, what it had reserved",
 	"forgotten_activations":  "activations that forgotten keys had used",
 	"found":                  "number of different strings of keys and tokens in the text",
 	"given_up":               "messages that were given up since the start",

@@ -280,13 +280,14 @@ func TestRealAnswersAreAsDescribed(t *testing.T) {
 	check("POST /lockdown", "", `{"reason":"drill"}`)
 	check("GET /lockdown", "", "")
 	check("DELETE /lockdown", "", "")
+	check("GET /nodes", "", "")
 	check("GET /seal", "", "")
 	w.SealKeys = append(w.SealKeys, w.Live(w.NewKey(`{"upstream":"openai","max_activations":5,"upstream_key":"sk-real-3"}`)).Key().SealKey)
 	check("POST /seal/rotate", "", "")
 	check("POST /store/repair", "", `{"clock":true}`)
 	// The document itself is not an object with fields; the others are not JSON, or
 	// need something that this world lacks.
-	for _, pattern := range []string{"GET /openapi.json", "GET /audit/export", "GET /backup", "GET /events", "DELETE /keys/{id}", "POST /console/link", "GET /live", "GET /ready"} {
+	for _, pattern := range []string{"GET /openapi.json", "GET /audit/export", "GET /backup", "GET /events", "DELETE /keys/{id}", "POST /console/link", "DELETE /nodes/{name}", "GET /live", "GET /ready"} {
 		delete(left, pattern)
 	}
 	if len(left) > 0 {

@@ -56,14 +56,16 @@ var calls = map[string]struct {
 	"GET /openapi.json":             {anyToken, ""},
 	"GET /doctor":                   {anyToken, ""},
 
-	"POST /lockdown":     {record.Everything, `{"reason":"x"}`},
-	"DELETE /lockdown":   {record.Everything, ""},
-	"GET /backup":        {record.Everything, ""},
-	"POST /store/repair": {record.Everything, `{"clock":true}`},
-	"GET /seal":          {record.Everything, ""},
-	"GET /webhooks":      {record.Everything, ""},
-	"POST /seal/rotate":  {record.Everything, ""},
-	"POST /console/link": {record.Everything, ""},
+	"POST /lockdown":       {record.Everything, `{"reason":"x"}`},
+	"DELETE /lockdown":     {record.Everything, ""},
+	"GET /backup":          {record.Everything, ""},
+	"POST /store/repair":   {record.Everything, `{"clock":true}`},
+	"GET /nodes":           {record.Everything, ""},
+	"DELETE /nodes/{name}": {record.Everything, ""},
+	"GET /seal":            {record.Everything, ""},
+	"GET /webhooks":        {record.Everything, ""},
+	"POST /seal/rotate":    {record.Everything, ""},
+	"POST /console/link":   {record.Everything, ""},
 }
 
 func TestNoCallWithoutARow(t *testing.T) {

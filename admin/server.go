@@ -107,6 +107,8 @@ func (a *api) repair(_ *limiter.Limiter, r *http.Request) (any, error) {
 	switch {
 	case ask.Forfeit == ask.Clock:
 		return nil, invalid(`say what to repair: {"forfeit": true}, which spends every remaining budget, or {"clock": true}`)
+	case ask.Clock && ask.DryRun:
+		return nil, invalid(`"dry_run" goes with "forfeit"`)
 	case ask.Clock:
 		l, err := a.limiter()
 		if err != nil {
@@ -115,15 +117,22 @@ func (a *api) repair(_ *limiter.Limiter, r *http.Request) (any, error) {
 		now, err := l.RepairClock(r.Context(), a.caller)
 		return wire.RepairedAnswer{Now: &now}, err
 	}
-	done, err := a.backend.Forfeit(a.caller)
+	done, err := a.backend.Forfeit(a.caller, ask.DryRun)
 	switch {
 	case errors.Is(err, limiter.ErrForbidden):
 		return nil, err
 	case err != nil:
 		return nil, &apiError{http.StatusConflict, "not_repaired", err.Error()}
 	}
+	if ask.DryRun {
+		return repairedAnswer(&done), nil
+	}
 	a.log.Warn("the store was repaired", "by", a.caller.Name, "keys", done.Keys, "forfeited", done.Forfeited, "suspended", done.Suspended, "tokens_revoked", done.Tokens)
-	return wire.RepairedAnswer{Keys: &done.Keys, Forfeited: &done.Forfeited, Suspended: &done.Suspended, Tokens: &done.Tokens}, nil
+	return repairedAnswer(&done), nil
+}
+
+func repairedAnswer(done *limiter.Repaired) wire.RepairedAnswer {
+	return wire.RepairedAnswer{Keys: &done.Keys, Forfeited: &done.Forfeited, Suspended: &done.Suspended, Tokens: &done.Tokens}
 }
 
 // ErrNoConsole is returned if no link can be made because there is no console.

@@ -72,6 +72,7 @@ var harmlessCalls = map[string]string{
 	"POST /lockdown":           "the operator's alone",
 	"DELETE /lockdown":         "the operator's alone",
 	"POST /store/repair":       "the operator's alone",
+	"DELETE /nodes/{name}":     "the operator's alone",
 	"POST /seal/rotate":        "the operator's alone",
 	"POST /console/link":       "the operator's alone",
 }

@@ -170,7 +170,7 @@ func build(root *cobra.Command) {
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f), staleCommand(f), updateCommand(f),
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f), forgetCommand(f),
-		envCommand(f), statsCommand(f), pricesCommand(f), repairCommand(f), backupCommand(f), restoreCommand(f), migrateCommand(f), sealCommand(f),
+		envCommand(f), statsCommand(f), nodesCommand(f), pricesCommand(f), repairCommand(f), backupCommand(f), restoreCommand(f), migrateCommand(f), sealCommand(f),
 		leakCommand(f), lockdownCommand(f), runCommand(f), watchCommand(), doctorCommand(f), topCommand(f),
 		tokenCommand(f), auditCommand(f), consoleCommand(f))
 	f.complete(root)

@@ -2,12 +2,56 @@ package cli
 
 import (
 	"fmt"
+	"io"
+	"net/url"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 )
+
+func nodesCommand(f *globalFlags) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "nodes",
+		Short: "Lists the servers that share a database, and removes one",
+		Long: `Lists the servers that share a PostgreSQL database, and how each is: fresh, or
+behind the others, or gone. What a server that is gone had reserved comes back
+when it is started again on the same disk; if that will not happen, remove it.`,
+		Example: "  caddy till nodes\n  caddy till nodes remove till-3",
+		Args:    argCount(0, 0, ""),
+		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
+			return callAndPrint(cmd, c, "GET", "/nodes", nil, func(a *wire.NodesAnswer) error {
+				text := strings.TrimPrefix(nodesTable(a.Nodes), "\n")
+				if text == "" {
+					text = "This server has its store for itself.\n"
+				}
+				_, err := io.WriteString(cmd.OutOrStdout(), text)
+				return err
+			})
+		}),
+	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "remove NODE",
+		Short: "Removes a server that is gone for good",
+		Long: `Removes a server that will not come back. What it had reserved and is not known
+to have used counts as used, and it is not listed any more. A server that lives
+is refused: stop it first. If it is started again after that, it begins anew.`,
+		Example: "  caddy till nodes remove till-3",
+		Args:    argCount(1, 1, "the name of the server, as caddy till nodes shows it"),
+		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
+			c = c.patient() // it may have a part of every key
+			return callAndPrint(cmd, c, "DELETE", "/nodes/"+url.PathEscape(args[0]), nil, func(r *wire.RemovedNode) error {
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Removed %s. It had a part of %s; %s, %s and $%s count as used.\n", r.Name,
+					prose.Counted(r.Accounts, "budget"), prose.Counted(r.Activations, "activation"), prose.Counted(r.Tokens, "token"), r.SpendUSD)
+				return err
+			})
+		}),
+	})
+	return cmd
+}
 
 // latest is the last time at which any node was heard of: about now, by the
 // database's clock.

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -128,68 +127,6 @@ func lockdownText(s *wire.LockdownJSON) string {
 		text += pendingText("  ", s.Pending) + "\n"
 	}
 	return text + "Lift it with: caddy till lockdown --lift\n"
-}
-
-func repairCommand(f *globalFlags) *cobra.Command {
-	var forfeit, clock bool
-	cmd := &cobra.Command{
-		Use:   "repair --forfeit | --clock",
-		Short: "Opens a store in doubt, or trusts the clock again",
-		Long: `A store that is older than what it had acknowledged (a restored backup, a
-damaged disk, a lost anchor) stays closed, and every key is refused. First look
-whether the newest store and its anchor can be put in place. If not, --forfeit
-counts the remaining budget of every key as spent, suspends keys that have only
-a time limit or whose budget renews, revokes every admin token, and opens the
-store. Then grant what you want to allow again: caddy till grant KEY
---activations 100, caddy till resume KEY, caddy till token create.
-
-If the machine's clock was set back, or had run ahead, till's time stands still
-or goes on as before, so that no expired key comes back; caddy till stats says
-so. Once the clock is right, --clock makes till trust it again.`,
-		Example: "  caddy till stats\n  caddy till repair --forfeit",
-		Args:    argCount(0, 0, ""),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if forfeit == clock {
-				return usage("say what to repair: --forfeit, which spends every remaining budget, or --clock")
-			}
-			c, err := f.client()
-			if err != nil {
-				return err
-			}
-			p := showProgress(cmd.ErrOrStderr(), "Repairing", inKeys)
-			raw, err := c.patient().raw(cmd.Context(), "POST", "/store/repair", map[string]bool{"forfeit": forfeit, "clock": clock})
-			p.end()
-			if err != nil {
-				return err
-			}
-			if f.json {
-				return printJSON(cmd.OutOrStdout(), raw)
-			}
-			var done wire.RepairedAnswer
-			if err := decodePrintable(raw, &done); err != nil {
-				return err
-			}
-			if clock {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", cmp.Or(done.Now, new(time.Time)).Format(time.RFC3339))
-				return err
-			}
-			count := func(n *int64) int64 { return *cmp.Or(n, new(int64)) }
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "The store is open. Of %d keys, %d budgets count as spent and %d keys are suspended.\n%s",
-				count(done.Keys), count(done.Forfeited), count(done.Suspended), revokedTokensNote(count(done.Tokens)))
-			return err
-		},
-	}
-	cmd.Flags().BoolVar(&clock, "clock", false, "trust the machine's clock again")
-	cmd.Flags().BoolVar(&forfeit, "forfeit", false, "count every remaining budget as spent")
-	return cmd
-}
-
-// revokedTokensNote says how many admin tokens were revoked, and how to replace them.
-func revokedTokensNote(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return "Revoked " + prose.Counted(n, "admin token") + ", because it is not known which were revoked before: caddy till token create\n"
 }
 
 func consoleCommand(f *globalFlags) *cobra.Command {

@@ -103,7 +103,7 @@ func TestCommandsPrintJSON(t *testing.T) {
 		"list", "show one", "suspend one", "resume one", "grant one --activations 5", "update one --owner ops", "stale", "rotate one", "env one",
 		"revoke one", "forget one", "stats", "prices", "prices openai/gpt-5-mini", "doctor", "top --count 1",
 		"lockdown --status", "lockdown --reason test", "lockdown --lift",
-		"token create ops --role ci", "token list", "token revoke ops", "audit", "audit verify", "repair --clock",
+		"token create ops --role ci", "token list", "token revoke ops", "audit", "audit verify", "repair --clock", "nodes",
 	} {
 		r := till(t, append(strings.Fields(line), "--json", "--address", at)...)
 		var v any

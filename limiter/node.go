@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
@@ -56,6 +57,14 @@ func (l *Limiter) Nodes() ([]store.Node, error) {
 		return nil, nil
 	}
 	return l.shared.Nodes()
+}
+
+// ListNodes is Nodes for a caller.
+func (l *Limiter) ListNodes(_ context.Context, by Caller) ([]store.Node, error) {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
+		return nil, err
+	}
+	return l.Nodes()
 }
 
 // Pending waits until every other node has followed all that is durable by now, for
@@ -184,6 +193,9 @@ func (f *follower) Stale(err error) {
 	n := 0
 	for _, k := range f.l.everyLive() {
 		n += k.cutWhere(outOfTouch(err), func(*Grant) bool { return true })
+	}
+	if !errors.Is(err, store.ErrStale) { // the store refuses everything from here on
+		f.l.committer.Poison(err)
 	}
 	f.l.log.Error("this node has lost touch with the database: nothing is admitted until it is found again", "requests_cut", n, "error", err)
 }

@@ -59,8 +59,10 @@ type rebuild struct {
 	action  string // for the audit log
 	forfeit bool   // what is left of budgets counts as spent
 	suspend bool   // every living key
+	shared  bool   // several nodes share the store
 	roles   map[string]record.Role
 	last    func(store.Tx) error // what the last commit has besides; nil: nothing
+	why     string               // what the store was doubted for, for the audit log
 
 	digest integrity.Digest
 	sums   commit.Tally
@@ -76,31 +78,17 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 	r.digest.Secret = a.Secret
-	err = r.store.View(func(tx store.Reader) error {
-		r.sums, err = commit.ReadTally(tx)
-		return err
-	})
-	if err != nil {
+	if err := r.begin(); err != nil {
 		return err
 	}
-	r.sums.Keys, r.sums.Counted = make(map[record.Status]int64), record.Amounts{}
-
 	// Until the last commit, which has the new sums, the store stays in doubt:
 	// its commit record is that of another anchor.
 	err = r.store.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&integrity.CommitRecord{}).Encode()) })
 	if err != nil {
 		return err
 	}
-	for _, space := range []struct {
-		prefix string
-		each   func(tx store.Tx, key, value []byte) error
-	}{{spaceIndexes, wipe}, {record.SpaceAccounts, r.account}, {record.SpaceKeys, r.key}, {string(tokenKey("")), r.token}} {
-		if err := r.each(space.prefix, space.each); err != nil {
-			return fmt.Errorf("rebuilding the store: %w", err)
-		}
-	}
-	if err := r.store.Update(r.forfeitRoles); err != nil {
-		return fmt.Errorf("rebuilding the store: %w", err)
+	if err := r.records(); err != nil {
+		return err
 	}
 	d := &r.digest
 	for bucket, s := range d.Buckets {
@@ -112,12 +100,7 @@ func (r *rebuild) run(anchorPath string) (err error) {
 		if err != nil {
 			return err
 		}
-		sums, err := b.sums.Change(b.Transaction)
-		if err != nil {
-			return err
-		}
-		*sums = r.sums
-		if err := errors.Join(r.audit(b), b.log.Finish(b.Transaction), b.sums.Finish(b.Transaction)); err != nil {
+		if err := r.finish(b); err != nil {
 			return err
 		}
 		if r.last != nil {
@@ -146,6 +129,42 @@ func (r *rebuild) run(anchorPath string) (err error) {
 	}
 	a.Seq, a.Root = 1, root
 	return a.Replace()
+}
+
+// begin reads what cannot be worked out from the records.
+func (r *rebuild) begin() error {
+	err := r.store.View(func(tx store.Reader) (err error) {
+		r.sums, err = commit.ReadTally(tx)
+		return err
+	})
+	r.sums.Keys, r.sums.Counted = make(map[record.Status]int64), record.Amounts{}
+	return err
+}
+
+// records goes through all records.
+func (r *rebuild) records() error {
+	for _, space := range []struct {
+		prefix string
+		each   func(tx store.Tx, key, value []byte) error
+	}{{spaceIndexes, wipe}, {record.SpaceAccounts, r.account}, {record.SpaceKeys, r.key}, {string(tokenKey("")), r.token}} {
+		if err := r.each(space.prefix, space.each); err != nil {
+			return fmt.Errorf("rebuilding the store: %w", err)
+		}
+	}
+	if err := r.store.Update(r.forfeitRoles); err != nil {
+		return fmt.Errorf("rebuilding the store: %w", err)
+	}
+	return nil
+}
+
+// finish writes the new sums, and an entry in the audit log.
+func (r *rebuild) finish(b *batch) error {
+	sums, err := b.sums.Change(b.Transaction)
+	if err != nil {
+		return err
+	}
+	*sums = r.sums
+	return errors.Join(r.audit(b), b.log.Finish(b.Transaction), b.sums.Finish(b.Transaction))
 }
 
 // audit continues the audit log from the last entry present, and records it if that
@@ -190,6 +209,9 @@ func (r *rebuild) audit(b *batch) error {
 	}
 	if err != nil {
 		return err
+	}
+	if r.why != "" {
+		changes["doubt"] = record.Delta{Before: r.why, After: nil}
 	}
 	if *end != known {
 		changes["audit_head"] = record.Delta{
@@ -254,7 +276,7 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 	if err != nil || !ok {
 		return fmt.Errorf("account %x: %w", at, errors.Join(record.ErrRecord, err))
 	}
-	if r.forfeit && rec.Forfeit(rec.Kept()) {
+	if r.forfeit && r.spend(&rec, rec.Kept()) {
 		r.done.Forfeited++
 	}
 	v := rec.Encode()
@@ -268,6 +290,15 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 	}
 	r.sums.Counted.Add(rec.Counted())
 	return err
+}
+
+// spend counts what is left of a budget as spent.
+func (r *rebuild) spend(rec *record.Account, limit record.Amounts) (changed bool) {
+	changed = rec.Forfeit(limit)
+	if r.shared { // there are no parts any more, from which anything could come back
+		rec.Settled = rec.Reserved
+	}
+	return changed
 }
 
 // forfeitRoles spends the budgets of the roles that are configured: a limit may
@@ -287,7 +318,13 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 			return err
 		}
 		rec.Limit = role.Budget.Limit
-		if rec.Forfeit(rec.Limit) {
+		if epoch := role.Budget.Renews.Epoch(r.now); r.forfeit && rec.Epoch < epoch {
+			// That a window had begun may be lost, with what was used in it.
+			own := record.Part{Past: rec.Past, Settled: rec.Settled}
+			endWindow(&rec, &own, epoch)
+			rec.Past = own.Past
+		}
+		if r.spend(&rec, rec.Limit) {
 			r.done.Forfeited++
 		}
 		v := rec.Encode()
@@ -343,7 +380,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	switch {
 	case errors.Is(err, store.ErrNotFound): // lost, so nothing is left of it
 		rec = record.Account{Lineage: 1}
-		rec.Forfeit(key.Limit)
+		r.spend(&rec, key.Limit)
 		r.done.Forfeited++
 	case err != nil:
 		return err
@@ -355,7 +392,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 		r.sums.Counted = r.sums.Counted.Minus(rec.Counted())
 	}
 	if r.forfeit {
-		rec.Forfeit(record.Kept(key.Limit, rec.Given))
+		r.spend(&rec, record.Kept(key.Limit, rec.Given))
 	}
 	r.sums.Counted.Add(rec.Counted())
 	// With a budget that renews, or none, a key could live again whose revocation

@@ -26,6 +26,21 @@ type NodeJSON struct {
 	Differs []string `json:"differs,omitempty"`
 }
 
+// NodesAnswer lists the servers that share the store; none where one has it for itself.
+type NodesAnswer struct {
+	Nodes []NodeJSON `json:"nodes"`
+}
+
+// RemovedNode says what a node had reserved that was removed.
+type RemovedNode struct {
+	Name string `json:"name"`
+	// Accounts are the keys and roles of which it had a part.
+	Accounts    int64  `json:"accounts"`
+	Activations int64  `json:"forfeited_activations"`
+	Tokens      int64  `json:"forfeited_tokens"`
+	SpendUSD    string `json:"forfeited_spend_usd"`
+}
+
 // What a node may be: it follows the others; it lives, and has not followed everything
 // yet; or its session has ended.
 const (

@@ -64,6 +64,7 @@ const (
 	ActStoreBackup  = "store.backup"
 	ActStoreRestore = "store.restore"
 	ActStoreMigrate = "store.migrate"
+	ActNodeRemove   = "node.remove"
 	ActAuditPrune   = "audit.prune"
 	ActTokenCreate  = "token.create"
 	ActTokenRevoke  = "token.revoke"

@@ -129,6 +129,9 @@ func (r *Repair) take(ctx context.Context) error {
 // Why says what makes the nodes doubt the database.
 func (r *Repair) Why() string { return r.why }
 
+// Clock is the time of the database.
+func (r *Repair) Clock() *Clock { return r.s.Clock() }
+
 // View implements store.Store.
 func (r *Repair) View(fn func(store.Reader) error) error { return r.s.View(fn) }
 

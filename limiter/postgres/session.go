@@ -356,3 +356,19 @@ func (s *Store) Nodes() ([]store.Node, error) {
 	}
 	return nodes, nil
 }
+
+// Forget implements store.Shared.
+func (s *Store) Forget(node string) error {
+	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
+	defer cancel()
+	results, err := s.outside(ctx, say(s.sql.discard, textOf(node)), say(s.sql.lost, textOf(node)))
+	switch {
+	case err != nil && s.ending.Err() != nil:
+		return store.ErrClosed
+	case err != nil:
+		return s.refuse(err)
+	case len(results[1].Rows) > 0:
+		return fmt.Errorf("%w: %s", store.ErrAlive, node)
+	}
+	return nil
+}

@@ -60,6 +60,10 @@ type Shared interface {
 
 	// Nodes are those that have joined, with their state.
 	Nodes() ([]Node, error)
+
+	// Forget takes a node that is gone off the list. If it comes back, it is listed
+	// again. The error wraps ErrAlive while its session lives.
+	Forget(node string) error
 }
 
 // Rows are what a transaction of UpdateRows touches.
@@ -117,6 +121,9 @@ var ErrUndeclared = errors.New("the transaction does not hold this row")
 // ErrUnavailable is wrapped by the error of a transaction that a shared store could
 // not take or finish, and of which nothing remains. The next may go on.
 var ErrUnavailable = errors.New("the database is not available")
+
+// ErrAlive is wrapped by the error of forgetting a node whose session lives.
+var ErrAlive = errors.New("the node is alive")
 
 // ErrStale is wrapped by the error of Fresh.
 var ErrStale = errors.New("this node has lost touch with the others")

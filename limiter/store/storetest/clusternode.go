@@ -380,5 +380,20 @@ func (n *clusterNode) Nodes() ([]store.Node, error) {
 	return all, nil
 }
 
+// Forget implements store.Shared.
+func (n *clusterNode) Forget(node string) error {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := n.enter(); err != nil {
+		return err
+	}
+	if other := c.sessions[node]; other != nil && other.live() {
+		return fmt.Errorf("%w: %s", store.ErrAlive, node)
+	}
+	delete(c.sessions, node)
+	return nil
+}
+
 // Interface guards
 var _ store.Shared = (*clusterNode)(nil)

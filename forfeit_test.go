@@ -1,0 +1,186 @@
+package till
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/postgres"
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/token"
+)
+
+// engineOnDatabase returns the engine of a node.
+func engineOnDatabase(t *testing.T, dsn, node string) (*engine, storeOptions) {
+	t.Helper()
+	dir := t.TempDir()
+	e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
+	t.Cleanup(func() {
+		if err := e.Destruct(); err != nil {
+			t.Error(err)
+		}
+	})
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", node)
+	options := postgres.Options{DSN: dsn, Node: node, Witness: e.place.File("witness"), Log: log}
+	return e, storeOptions{
+		log: log,
+		open: func(StoreOpening) (OpenedStore, error) {
+			s, err := postgres.Open(t.Context(), options)
+			if err != nil {
+				return OpenedStore{}, err
+			}
+			return OpenedStore{Store: s, Clock: s.Clock()}, nil
+		},
+		doubted: func(_ StoreOpening, look bool) (limiter.Doubted, commit.Clock, error) {
+			open := postgres.OpenRepair
+			if look {
+				open = postgres.OpenDoubted
+			}
+			s, err := open(t.Context(), options)
+			if err != nil {
+				return nil, nil, err
+			}
+			return s, s.Clock(), nil
+		},
+	}
+}
+
+// TestNodesOpenADatabaseThatWentBackOnlyAfterARepair loses, by a failover to a standby
+// that lags: requests, a revocation, and a mint.
+func TestNodesOpenADatabaseThatWentBackOnlyAfterARepair(t *testing.T) {
+	t.Parallel()
+	primary := postgrestest.Start(t)
+	standby := primary.Standby(t)
+	network := postgrestest.NewProxy(t, primary)
+	one, o1 := engineOnDatabase(t, network.DSN(), "one")
+	two, o2 := engineOnDatabase(t, network.DSN(), "two")
+	const patience = 2 * time.Minute
+	open := func(e *engine, o storeOptions) *limiter.Limiter {
+		t.Helper()
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			l, err := e.open(o, 0)
+			if err == nil && l.Ready() == nil {
+				return l
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the store is not open: %v", err)
+			}
+		}
+	}
+	doubted := func(e *engine, o storeOptions) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			l, err := e.open(o, 0)
+			if l != nil {
+				err = l.Failed()
+			}
+			if errors.Is(err, store.ErrDoubt) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("it is not in doubt: %v", err)
+			}
+		}
+	}
+	id := func(l *limiter.Limiter, lookup token.Lookup) string {
+		t.Helper()
+		k, refusal := l.Find(t.Context(), lookup)
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		return k.Key().ID
+	}
+
+	l1, l2 := open(one, o1), open(two, o2)
+	used, revoked := mintIn(t, l1, 100), mintIn(t, l1, 100)
+	for range 10 {
+		if code := useIn(t, l1, used); code != "" {
+			t.Fatal(code)
+		}
+	}
+	if err := l1.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	primary.CaughtUp(t, standby)
+	if err := standby.Kill(); err != nil { // it lags from here on
+		t.Fatal(err)
+	}
+	for range 10 {
+		if code := useIn(t, l2, used); code != "" {
+			t.Fatal(code)
+		}
+	}
+	minted := mintIn(t, l2, 5)
+	if _, _, err := l1.Revoke(t.Context(), limiter.Operator, id(l1, revoked), ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Start(); err != nil {
+		t.Fatal(err)
+	}
+	standby.Promote(t)
+	network.Lead(standby)
+
+	doubted(one, o1)
+	doubted(two, o2)
+	if _, err := one.forfeit(limiter.Caller{Name: "ci", Role: "ci"}, o1, false); !errors.Is(err, limiter.ErrForbidden) {
+		t.Errorf("by another than the operator: %v", err)
+	}
+	would, err := one.forfeit(limiter.Operator, o1, true)
+	if err != nil || would.Keys != 2 || would.Forfeited != 2 {
+		t.Fatalf("a dry run: %+v, %v", would, err)
+	}
+	doubted(one, o1)
+	done, err := one.forfeit(limiter.Operator, o1, false)
+	if err != nil || done != would {
+		t.Fatalf("the repair has done %+v, %v, and a dry run said %+v", done, err, would)
+	}
+	l1, l2 = open(one, o1), open(two, o2) // by itself
+	for node, l := range map[string]*limiter.Limiter{"one": l1, "two": l2} {
+		for name, lookup := range map[string]token.Lookup{"used": used, "revoked": revoked} {
+			if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted {
+				t.Errorf("node %s, the key that was %s: %q", node, name, code)
+			}
+		}
+		if code := useIn(t, l, minted); code != record.CodeKeyInvalid {
+			t.Errorf("node %s, the key that was minted: %q", node, code)
+		}
+	}
+	if _, err := l1.GrantMore(t.Context(), limiter.Operator, id(l1, used), limiter.More{Activations: 20}); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for held := 0; held < 100; {
+		before := n
+		for _, l := range []*limiter.Limiter{l1, l2} {
+			switch code := useIn(t, l, used); code {
+			case "":
+				n++
+			case record.CodeActivationsExhausted, record.CodeBudgetHeld:
+			default:
+				t.Fatal(code)
+			}
+		}
+		if held++; n > before {
+			held = 0
+		}
+	}
+	if n != 20 {
+		t.Errorf("%d requests of 20 that were granted", n)
+	}
+	page, err := l2.Audit(t.Context(), limiter.Operator, limiter.AuditFilter{Action: "store.repair"})
+	if err != nil || len(page.Entries) != 1 || !strings.Contains(string(page.Entries[0]), `"doubt":`) {
+		t.Errorf("the audit log: %s, %v", page.Entries, err)
+	}
+	if _, err := l2.AuditVerify(t.Context(), limiter.Operator); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,211 @@
+package limiter
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// A node that does not come back leaves its parts of accounts, and what it had reserved
+// in them and not spent. When it is removed for good, all of that counts as spent, and
+// its parts become one with those of other nodes that were removed: the part of the
+// node without a name. If it comes back nevertheless, it begins as a new one.
+
+// NodeRemoved is what a node had left that was removed.
+type NodeRemoved struct {
+	Accounts  int64          // of which it had a part
+	Forfeited record.Amounts // reserved by it, and not known to be used
+}
+
+var (
+	// ErrNoNode means that no node of this name shares the store.
+	ErrNoNode = errors.New("no node has this name")
+	// ErrNodeLives means that a node is not gone.
+	ErrNodeLives = errors.New("the node is alive: stop it first")
+)
+
+// removedNode has the parts of nodes that were removed.
+const removedNode = ""
+
+// RemoveNode removes a node that is gone for good. It may be cut off at any point and
+// called again.
+func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeRemoved, error) {
+	var done NodeRemoved
+	if err := l.authorise(by, record.Everything, nil); err != nil {
+		return done, err
+	}
+	if err := l.removable(name); err != nil {
+		return done, err
+	}
+	// What it remembers must not be believed once its parts are gone.
+	err := l.committer.Do(func(b *batch) error { return b.Delete(record.NodeKey(name, "session")) }, nil)
+	if err != nil {
+		return done, err
+	}
+	for after := []byte(nil); ; {
+		ids, next, err := l.partsOf(name, after)
+		if err != nil {
+			return done, err
+		}
+		if err := l.foldParts(name, ids, &done); err != nil {
+			return done, err
+		}
+		if after = next; after == nil {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
+	}
+	err = l.committer.Do(func(b *batch) error {
+		return b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
+			"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
+			"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
+			"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
+			"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
+		}))
+	}, nil)
+	if err == nil {
+		err = l.shared.Forget(name)
+	}
+	if errors.Is(err, store.ErrAlive) {
+		return done, ErrNodeLives
+	}
+	if err != nil {
+		return done, fmt.Errorf("removing node %s: %w", name, err)
+	}
+	l.forfeited.Add(done.Forfeited[record.Activations])
+	l.log.Warn("a node was removed, and what it had reserved counts as spent", "node", name, "by", by.Name,
+		"accounts", done.Accounts, "activations", done.Forfeited[record.Activations], "tokens", done.Forfeited[record.Tokens],
+		"spend_usd", record.FormatUSD(done.Forfeited[record.Nanodollars]))
+	return done, nil
+}
+
+// removable finds out whether a node is there, and gone.
+func (l *Limiter) removable(name string) error {
+	nodes, err := l.Nodes()
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		switch {
+		case n.Name == name && n.Live:
+			return ErrNodeLives
+		case n.Name == name:
+			return nil
+		}
+	}
+	return ErrNoNode
+}
+
+// partsOf reads, a page at a time, of which accounts a node has a part. After the last
+// page next is nil.
+func (l *Limiter) partsOf(node string, after []byte) (ids []record.AccountID, next []byte, err error) {
+	err = l.store.View(func(r store.Reader) error {
+		keys, _, err := pageOf(r, record.SpaceParts, after)
+		for _, key := range keys {
+			next = bytes.Clone(key)
+			rest := key[len(record.SpaceParts):]
+			if id := (record.AccountID{}); len(rest) >= len(id) && string(rest[len(id):]) == node {
+				ids = append(ids, record.AccountID(rest[:len(id)]))
+			}
+		}
+		return err
+	})
+	return ids, next, err
+}
+
+// foldedAtOnce is how many parts are folded in one transaction, during which no other
+// node commits.
+const foldedAtOnce = 64
+
+func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemoved) error {
+	now := l.clock.Now().UnixNano()
+	for len(ids) > 0 {
+		n := min(len(ids), foldedAtOnce)
+		var lost record.Amounts
+		var folded int64
+		err := l.committer.DoPatiently(func(b *batch) error {
+			lost, folded = record.Amounts{}, 0
+			for _, id := range ids[:n] {
+				some, there, err := b.foldPart(id, node, now)
+				if err != nil {
+					return err
+				}
+				if there {
+					lost.Add(some)
+					folded++
+				}
+			}
+			return nil
+		}, nil)
+		if err != nil {
+			return err
+		}
+		done.Forfeited.Add(lost)
+		done.Accounts += folded
+		ids = ids[n:]
+	}
+	return nil
+}
+
+// foldPart makes a node's part of an account one with those of nodes that were removed,
+// and returns what of it was not known to be used.
+func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost record.Amounts, there bool, err error) {
+	at, left := record.PartKey(id, node), record.PartKey(id, removedNode)
+	v, err := b.Get(record.AccountKey(id))
+	if errors.Is(err, store.ErrNotFound) { // its key was forgotten
+		return lost, false, b.Delete(at)
+	}
+	if err != nil {
+		return lost, false, err
+	}
+	rec, err := record.DecodeAccount(v)
+	if err != nil {
+		return lost, false, fmt.Errorf("account %x: %w", id, err)
+	}
+	switch _, err := b.Get(at); {
+	case errors.Is(err, store.ErrNotFound): // folded before
+		return lost, false, nil
+	case err != nil:
+		return lost, false, err
+	}
+	part, err := readPart(b, at)
+	if err != nil {
+		return lost, false, err
+	}
+	part = part.Of(rec.Lineage)
+	lost = part.Reserved.Minus(part.Settled)
+	part.Settled = part.Reserved
+	key := record.IDPrefix + ulid.ULID(id).String()
+	_, err = b.Get(record.RecordKey(key))
+	forRole := errors.Is(err, store.ErrNotFound)
+	if err != nil && !forRole {
+		return lost, false, err
+	}
+	if !forRole {
+		if err := recoverHistory(b, key, &rec, &part, now); err != nil {
+			return lost, false, err
+		}
+	}
+	sum, err := readPart(b, left)
+	if err != nil {
+		return lost, false, err
+	}
+	sum = sum.Of(rec.Lineage)
+	sum.Reserved.Add(part.Reserved)
+	sum.Settled.Add(part.Settled)
+	sum.Past.Add(part.Past)
+	sum.Booked.Add(part.Booked)
+	sum.Kinds.Add(part.Kinds)
+	return lost, true, errors.Join(
+		b.setPart(at, &rec, &record.Part{Lineage: rec.Lineage}), b.Delete(at),
+		b.setPart(left, &rec, &sum), b.setAccount(id, forRole, &rec))
+}

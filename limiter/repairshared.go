@@ -1,0 +1,131 @@
+package limiter
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// A database that nodes share has gone back in time: what was committed last is lost.
+// The nodes that live know how many commits that were, but not which, and those that
+// are gone tell nothing. So any account may have had more than its record says, and
+// any key that lives may have been revoked: a repair spends every budget, and suspends
+// what no budget stops. A key that was minted in the lost time is not known any more,
+// and its string is refused.
+
+// Doubted is a store that several nodes share, and that none of them uses because it
+// has lost commits.
+type Doubted interface {
+	store.Store
+	// Why says what has shown that.
+	Why() string
+	// Finish is the last Update of a repair: it ends the doubt, and no node goes on
+	// with what it had in memory.
+	Finish(fn func(store.Tx) error) error
+}
+
+// ForfeitShared does for a database of several nodes what Forfeit does for the store of
+// one. It may be cut off at any point and run again.
+func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.Time, log *slog.Logger) (Repaired, error) {
+	if err := onlyOperator(by); err != nil {
+		return Repaired{}, err
+	}
+	r := rebuild{store: s, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, shared: true, roles: roles, why: s.Why()}
+	if err := errors.Join(r.begin(), r.records()); err != nil {
+		return r.done, err
+	}
+	// No part is left, so what a node remembers of its own has nothing to add to. What
+	// was in a part is in its account.
+	if err := r.each(record.SpaceParts, wipe); err != nil {
+		return r.done, fmt.Errorf("folding the parts of nodes: %w", err)
+	}
+	err := s.Finish(func(tx store.Tx) error {
+		b, err := offline(tx, stopped(now))
+		if err != nil {
+			return err
+		}
+		return errors.Join(r.finish(b), forgetNodes(tx))
+	})
+	if err == nil {
+		log.Warn("the database was repaired: remaining budgets count as spent",
+			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens)
+	}
+	return r.done, err
+}
+
+// forgetNodes deletes what nodes keep for themselves: no shadow is believed, and all of
+// their shares is in the sums. What they have in common stays.
+func forgetNodes(tx store.Tx) error {
+	var own [][]byte
+	err := tx.Scan([]byte(record.SpaceNodes), nil, false, func(key, _ []byte) (bool, error) {
+		if !bytes.HasPrefix(key, record.CommonKey("")) {
+			own = append(own, bytes.Clone(key))
+		}
+		return true, nil
+	})
+	for _, key := range own {
+		err = errors.Join(err, tx.Delete(key))
+	}
+	return err
+}
+
+// ImagineForfeit says what Forfeit or ForfeitShared would do, and changes nothing.
+func ImagineForfeit(s store.Store, by Caller, roles map[string]record.Role, now time.Time) (Repaired, error) {
+	if err := onlyOperator(by); err != nil {
+		return Repaired{}, err
+	}
+	r := rebuild{store: imagined{s}, now: now, by: by, forfeit: true, roles: roles}
+	err := errors.Join(r.begin(), r.records())
+	return r.done, err
+}
+
+// imagined is a store whose transactions change nothing.
+type imagined struct{ store.Store }
+
+// Update implements store.Store.
+func (i imagined) Update(fn func(store.Tx) error) error {
+	return i.View(func(r store.Reader) error { return fn(&draft{Reader: r, writes: make(map[string][]byte)}) })
+}
+
+// draft is a transaction that reads what it has written, except in scans, and is never
+// committed.
+type draft struct {
+	store.Reader
+	writes map[string][]byte // nil: deleted
+}
+
+// Get implements store.Reader.
+func (d *draft) Get(key []byte) ([]byte, error) {
+	value, written := d.writes[string(key)]
+	switch {
+	case !written:
+		return d.Reader.Get(key)
+	case value == nil:
+		return nil, store.ErrNotFound
+	}
+	return value, nil
+}
+
+// Set implements store.Tx.
+func (d *draft) Set(key, value []byte) error {
+	d.writes[string(key)] = append([]byte{}, value...)
+	return nil
+}
+
+// Delete implements store.Tx.
+func (d *draft) Delete(key []byte) error {
+	d.writes[string(key)] = nil
+	return nil
+}
+
+// Interface guards
+var (
+	_ store.Tx    = (*draft)(nil)
+	_ store.Store = imagined{}
+)
