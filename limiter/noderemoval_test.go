@@ -1,0 +1,103 @@
+package limiter_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+)
+
+func TestANodeThatLivesOrIsNotThereCannotBeRemoved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		if _, err := c.w[0].RemoveNode(ctx, limiter.Operator, c.w[1].node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("one that lives: %v", err)
+		}
+		if _, err := c.w[0].RemoveNode(ctx, limiter.Operator, c.w[0].node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("itself: %v", err)
+		}
+		if _, err := c.w[0].RemoveNode(ctx, limiter.Operator, "node-x"); !errors.Is(err, limiter.ErrNoNode) {
+			t.Errorf("one that is not there: %v", err)
+		}
+		if _, err := c.w[0].RemoveNode(ctx, limiter.Caller{Name: "ci", Role: "ci"}, c.w[1].node); !errors.Is(err, limiter.ErrForbidden) {
+			t.Errorf("by another than the operator: %v", err)
+		}
+	})
+	w := newWorld(t)
+	if _, err := w.RemoveNode(ctx, limiter.Operator, "node-a"); !errors.Is(err, limiter.ErrNoNode) {
+		t.Errorf("where there are no nodes: %v", err)
+	}
+}
+
+// TestWhatARemovedNodeHadReservedCountsAsUsed: and nothing else does, also when it comes
+// back with its shadow.
+func TestWhatARemovedNodeHadReservedCountsAsUsed(t *testing.T) {
+	withRole := func(w *world) {
+		r := record.NewRole()
+		r.Budget.Limit[record.Activations] = 500
+		w.roles = map[string]record.Role{"r": r}
+	}
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		const limit = 200
+		k := c.w[0].mint(func(k *record.Key) { k.Role = "r"; k.Limit[record.Activations] = limit })
+		small := c.w[0].mint(activations(5))
+		c.settle()
+		n := int64(0)
+		for range 30 {
+			for _, w := range c.w[1:] {
+				if code := k.on(w).use(); code != "" {
+					t.Fatal(code)
+				}
+				n++
+			}
+		}
+		if code := small.on(c.w[2]).use(); code != "" {
+			t.Fatal(code)
+		}
+		c.settle()
+		const running = 7 // when it dies
+		for range running {
+			if _, refusal := k.on(c.w[2]).ask(); refusal != nil {
+				t.Fatal(refusal)
+			}
+		}
+		gone := c.w[2]
+		c.Kill(gone.node)
+		gone.Abandon()
+		c.w = c.w[:2]
+		c.pass(30 * time.Second)
+		done, err := c.w[0].RemoveNode(ctx, limiter.Operator, gone.node)
+		if err != nil || done.Accounts != 3 {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		lost := done.Forfeited[record.Activations] // with those of the other key, and of the role
+		c.settle()
+		if _, err := c.w[1].RemoveNode(ctx, limiter.Operator, gone.node); !errors.Is(err, limiter.ErrNoNode) {
+			t.Errorf("once more: %v", err)
+		}
+		all, err := c.w[0].Nodes()
+		if err != nil || len(all) != 2 {
+			t.Errorf("%d nodes, %v", len(all), err)
+		}
+		lines, err := c.w[1].AuditLines()
+		if err != nil || !strings.Contains(lines[len(lines)-1], `"node.remove"`) {
+			t.Errorf("the audit log ends with %s, %v", lines[len(lines)-1], err)
+		}
+
+		gone.disk = gone.disk.Restarted(false, func() bool { return true })
+		gone.files = gone.disk.Files()
+		gone.open(c.Node(gone.node))
+		c.w = append(c.w, gone)
+		c.settle()
+		n += c.drain(k, record.CodeActivationsExhausted)
+		if n > limit-running || n < limit-lost {
+			t.Errorf("%d requests of %d, of which at least %d and at most %d were lost", n, limit, running, lost)
+		}
+		if v := k.on(c.w[0]).view(); v.Used[record.Activations] != limit {
+			t.Errorf("the key has used %d", v.Used[record.Activations])
+		}
+		c.settle()
+	}, withRole)
+}
