@@ -30,6 +30,7 @@ var (
 	stores   = flag.String("dir", "", "where the stores are for the time of the run (default: in memory, /dev/shm, where there is such a place)")
 	profiles = flag.String("profile", "", "write CPU profiles of both to this directory instead of measuring them")
 	streams  = flag.Int("streams", 0, "measure what so many open streams cost instead, and how fast they end with their key")
+	nodes    = flag.Int("nodes", 0, "measure so many nodes over one PostgreSQL database beside both instead")
 	scale    = flag.Int("scale", 0, "measure a store of so many keys instead: mint, open, list, revoke, forget")
 	bounds   = flag.Bool("bounds", false, "print how many times the true count of tokens requests are held to instead, for texts in fourteen scripts")
 	strict   = flag.Bool("strict", false, "fail where -bounds misses its goal")
@@ -99,12 +100,12 @@ func run() (err error) {
 		return err
 	}
 	defer end(back)
-	stock, err := startSide(dir, "stock", to, "reverse_proxy "+to+" {\n\t\theader_up Authorization \"Bearer sk-bench\"\n\t}")
+	stock, err := startSide(dir, "stock", to, "", "reverse_proxy "+to+" {\n\t\theader_up Authorization \"Bearer sk-bench\"\n\t}")
 	if err != nil {
 		return err
 	}
 	defer end(stock.cmd)
-	till, err := startSide(dir, "till", to, "till")
+	till, err := startSide(dir, "till", to, "", "till")
 	if err != nil {
 		return err
 	}
@@ -118,6 +119,9 @@ func run() (err error) {
 	}
 	if *streams > 0 {
 		return reportStreams(os.Stdout, *streams, stock, till)
+	}
+	if *nodes > 0 {
+		return reportNodes(os.Stdout, dir, to, stock, till)
 	}
 	if *profiles != "" {
 		return errors.Join(stock.profile(*profiles), till.profile(*profiles))

@@ -37,8 +37,9 @@ type side struct {
 }
 
 // startSide runs Caddy with the site's directives. Both sides open a store and know
-// the same upstream, so that they differ only in the site.
-func startSide(dir, name, to, site string) (*side, error) {
+// the same upstream, so that they differ only in the site. dsn is the database that
+// nodes share; empty: the side has a store of its own.
+func startSide(dir, name, to, dsn, site string) (*side, error) {
 	s := &side{name: name}
 	addr, err := freePort()
 	if err != nil {
@@ -54,6 +55,10 @@ func startSide(dir, name, to, site string) (*side, error) {
 		return nil, err
 	}
 	config := filepath.Join(dir, name+".caddyfile")
+	place := "badger " + filepath.Join(dir, name)
+	if dsn != "" {
+		place = "postgres {env.BENCH_DSN}"
+	}
 	text := fmt.Sprintf(`{
 	admin %s
 	persist_config off
@@ -63,7 +68,7 @@ func startSide(dir, name, to, site string) (*side, error) {
 		level ERROR
 	}
 	till {
-		store badger %s
+		store %s
 		upstream mock openai {
 			to http://%s
 			credential {env.BENCH_KEY}
@@ -74,12 +79,12 @@ func startSide(dir, name, to, site string) (*side, error) {
 http://:%s {
 	%s
 }
-`, admin, filepath.Join(dir, name), to, port, site)
+`, admin, place, to, port, site)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
 	s.cmd = exec.Command(*binary, "run", "--config", config, "--adapter", "caddyfile")
-	s.cmd.Env = append(os.Environ(), "BENCH_KEY=sk-bench", "XDG_DATA_HOME="+filepath.Join(dir, name+".data"), "XDG_CONFIG_HOME="+dir)
+	s.cmd.Env = append(os.Environ(), "BENCH_KEY=sk-bench", "BENCH_DSN="+dsn, "XDG_DATA_HOME="+filepath.Join(dir, name+".data"), "XDG_CONFIG_HOME="+dir)
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		return nil, err

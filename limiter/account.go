@@ -281,8 +281,17 @@ func (a *account) ahead(k record.Kind, free int64) int64 {
 	if a.late > 0 {
 		most = size.mostLate
 	}
-	n := min(max(a.pace.perSecond/size.perSecond, 1), most)
-	return max(min(n*unit, free/size.part), min(unit, free))
+	// The two divisions are left out for a busy key, because they take as long as the
+	// rest.
+	n := most
+	if a.pace.perSecond < most*size.perSecond {
+		n = max(a.pace.perSecond/size.perSecond, 1)
+	}
+	n *= unit
+	if n > free>>10 || size.part > 1<<10 {
+		n = min(n, free/size.part)
+	}
+	return max(n, min(unit, free))
 }
 
 // want is how much of a kind the next block should hold, given what the

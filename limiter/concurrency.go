@@ -24,6 +24,9 @@ func (p *places) of(streams bool) *atomic.Int64 {
 
 // tooMany judges the concurrency of one key. What its children run counts, too.
 func (k *Live) tooMany(ask *Ask, nanos int64) *record.Refusal {
+	if k.key.MaxConcurrency == 0 {
+		return nil
+	}
 	words := "may run %d requests at a time, and %d are running"
 	if ask.Listens {
 		words = "may keep %d event streams open at a time, and %d are open"

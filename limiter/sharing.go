@@ -218,10 +218,10 @@ const busyFor = time.Minute
 // least one. So with n nodes a key that moves from one to others may get up to twice
 // its limit for a moment, and one whose limit is below n gets n. Callers hold the key.
 func (k *Live) portion(limit, nanos int64) int64 {
-	if k.l.shared == nil || limit == 0 || k.busy == 0 || nanos-k.busy > int64(busyFor) {
+	if limit == 0 || k.busy == 0 || nanos-k.busy > int64(busyFor) { // busy is of a shared store
 		return limit
 	}
-	return max(limit/k.l.nodes.alive(), 1)
+	return k.l.nodes.portion(limit)
 }
 
 // nodes is what this node knows of the others: whether they live.
@@ -259,12 +259,12 @@ func (n *nodes) anyGone() bool {
 	return false
 }
 
-// alive is how many nodes there are.
-func (n *nodes) alive() int64 {
+// portion is an equal share of a limit for each node.
+func (n *nodes) portion(limit int64) int64 {
 	if known := n.known.Load(); known != nil {
-		return max(known.alive, 1)
+		return max(limit/max(known.alive, 1), 1)
 	}
-	return 1
+	return limit
 }
 
 // size is how large the blocks of accounts are.

@@ -69,6 +69,7 @@ type Guard interface {
 // everything that takes part.
 type Committer[B any] struct {
 	options     Options[B]
+	shared      store.Shared // the store, if several nodes have it; otherwise nil
 	transaction Transaction
 	given       B // passed to every change
 
@@ -106,6 +107,7 @@ func New[B any](o Options[B]) *Committer[B] {
 	if o.Guard != nil {
 		c.options.Participants = append(c.options.Participants, o.Guard)
 	}
+	c.shared, _ = o.Store.(store.Shared)
 	c.transaction.guard = o.Guard
 	c.given = o.Batch(&c.transaction)
 	go c.run()
@@ -139,7 +141,12 @@ func (c *Committer[B]) Submit(apply func(b B) error, done func(err error)) {
 // nodes share the store, it waits for no change of other rows. If it touches more
 // after all, it is run again as if it had been submitted by Submit.
 func (c *Committer[B]) SubmitRows(rows store.Rows, apply func(b B) error, done func(err error)) {
-	c.enqueue(change[B]{rows: &rows, apply: apply, done: done})
+	if c.shared == nil {
+		c.Submit(apply, done) // together with all others
+		return
+	}
+	named := rows
+	c.enqueue(change[B]{rows: &named, apply: apply, done: done})
 }
 
 // Look queues a look at the store between two batches: memory that done changes is
@@ -258,7 +265,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 // did not name, in a transaction that may touch any.
 func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err error) {
 	var left []bool // the changes that had written before they failed
-	shared, _ := c.options.Store.(store.Shared)
+	shared := c.shared
 	rows := shared != nil && changes[0].rows != nil
 	fn := func(tx store.Tx) error {
 		c.transaction.begin(tx, shared != nil, rows)

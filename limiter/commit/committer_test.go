@@ -587,6 +587,7 @@ func TestChangesOfRowsAreLikeOthersInAStoreThatNobodyShares(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	c := newCommitter(t, disk.Open())
+	release := held(c)
 	var all outcomes
 	c.SubmitRows(rows("x"), func(t transaction) error {
 		if t.Shared() || !t.Exclusive() {
@@ -594,8 +595,17 @@ func TestChangesOfRowsAreLikeOthersInAStoreThatNobodyShares(t *testing.T) {
 		}
 		return set("anything", "1")(t)
 	}, all.of())
-	if err := all.wait()[0]; err != nil {
-		t.Error(err)
+	c.Submit(set("another", "1"), all.of())
+	c.SubmitRows(rows("x"), set("x", "1"), all.of())
+	before := disk.Commits()
+	release()
+	for _, err := range all.wait() {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if n := disk.Commits() - before - 1; n != 1 { // one was of the change that held it
+		t.Errorf("they were %d commits", n)
 	}
 }
 
