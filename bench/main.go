@@ -100,7 +100,7 @@ func run() (err error) {
 		return err
 	}
 	defer end(back)
-	stock, err := startSide(dir, "stock", to, "", "reverse_proxy "+to+" {\n\t\theader_up Authorization \"Bearer sk-bench\"\n\t}")
+	stock, err := startSide(dir, "stock", to, "", plainProxy(to))
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func run() (err error) {
 		return reportStreams(os.Stdout, *streams, stock, till)
 	}
 	if *nodes > 0 {
-		return reportNodes(os.Stdout, dir, to, stock, till)
+		return reportNodes(os.Stdout, dir, to, till)
 	}
 	if *profiles != "" {
 		return errors.Join(stock.profile(*profiles), till.profile(*profiles))

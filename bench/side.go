@@ -37,8 +37,9 @@ type side struct {
 }
 
 // startSide runs Caddy with the site's directives. Both sides open a store and know
-// the same upstream, so that they differ only in the site. dsn is the database that
-// nodes share; empty: the side has a store of its own.
+// the same upstream, so that they differ only in the site. dsn is the database in which
+// all whose names are alike up to a hyphen share a store; empty: the side has one of its
+// own.
 func startSide(dir, name, to, dsn, site string) (*side, error) {
 	s := &side{name: name}
 	addr, err := freePort()
@@ -57,7 +58,8 @@ func startSide(dir, name, to, dsn, site string) (*side, error) {
 	config := filepath.Join(dir, name+".caddyfile")
 	place := "badger " + filepath.Join(dir, name)
 	if dsn != "" {
-		place = "postgres {env.BENCH_DSN}"
+		schema, _, _ := strings.Cut(name, "-")
+		place = "postgres {env.BENCH_DSN} {\n\t\t\tschema " + schema + "\n\t\t}"
 	}
 	text := fmt.Sprintf(`{
 	admin %s
@@ -100,6 +102,11 @@ http://:%s {
 		}
 		time.Sleep(20 * time.Millisecond) // between two tries
 	}
+}
+
+// plainProxy is the site of the side that is compared with.
+func plainProxy(to string) string {
+	return "reverse_proxy " + to + " {\n\t\theader_up Authorization \"Bearer sk-bench\"\n\t}"
 }
 
 func mint(admin string) (string, error) {
