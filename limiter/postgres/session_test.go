@@ -306,8 +306,18 @@ func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
 	if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
 		t.Errorf("the node whose commit is lost joins: %v", err)
 	}
-	// The third has lost nothing, and has seen nothing: it cannot know.
-	open(t, three, nil)
+	// The third has lost nothing, and has seen nothing: it cannot know, and is told.
+	eventually(t, "the doubt is in the database", func() bool {
+		return server.Exec(t, "SELECT doubt IS NOT NULL FROM "+schema+".state")[0] == "t"
+	})
+	late, err := postgres.Open(context.Background(), three)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if err := late.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("a node that cannot know joins: %v", err)
+	}
 }
 
 func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
