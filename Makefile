@@ -15,7 +15,7 @@ AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run cluster check test stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
+.PHONY: run cluster cluster-test check test stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -42,11 +42,15 @@ check: style
 # Simulations make much garbage and keep little: it is collected less often.
 MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever|TestWhatAVendorAnswers'
 
+# What is tried over PostgreSQL as well with each run; cluster-test has all of it.
+SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestATreeOfKeys|TestWhatWasAcknowledged|TestARotated|TestARoleOr|TestEveryKeysCounts|TestWebhookEvents'
+
 # Installs what the tests need when it is missing, and runs all of them.
 test: tools $(MODULES)
 	$(RUNTESTS) +unit -race -timeout 30m $(REST) \
 		+e2e -race -timeout 30m ./e2e \
 		+torture TILL_CI=1 GOGC=400 -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
+		+database TILL_TEST_STORE=postgres -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+gitleaks TILL_GITLEAKS=1 -count 1 -timeout 30m -run TestGitleaks ./token
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk
@@ -134,10 +138,17 @@ scale:
 # What must hold whatever happens, SIZE times each: kills, power cuts, reloads,
 # seeds, histories, damaged stores. Each ends with a line of what was tried. The
 # simulation is quick: give it more, with TESTS=TestSimulation.
-TORTURE = 'TestTorture|TestACap|TestAFullDisk|TestAReadOnly|TestSimulation|TestHistories|TestDamageNever|Clock'
+TORTURE = 'TestTorture|TestACap|TestAFullDisk|TestAReadOnly|TestSimulation|TestHistories|TestDamageNever|Clock|'$(NODES)
 TESTS ?= $(TORTURE)
 torture:
 	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run $(TESTS) ./e2e ./limiter
+
+# Several nodes over one PostgreSQL, which these tests start, SIZE times each; and then
+# every test that is about a server, once more over a database.
+NODES = 'OverNodes|TestNodes|TestANodeThat|TestANodeDoesNot|TestRevokingAt'
+cluster-test: tools $(MODULES)
+	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run 'TestTortureKillsOfNodes|'$(NODES) ./e2e
+	TILL_TEST_STORE=postgres $(GO) test -timeout 2h -count 1 -skip $(NODES) ./e2e
 
 # Every pair of a key's options, kinds of request and events, in SEEDS arrays of some
 # 310 lives each; `make test` has the first. A life that fails says how to live it alone.
