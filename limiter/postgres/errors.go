@@ -20,6 +20,8 @@ type fault struct {
 	text   string
 	killed bool // the connection has ended, too
 	away   bool // there was no connection to begin with
+
+	unvouched bool // other nodes have yet to say whether the server may be used
 }
 
 func (f *fault) Error() string {

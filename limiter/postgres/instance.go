@@ -78,4 +78,11 @@ func (s *Store) judge(ctx context.Context, c *conn, before, now state) error {
 }
 
 // errUnvouched is the fault of a server that other nodes have yet to vouch for.
-var errUnvouched = &fault{text: "its server has started since, and other nodes have yet to say whether it has all of their commits", away: true}
+var errUnvouched = &fault{text: "its server has started since, and other nodes have yet to say whether it has all of their commits", away: true, unvouched: true}
+
+const (
+	// vouchPatience is how long a transaction waits until other nodes have vouched, and
+	// vouchEvery the time between two looks. Nodes that live take about a second.
+	vouchPatience = 2 * time.Second
+	vouchEvery    = 50 * time.Millisecond
+)

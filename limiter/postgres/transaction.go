@@ -59,6 +59,11 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 			s.pool.flush()
 		}
 		s.unblock(f)
+		if f.unvouched && time.Since(start) < vouchPatience {
+			try-- // it has not begun
+			s.rest(vouchEvery)
+			continue
+		}
 		if !f.again() || try == mostTries || time.Since(start) > enoughTime {
 			return s.refuse(f)
 		}
