@@ -25,7 +25,6 @@ type account struct {
 	id      record.AccountID
 	forRole bool           // its limit is what the configuration says
 	absent  bool           // its role is not in the configuration
-	whole   record.Amounts // the limit of its record or role
 	limit   record.Amounts // of this node's part; see relimit
 	lineage uint64
 	renews  record.Renewal
@@ -63,6 +62,7 @@ type account struct {
 
 // joint is what other nodes can change of an account in memory; see adopt.
 type joint struct {
+	whole  record.Amounts // the limit of its record or role
 	given  record.Amounts // part of its record's limit, given to children or back to a parent
 	back   record.Amounts // the part of given that went to a parent
 	others record.Part    // what all other nodes have of it, as last read

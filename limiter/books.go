@@ -191,6 +191,9 @@ func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record
 	if l.shared == nil {
 		return // there is nobody else
 	}
+	if k != nil && rec.Lineage == a.lineage && rec.Epoch > a.epoch {
+		a.moveTo(k, rec.Epoch) // another node has changed when it renews; what was used stays used
+	}
 	a.adopt(rec, own)
 	a.told = own.Settled
 	a.size, a.looked = l.nodes.size(), l.clock.Now().UnixNano()

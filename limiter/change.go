@@ -123,7 +123,7 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 		return View{}, l.noted(by, err)
 	}
 	l.log.Info("key changed", "key_id", id, "by", by.Name)
-	return l.viewNow(id)
+	return l.viewFelt(id)
 }
 
 // turn records what is used and held of each kind that gains or loses its limit,
@@ -160,7 +160,7 @@ func (k *Live) derive(b *batch, key *record.Key, acct *record.Account) (record.S
 	current, renews, known := k.key, k.renews, k.joint
 	defer func() {
 		k.key, k.renews, k.joint = current, renews, known
-		k.setWhole(current.Limit)
+		k.relimit()
 	}()
 	k.key, k.renews = key, key.Renews
 	if b.node != "" {
@@ -210,7 +210,7 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 		return View{}, l.noted(by, err)
 	}
 	l.log.Info("key granted more", "key_id", id, "activations", more.Activations, "lifetime", more.Lifetime, "by", by.Name)
-	return l.viewNow(id)
+	return l.viewFelt(id)
 }
 
 // Suspend stops a key until it is resumed, and cuts its running requests. It takes
@@ -278,7 +278,7 @@ func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) 
 		return View{}, l.noted(by, err)
 	}
 	l.log.Info("key resumed", "key_id", id, "by", by.Name)
-	return l.viewNow(id)
+	return l.viewFelt(id)
 }
 
 // Revoke ends a key for ever, cuts its running requests and returns how many those

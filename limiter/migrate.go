@@ -201,14 +201,17 @@ func (m *Migration) copied(key []byte) bool {
 // is in the history once that server has closed it; among nodes, each knows this of
 // its own part.
 func (m *Migration) moved(key, value []byte) ([]byte, error) {
-	if !bytes.HasPrefix(key, []byte(record.SpaceAccounts)) || !isShared(m.From) {
+	if !bytes.HasPrefix(key, []byte(record.SpaceAccounts)) {
 		return value, nil
 	}
 	rec, err := record.DecodeAccount(value)
 	if err != nil {
 		return nil, fmt.Errorf("account %x: %w", key, err)
 	}
-	rec.Booked = rec.Counted()
+	rec.Settled = rec.Reserved // there is no node left that could give anything back
+	if isShared(m.From) {
+		rec.Booked = rec.Counted()
+	}
 	return rec.Encode(), nil
 }
 

@@ -265,6 +265,9 @@ func (l *Limiter) takeOver(s *standing) {
 			k.salts = s.salts
 		}
 		k.setMarks()
+		if k.overdrawn() { // what was used without a limit is reserved now that there is one
+			l.askBlock(&k.account, k)
+		}
 		if why = k.stands(now); why != nil {
 			l.confess(&k.account, k)
 		} else if fewer {
@@ -310,6 +313,10 @@ func (l *Limiter) recalled(id record.AccountID) {
 		if err == nil && left {
 			k, err = l.load(key) // then all of it counts as spent
 		}
+		if errors.Is(err, store.ErrNotFound) { // a role that this node does not know, or not any more
+			l.settleLeftOver(id)
+			return
+		}
 		if err != nil {
 			l.complain("what this node had reserved could not be read", err, "key_id", key)
 		}
@@ -342,6 +349,28 @@ func (l *Limiter) confess(a *account, k *Live) {
 			a.mu.Lock()
 			say()
 			a.mu.Unlock()
+		}
+	})
+}
+
+// settleLeftOver counts as spent what a crash left of an account that is no key's.
+func (l *Limiter) settleLeftOver(id record.AccountID) {
+	var lost record.Amounts
+	a := &account{id: id}
+	l.committer.SubmitRows(l.rows(a), func(b *batch) error {
+		rec, own, err := b.books(a)
+		if err != nil {
+			return err
+		}
+		lost = own.Reserved.Minus(own.Settled)
+		own.Settled = own.Reserved
+		return errors.Join(b.setOwn(id, &rec, &own), b.setAccount(id, true, &rec))
+	}, func(err error) {
+		switch {
+		case err == nil:
+			l.forfeited.Add(lost[record.Activations])
+		case !errors.Is(err, store.ErrNotFound): // a key that was forgotten meanwhile
+			l.complain("counting as spent what this node had reserved failed", err)
 		}
 	})
 }

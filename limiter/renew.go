@@ -50,6 +50,7 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 // role has in flight is not known by key, so it counts as spent. Nothing but the
 // window changes in the budget. Callers hold the account.
 func (a *account) moveTo(k *Live, epoch int64) {
+	from := a.epoch
 	a.epoch = epoch
 	if k == nil {
 		a.spent.Add(a.held)
@@ -57,7 +58,9 @@ func (a *account) moveTo(k *Live, epoch int64) {
 		return
 	}
 	for g := k.grants; g != nil; g = g.next {
-		g.epoch = epoch
+		if g.epoch == from { // otherwise it holds nothing of this window
+			g.epoch = epoch
+		}
 	}
 }
 

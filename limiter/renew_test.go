@@ -244,3 +244,80 @@ func TestNoWindowForwardsMoreThanTheLimit(t *testing.T) {
 		})
 	})
 }
+
+func TestARequestOfAWindowThatIsOverGivesNothingBackWhenTheRenewalChanges(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(renewing(5, record.Weekly))
+	late, refusal := k.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	w.clock.advance(8 * 24 * time.Hour)
+	if code := k.use(); code != "" {
+		t.Fatal(code)
+	}
+	renewsDaily(t, k)
+	late.Cancel()
+	if n := 1 + k.drain(record.CodeActivationsExhausted); n != 5 {
+		t.Errorf("%d forwarded of 5", n)
+	}
+}
+
+func renewsDaily(t *testing.T, k *key) {
+	t.Helper()
+	if _, err := k.w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
+		key.Renews = record.Daily
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsGivenBackWhileTheRenewalChangesIsNotLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(1000))
+	var n int64
+	for memory := (record.Amounts{}); memory[record.Activations] <= n; n++ { // until something is reserved ahead
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+		w.clock.advance(time.Millisecond)
+		var err error
+		if memory, _, err = w.Reserved(k.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Ping(ctx); err != nil { // no block is on its way
+		t.Fatal(err)
+	}
+	w.clock.advance(3 * time.Second)
+	began, goOn := make(chan struct{}), make(chan struct{})
+	w.disk.BeforeCommit(func(int) {
+		close(began)
+		<-goOn
+	})
+	other := make(chan struct{})
+	go func() {
+		defer close(other)
+		w.mint(activations(1))
+	}()
+	<-began
+	changed := make(chan struct{})
+	go func() {
+		defer close(changed)
+		renewsDaily(t, k)
+	}()
+	for w.Backlog() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	w.SweepActive() // gives back in the window that is about to end
+	w.disk.BeforeCommit(nil)
+	close(goOn)
+	<-changed
+	<-other
+	if n += k.drain(record.CodeActivationsExhausted); n != 1000 {
+		t.Errorf("%d forwarded, want 1000", n)
+	}
+}

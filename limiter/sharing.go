@@ -106,10 +106,8 @@ func (l *Limiter) gather(ctx context.Context, a *account) error {
 		return nil
 	}
 	l.shared.Recall(a.id[:])
-	if l.nodes.anyGone() {
-		if err := l.writeOff(a); err != nil {
-			return err
-		}
+	if err := l.writeOff(a); err != nil {
+		return err
 	}
 	patience := time.NewTimer(recallWait)
 	defer patience.Stop()
@@ -125,7 +123,27 @@ func (l *Limiter) gather(ctx context.Context, a *account) error {
 // that comes back with its shadow corrects that.
 func (l *Limiter) writeOff(a *account) error {
 	var lost record.Amounts
-	err := l.committer.Do(func(b *batch) error {
+	left := func(p *nodePart) bool {
+		return p.node != l.node() && l.nodes.gone(p.node) && p.Settled != p.Reserved
+	}
+	if !l.nodes.anyGone() {
+		return nil
+	}
+	some := false // otherwise no other node has to wait for this
+	err := l.store.View(func(r store.Reader) error {
+		parts, err := readParts(r, a.id)
+		for i := range parts {
+			some = some || left(&parts[i])
+		}
+		return err
+	})
+	if err != nil || !some {
+		return err
+	}
+	if err := l.countNodes(); err != nil { // one of them may just have come back
+		return err
+	}
+	err = l.committer.Do(func(b *batch) error {
 		lost = record.Amounts{}
 		rec, err := readAccount(b, a)
 		if err != nil {
@@ -137,7 +155,7 @@ func (l *Limiter) writeOff(a *account) error {
 		}
 		for i := range parts {
 			p := &parts[i]
-			if p.node == b.node || !l.nodes.gone(p.node) || p.Lineage != rec.Lineage || p.Settled == p.Reserved {
+			if p.Lineage != rec.Lineage || !left(p) {
 				continue
 			}
 			lost.Add(p.Reserved.Minus(p.Settled))

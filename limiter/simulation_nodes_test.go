@@ -275,11 +275,10 @@ func (s *ensemble) run() {
 	}
 	s.say("%d nodes, quiet %v", n, s.quiet)
 	for s.counts.steps = range int64(60) {
-		s.step()
-		s.consistent()
-		if s.lost {
+		if s.step(); s.lost { // and nothing goes on
 			return
 		}
+		s.consistent()
 	}
 	s.heal()
 	s.drain()

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -207,8 +208,8 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		own.Kinds, own.Booked = noted.Kinds, booked
 		used.write(b.node, &stored)
 		// Otherwise the window that this is about is over, and what it left is gone.
-		if stored.Lineage == lineage && (stored.Epoch == 0 || stored.Epoch == epoch) {
-			stored.Epoch, own.Past = epoch, noted.Past
+		if stored.Lineage == lineage {
+			stored.Epoch, own.Past = cmp.Or(stored.Epoch, epoch), noted.Past
 			if err := a.wentBack(&stored, &own); err != nil {
 				return err
 			}

@@ -1,0 +1,232 @@
+package limiter_test
+
+import (
+	"bytes"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// What a node must not believe of what it knows of the others.
+
+// looking is a node on which something happens in the middle of a look at a budget.
+type looking struct {
+	store.Shared
+	meanwhile *func()
+}
+
+// View implements store.Store.
+func (s looking) View(fn func(store.Reader) error) error {
+	return s.Shared.View(func(r store.Reader) error { return fn(lookingReader{r, s.meanwhile}) })
+}
+
+type lookingReader struct {
+	store.Reader
+	meanwhile *func()
+}
+
+// Get implements store.Reader.
+func (r lookingReader) Get(key []byte) ([]byte, error) {
+	v, err := r.Reader.Get(key)
+	if bytes.HasPrefix(key, []byte(record.SpaceParts)) {
+		if do := *r.meanwhile; do != nil {
+			*r.meanwhile = nil
+			do()
+		}
+	}
+	return v, err
+}
+
+func TestAViewThatIsOldDoesNotBringAFormerLimitBack(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var meanwhile func()
+		w.open(looking{c.Node(w.node), &meanwhile})
+		k := w.mint(activations(10_000))
+		var used int64
+		for ; used < 1000; used++ { // until more is reserved than is used
+			if code := k.use(); code != "" {
+				t.Fatal(code)
+			}
+			c.Advance(time.Millisecond)
+			if memory, _, err := w.Reserved(k.id); err != nil || used > 100 && memory[record.Activations] > used+10 {
+				break
+			}
+		}
+		used++
+		meanwhile = func() { k.limitTo(used + 1) }
+		k.view()
+		n := int64(0)
+		for n < 100 && k.use() == "" {
+			n++
+		}
+		if n != 1 {
+			t.Errorf("%d forwarded after the limit was lowered, want 1", n)
+		}
+	})
+}
+
+func TestABudgetThatBeginsToRenewOnOneNodeGoesOnOnTheOthers(t *testing.T) {
+	for name, from := range map[string]record.Renewal{"never": "", "weekly": record.Weekly} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(renewing(10, from))
+				for range 3 {
+					for _, w := range c.w {
+						if code := k.on(w).use(); code != "" {
+							t.Fatal(code)
+						}
+					}
+				}
+				running, refusal := k.on(c.w[1]).ask()
+				if refusal != nil {
+					t.Fatal(refusal)
+				}
+				if _, err := c.w[0].Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
+					key.Renews = record.Daily
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				running.Settle(record.Amounts{record.Activations: 1})
+				if n := c.drain(k, record.CodeActivationsExhausted); n != 3 {
+					t.Errorf("%d more forwarded, want 3", n)
+				}
+				c.sweep()
+				for _, w := range c.w {
+					if v := k.on(w).view(); v.Used[0] != 10 || v.Past[0] != 0 {
+						t.Errorf("%s: %d used and %d before, want 10 and 0", w.node, v.Used[0], v.Past[0])
+					}
+				}
+				c.pass(24 * time.Hour)
+				if n := c.drain(k, record.CodeActivationsExhausted); n != 10 {
+					t.Errorf("%d forwarded in the next window, want 10", n)
+				}
+				c.settle()
+			})
+		})
+	}
+}
+
+func TestANodeThatHasJustComeBackIsNotTakenForGone(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(2))
+		a, b := k, k.on(c.w[1])
+		if code := a.use(); code != "" {
+			t.Fatal(code)
+		}
+		if err := b.w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(1100 * time.Millisecond) // a knows that it is gone
+		b.w.open(c.Node(b.w.node))
+		running, refusal := b.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if code := a.use(); code != record.CodeBudgetHeld {
+			t.Errorf("while the other node holds the last activation: %q", code)
+		}
+		synctest.Wait()
+		if cut := running.Cut(); cut != nil {
+			t.Errorf("a request that runs was cut: %v", cut)
+		}
+		running.Cancel()
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 1 {
+			t.Errorf("%d more forwarded, want 1", n)
+		}
+	})
+}
+
+func TestWhatANodeHadReservedOfARoleThatItNoLongerKnowsCountsAsSpent(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Role = "ci" })
+		a, b := k, k.on(c.w[1])
+		for range 5 {
+			if code := b.use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		if _, refusal := b.ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		b.w.roles = nil
+		c.restartKilled(b.w, true)
+		n := 0
+		for held := 0; held < 20; {
+			switch code := a.use(); code {
+			case "":
+				n++
+			case record.CodeBudgetHeld:
+				held++
+				c.sweep()
+			case record.CodeActivationsExhausted:
+				if n > 44 {
+					t.Errorf("%d forwarded besides 6", n)
+				}
+				return
+			default:
+				t.Fatal(code)
+			}
+		}
+		t.Errorf("after %d requests: what a node had reserved is held for ever", n)
+	}, func(w *world) {
+		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{50, -1, -1, -1}}}}
+	})
+}
+
+func TestALimitThatIsSetLaterIsFeltByANodeThatHasUsedMore(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(*record.Key) {})
+		a, b := k, k.on(c.w[1])
+		for range 10 {
+			for range 2 {
+				if code := b.use(); code != "" {
+					t.Fatal(code)
+				}
+			}
+			if code := a.use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		a.limitTo(40)
+		synctest.Wait()
+		n := int64(30)
+		for range 40 {
+			if a.use() == "" {
+				n++
+			}
+		}
+		if n += b.drain(record.CodeActivationsExhausted); n != 40 {
+			t.Errorf("%d forwarded, want 40", n)
+		}
+	})
+}
+
+func TestAChangeIsFeltOnAllNodesWhenItIsAnswered(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		b := k.on(c.w[1])
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+		c.Lose(b.w.node, true)
+		if _, err := c.w[0].Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
+			key.Scope.Methods = []string{"GET"}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if code := b.use(); code == "" {
+			t.Error("a request is admitted that the scope no longer allows")
+		}
+	})
+}
