@@ -394,16 +394,25 @@ func TestAChangeOnANodeThatHasNotHeardOfAJobEndsTheKey(t *testing.T) {
 		done := make(chan limiter.Job)
 		go func() { done <- asked.revokeAll("anna") }()
 		synctest.Wait() // it is durable, and waits for the others
+		acts := make(chan error, 3)
 		for _, k := range []*key{changed, other} {
-			if _, err := deaf.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { k.Name = "another"; return nil }); err != nil {
-				t.Fatal(err)
-			}
+			go func() {
+				_, err := deaf.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { k.Name = "another"; return nil })
+				acts <- err
+			}()
 		}
-		if _, err := deaf.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
-			t.Fatal(err)
-		}
+		go func() {
+			_, err := deaf.Suspend(ctx, limiter.Operator, suspended.id)
+			acts <- err
+		}()
+		synctest.Wait() // they are, too
 		c.Lose(deaf.node, false)
 		c.Resume(leads.node)
+		for range cap(acts) {
+			if err := <-acts; err != nil {
+				t.Error(err)
+			}
+		}
 		j := <-done
 		for _, w := range c.w {
 			if done, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || done.Revoked != 2 || done.Matched != 2 {
