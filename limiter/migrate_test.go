@@ -247,3 +247,44 @@ func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
 		t.Errorf("after it was opened and closed: %v", err)
 	}
 }
+
+// TestWhatRanWhenAServerStoppedIsSpentAfterAMigration: nobody is left who could give
+// it back.
+func TestWhatRanWhenAServerStoppedIsSpentAfterAMigration(t *testing.T) {
+	t.Parallel()
+	from := single{t, t.TempDir()}
+	l := from.serve()
+	lookup := newLimited(t, l, 3)
+	k, refusal := l.Find(t.Context(), lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	if refusal := k.Reserve(t.Context(), ask, new(limiter.Grant)); refusal != nil {
+		t.Fatal(refusal)
+	}
+	shut(t, l)
+
+	c := storetest.NewCluster()
+	source, target := from.open(), passing(t, c)
+	if _, err := limiter.Migrate(limiter.Migration{
+		From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"),
+		Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow"),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, source)
+	shut(t, target)
+	node := serveNode(t, c, "node-a")
+	defer shut(t, node)
+	if n := useUp(t, node, lookup, 10); n != 2 {
+		t.Errorf("%d more were used, want 2", n)
+	}
+	k, refusal = node.Find(t.Context(), lookup)
+	if refusal == nil {
+		refusal = k.Reserve(t.Context(), ask, new(limiter.Grant))
+	}
+	if refusal == nil || refusal.Code != record.CodeActivationsExhausted {
+		t.Errorf("then it is refused with %+v", refusal)
+	}
+}
