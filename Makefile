@@ -98,6 +98,9 @@ bench:
 	$(GO) run ./bench
 	$(GO) run ./bench -metered
 	$(GO) run ./bench -streams 5000
+	$(GO) run ./bench -nodes 2
+	$(GO) test -run '^$$' -bench HotKey -benchtime 200000x ./limiter/postgres
+	$(GO) test -run '^$$' -bench 'Cold|Unknown|Slow' -benchtime 1000x ./limiter/postgres
 	TILL_PAINT=100000 $(GO) test -count 1 -v -run PaintsWithinASecond ./e2e
 
 # How many times the true count of tokens requests are held to, by ten vocabularies
