@@ -230,3 +230,17 @@ func TestAChangeIsFeltOnAllNodesWhenItIsAnswered(t *testing.T) {
 		}
 	})
 }
+
+func TestALookLeavesNothingReserved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Activations], k.IdleTimeout = 100, time.Hour })
+		c.pass(2 * time.Hour)
+		if code := k.use(); code != record.CodeKeyIdle {
+			t.Errorf("a key that was not used for too long: %q", code)
+		}
+		c.sweep()
+		if memory, stored, err := k.w.Reserved(k.id); err != nil || memory[record.Activations] != 0 || stored[record.Activations] != 0 {
+			t.Errorf("%d are reserved in memory and %d in the store, %v", memory[record.Activations], stored[record.Activations], err)
+		}
+	})
+}
