@@ -1,0 +1,301 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/postgres"
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
+)
+
+// pair are two limiters over one database.
+type pair struct {
+	t      *testing.T
+	server *postgrestest.Server
+	nodes  []*limiter.Limiter
+}
+
+// newPair opens two nodes, which reach the server at these addresses.
+func newPair(t *testing.T, server *postgrestest.Server, dsn ...string) *pair {
+	t.Helper()
+	p := &pair{t: t, server: server}
+	for i, name := range []string{"one", "two"} {
+		p.nodes = append(p.nodes, newLimiter(t, postgres.Options{DSN: dsn[i%len(dsn)], Node: name}, filepath.Join(t.TempDir(), "shadow")))
+	}
+	return p
+}
+
+func newLimiter(t *testing.T, o postgres.Options, shadow string) *limiter.Limiter {
+	t.Helper()
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", o.Node)
+	s, err := postgres.Open(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := limiter.Open(limiter.Options{Store: s, Clock: s.Clock(), Shadow: shadow, Logger: o.Log})
+	if err != nil {
+		t.Fatal(errors.Join(err, s.Close()))
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Log(err) // its database may be gone
+		}
+	})
+	return l
+}
+
+func mint(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
+	t.Helper()
+	lookup, err := tryMint(l, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lookup
+}
+
+func tryMint(l *limiter.Limiter, n int64) (token.Lookup, error) {
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		return lookup, err
+	}
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
+	spec.Limit[record.Activations] = n
+	_, err = l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+	return lookup, err
+}
+
+// use forwards one request, or returns why not.
+func use(l *limiter.Limiter, lookup token.Lookup) record.Code {
+	k, refusal := l.Find(context.Background(), lookup)
+	if refusal != nil {
+		return refusal.Code
+	}
+	var g limiter.Grant
+	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	if refusal := k.Reserve(context.Background(), &ask, &g); refusal != nil {
+		return refusal.Code
+	}
+	g.Settle(record.Amounts{record.Activations: 1})
+	return ""
+}
+
+// drain uses a key on both nodes until each has refused it finally.
+func (p *pair) drain(lookup token.Lookup) (n int64) {
+	p.t.Helper()
+	over := make([]bool, len(p.nodes))
+	for deadline := time.Now().Add(eventuallyPatience); !over[0] || !over[1]; {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("it is not spent after %d requests", n)
+		}
+		for i, l := range p.nodes {
+			switch code := use(l, lookup); code {
+			case "":
+				n++
+			case record.CodeActivationsExhausted:
+				over[i] = true
+			case record.CodeBudgetHeld, record.CodeStoreUnavailable:
+			default:
+				p.t.Fatalf("after %d requests: %s", n, code)
+			}
+		}
+	}
+	return n
+}
+
+// shortcoming takes something away from nodes, and gives it back.
+type shortcoming struct {
+	begin, end func()
+}
+
+// TestRequestsAreRefusedWhileTheDatabaseLacksSomethingAndNothingIsLost: what needs the
+// database gets 503 and no other answer; afterwards the budget is what it was.
+func TestRequestsAreRefusedWhileTheDatabaseLacksSomethingAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	const (
+		user  = "app"
+		limit = 300
+	)
+	over := func(p *postgrestest.Proxy) string { return p.As(user, "secret") }
+	for name, prepare := range map[string]func(t *testing.T, s *postgrestest.Server, network *postgrestest.Proxy) shortcoming{
+		"gone": func(t *testing.T, _ *postgrestest.Server, network *postgrestest.Proxy) shortcoming {
+			return shortcoming{network.Cut, network.Heal}
+		},
+		"silent": func(t *testing.T, _ *postgrestest.Server, network *postgrestest.Proxy) shortcoming {
+			return shortcoming{network.Hold, network.Heal}
+		},
+		"crashed": func(t *testing.T, s *postgrestest.Server, _ *postgrestest.Proxy) shortcoming {
+			return shortcoming{
+				func() {
+					if err := s.Kill(); err != nil {
+						t.Error(err)
+					}
+				},
+				func() {
+					if err := s.Start(); err != nil {
+						t.Error(err)
+					}
+				},
+			}
+		},
+		"read-only": func(t *testing.T, s *postgrestest.Server, network *postgrestest.Proxy) shortcoming {
+			reload := func(to string) func() {
+				return func() {
+					s.Exec(t, "ALTER SYSTEM SET default_transaction_read_only = "+to)
+					s.Exec(t, "SELECT pg_reload_conf()")
+					network.Cut()
+					network.Heal()
+				}
+			}
+			return shortcoming{reload("on"), func() {
+				s.Exec(t, "BEGIN READ WRITE; ALTER ROLE "+user+" SET default_transaction_read_only = off; COMMIT")
+				reload("off")()
+			}}
+		},
+		"out of connections": func(t *testing.T, s *postgrestest.Server, network *postgrestest.Proxy) shortcoming {
+			return shortcoming{
+				func() {
+					s.Exec(t, "ALTER ROLE "+user+" CONNECTION LIMIT 0")
+					network.Cut()
+					network.Heal()
+				},
+				func() { s.Exec(t, "ALTER ROLE "+user+" CONNECTION LIMIT -1") },
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := postgrestest.Start(t)
+			server.Exec(t, "CREATE ROLE "+user+" LOGIN PASSWORD 'secret'; GRANT CREATE ON DATABASE postgres TO "+user)
+			network := postgrestest.NewProxy(t, server)
+			p := newPair(t, server, over(network))
+			k := mint(t, p.nodes[0], limit)
+			unused := mint(t, p.nodes[0], 1)
+			n := int64(0)
+			for range 20 {
+				for _, l := range p.nodes {
+					if code := use(l, k); code != "" {
+						t.Fatal(code)
+					}
+					n++
+				}
+			}
+			lack := prepare(t, server, network)
+			lack.begin()
+			for _, l := range p.nodes {
+				if code := use(l, unused); code != record.CodeStoreUnavailable {
+					t.Errorf("a key that needs the database: %q, want %s", code, record.CodeStoreUnavailable)
+				}
+				if _, err := tryMint(l, 1); err == nil {
+					t.Error("a key was minted")
+				}
+				// A key in use goes on with what its node has, until that is used or
+				// the node has lost touch.
+				eventually(t, "a key in use is refused", func() bool {
+					switch code := use(l, k); code {
+					case "":
+						n++
+						return false
+					case record.CodeStoreUnavailable:
+						return true
+					default:
+						t.Fatal(code)
+						return true
+					}
+				})
+				if l.Failed() != nil {
+					t.Errorf("it does not heal by itself: %v", l.Failed())
+				}
+			}
+			lack.end()
+			for _, l := range p.nodes {
+				eventually(t, "the node is ready", func() bool { return l.Ready() == nil && l.Ping(t.Context()) == nil })
+			}
+			if n += p.drain(k); n != limit {
+				t.Errorf("%d requests of %d", n, limit)
+			}
+			if n := p.drain(unused); n != 1 {
+				t.Errorf("%d requests of 1", n)
+			}
+		})
+	}
+}
+
+// TestAFullDatabaseRefusesWhatNeedsSpace has the rows on a small disk of their own.
+func TestAFullDatabaseRefusesWhatNeedsSpace(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Start(t)
+	disk := server.SmallDisk(t, 16<<20)
+	dsn := server.DSN()
+	p := newPair(t, server, dsn)
+	server.Exec(t, "CREATE TABLESPACE small LOCATION '"+disk+"'")
+	server.Exec(t, "ALTER TABLE till.kv SET TABLESPACE small")
+	k := mint(t, p.nodes[0], 50)
+	if code := use(p.nodes[1], k); code != "" {
+		t.Fatal(code)
+	}
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 32<<20), 0o600); err == nil {
+		t.Fatal("the disk is not small")
+	}
+	full := false
+	for range 2000 { // the pages that are there have room for some rows
+		if _, err := tryMint(p.nodes[0], 1); err != nil {
+			full = true
+			break
+		}
+	}
+	if !full {
+		t.Fatal("keys are minted on a full disk")
+	}
+	for _, l := range p.nodes {
+		if l.Failed() != nil {
+			t.Errorf("it does not heal by itself: %v", l.Failed())
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "keys are minted again", func() bool {
+		_, err := tryMint(p.nodes[0], 1)
+		return err == nil
+	})
+	if n := p.drain(k) + 1; n != 50 {
+		t.Errorf("%d requests of 50", n)
+	}
+}
+
+// TestNodesWorkThroughAPooler: each transaction may get another connection, and no
+// notification arrives.
+func TestNodesWorkThroughAPooler(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Start(t)
+	p := newPair(t, server, postgrestest.Pooler(t, server))
+	k, other := mint(t, p.nodes[0], 100), mint(t, p.nodes[0], 100)
+	if code := use(p.nodes[1], other); code != "" {
+		t.Fatal(code)
+	}
+	if n := p.drain(k); n != 100 {
+		t.Errorf("%d requests of 100", n)
+	}
+	live, refusal := p.nodes[0].Find(t.Context(), other)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	if _, _, err := p.nodes[0].Revoke(t.Context(), limiter.Operator, live.Key().ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	if behind := p.nodes[0].Pending(); len(behind) > 0 {
+		t.Errorf("%v have not followed", behind)
+	}
+	if code := use(p.nodes[1], other); code != record.CodeKeyRevoked {
+		t.Errorf("on the other node: %q", code)
+	}
+}

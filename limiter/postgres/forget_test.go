@@ -1,0 +1,81 @@
+package postgres_test
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/till-proxy/till/limiter/postgres"
+	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
+)
+
+// TestANodeThatWasForgottenIsDoubtedByNobody: its number of commits is kept, and it may
+// come back.
+func TestANodeThatWasForgottenIsDoubtedByNobody(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Start(t)
+	one := open(t, postgres.Options{DSN: server.DSN(), Node: "one"}, nil)
+	o := postgres.Options{DSN: server.DSN(), Node: "two", Disk: storetest.NewDisk().Files(), Witness: "witness"}
+	two := open(t, o, nil)
+	put(t, two, "k/1", "1")
+	listed := func() (names []string) {
+		t.Helper()
+		all, err := one.Nodes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range all {
+			names = append(names, n.Name)
+		}
+		return names
+	}
+	if err := one.Forget("two"); !errors.Is(err, store.ErrAlive) {
+		t.Errorf("a node that is alive: %v, want ErrAlive", err)
+	}
+	if n := len(listed()); n != 2 {
+		t.Errorf("%d nodes are listed, want 2", n)
+	}
+	if err := two.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a second time changes nothing
+		if err := one.Forget("two"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names := listed(); len(names) != 1 {
+		t.Errorf("%v are listed, want one", names)
+	}
+	put(t, one, "k/1", "2")
+	renewals := server.Exec(t, "SELECT seen FROM till.session WHERE name = 'one'")[0]
+	eventually(t, "the session is renewed", func() bool {
+		return server.Exec(t, "SELECT seen FROM till.session WHERE name = 'one'")[0] != renewals
+	})
+	if err := one.Fresh(); err != nil {
+		t.Errorf("Fresh: %v", err)
+	}
+	put(t, open(t, o, nil), "k/1", "3")
+	if n := len(listed()); n != 2 {
+		t.Errorf("%d nodes are listed once it is back, want 2", n)
+	}
+}
+
+// TestAnIdleProcessOfAForgottenNodeDoesNotGoOn: it was cut off, and taken for gone.
+func TestAnIdleProcessOfAForgottenNodeDoesNotGoOn(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Start(t)
+	network := postgrestest.NewProxy(t, server)
+	one := open(t, postgres.Options{DSN: server.DSN(), Node: "one"}, nil)
+	two := open(t, postgres.Options{DSN: network.DSN(), Node: "two"}, nil)
+	network.Cut()
+	eventually(t, "it is taken for gone, and forgotten", func() bool { return one.Forget("two") == nil })
+	network.Heal()
+	eventually(t, "it refuses everything", func() bool {
+		err := two.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("1")) })
+		return err != nil && !errors.Is(err, store.ErrUnavailable)
+	})
+	if got := get(t, one, "k/1"); got != "" {
+		t.Errorf("it has written %q", got)
+	}
+}

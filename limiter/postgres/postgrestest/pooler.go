@@ -1,0 +1,90 @@
+package postgrestest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Pooler starts a pgbouncer in front of a server, which gives each transaction any of
+// its connections, and returns its address.
+func Pooler(t testing.TB, s *Server) (dsn string) {
+	t.Helper()
+	path, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		path = "/usr/sbin/pgbouncer" // not in everybody's PATH
+		if _, err := os.Stat(path); err != nil {
+			t.Fatal("pgbouncer is missing: install Debian's package pgbouncer")
+		}
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(s.dir, "pgbouncer.ini")
+	text := fmt.Sprintf(`[databases]
+postgres = host=%s user=%s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 10
+ignore_startup_parameters = extra_float_digits
+`, s.dir, User, port)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := own(config); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Create(filepath.Join(s.dir, "pgbouncer.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command("/bin/sh", "-c", supervise, "supervise", path, config)
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, log, log, asServer()
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		hold.Close()
+		cmd.Wait()
+	})
+	u := url.URL{
+		Scheme: "postgres", User: url.UserPassword(User, "any"), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/postgres",
+		RawQuery: "sslmode=disable",
+	}
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
+		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		c, err := pgconn.Connect(ctx, u.String())
+		cancel()
+		if err == nil {
+			c.Close(context.Background())
+			return u.String()
+		}
+		if time.Now().After(deadline) {
+			said, _ := os.ReadFile(log.Name())
+			t.Fatalf("pgbouncer does not start: %v\n%s", err, said)
+		}
+	}
+}
