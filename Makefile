@@ -23,7 +23,7 @@ run:
 
 # Starts a PostgreSQL and two nodes, and spends one budget over both.
 cluster:
-	@./scripts/need.sh postgres
+	@./scripts/need.sh postgres pgbouncer
 	$(GO) run ./scripts/cluster
 
 # Phases of tests with one report at the end; Ctrl-C leaves nothing behind.
@@ -34,7 +34,7 @@ REST = $$($(GO) list ./... | grep -v /e2e$$)
 # What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
-	@./scripts/need.sh postgres
+	@./scripts/need.sh postgres pgbouncer
 	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
@@ -63,7 +63,7 @@ stress: tools $(MODULES)
 		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
 
 tools:
-	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl postgres
+	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl postgres pgbouncer
 
 %/node_modules/.package-lock.json: %/package-lock.json | tools
 	cd $* && npm ci --no-progress && touch node_modules/.package-lock.json

@@ -17,6 +17,7 @@ declare -A packages=(
 	[node]=nodejs
 	[npm]=npm
 	[openssl]=openssl
+	[pgbouncer]=pgbouncer
 	[pngquant]=pngquant
 	[postgres]=postgresql
 	[python3]=python3
@@ -41,7 +42,7 @@ install() {
 
 # Debian keeps PostgreSQL's programs apart, by version.
 have() {
-	command -v "$1" >/dev/null || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
+	command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ] || compgen -G "/usr/lib/postgresql/*/bin/$1" >/dev/null
 }
 
 node_major() {

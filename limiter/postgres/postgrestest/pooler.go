@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,9 @@ ignore_startup_parameters = extra_float_digits
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("/bin/sh", "-c", supervise, "supervise", path, config)
+	// It would wait for its clients if it were asked to stop.
+	end := strings.Replace(supervise, "-QUIT", "-KILL", 1)
+	cmd := exec.Command("/bin/sh", "-c", end, "supervise", path, config)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, log, log, asServer()
 	hold, err := cmd.StdinPipe()
 	if err != nil {
