@@ -23,7 +23,7 @@ run:
 
 # Starts a PostgreSQL and two nodes, and spends one budget over both.
 cluster:
-	@./scripts/need.sh postgres pgbouncer
+	@./scripts/need.sh postgres
 	$(GO) run ./scripts/cluster
 
 # Phases of tests with one report at the end; Ctrl-C leaves nothing behind.

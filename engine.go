@@ -51,8 +51,9 @@ type engine struct {
 	loggedAt    time.Time
 	way         string // how it was reached when it was opened; see Place.Way
 	opened      OpenedStore
-	claimed     bool // in openStores
-	delivering  bool // events.run has been started
+	differs     string // which nodes are configured otherwise, as that was logged last
+	claimed     bool   // in openStores
+	delivering  bool   // events.run has been started
 	closed      bool
 	running     []configuration // those that have started; the last one is in force
 }
@@ -230,6 +231,9 @@ func (e *engine) healed() bool {
 func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	way := o.wayText()
 	next, opened, err := e.reopen(former, o)
+	if err == nil {
+		e.compareNodes(o, opened.Store)
+	}
 
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -1,12 +1,14 @@
 package till
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/postgres"
@@ -48,6 +50,34 @@ func engineOnDatabase(t *testing.T, dsn, node string) (*engine, storeOptions) {
 			}
 			return s, s.Clock(), nil
 		},
+	}
+}
+
+func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
+	t.Parallel()
+	server := postgrestest.Start(t)
+	configured := func(e *engine, o storeOptions, common wire.CommonConfiguration) string {
+		t.Helper()
+		var said bytes.Buffer
+		o.log, o.common = slog.New(slog.NewTextHandler(&said, nil)), common.String
+		if _, err := e.open(o, 0); err != nil {
+			t.Fatal(err)
+		}
+		e.tell(o)
+		e.tell(o)
+		return said.String()
+	}
+	one, o1 := engineOnDatabase(t, server.DSN(), "one")
+	two, o2 := engineOnDatabase(t, server.DSN(), "two")
+	if said := configured(one, o1, wire.CommonConfiguration{"roles": "1", "retain": "1"}); strings.Contains(said, "otherwise") {
+		t.Errorf("a node alone: %s", said)
+	}
+	said := configured(two, o2, wire.CommonConfiguration{"roles": "2", "retain": "1"})
+	if strings.Count(said, `"one: roles"`) != 1 || strings.Contains(said, "retain") {
+		t.Errorf("another node: %s", said)
+	}
+	if said := configured(two, o2, wire.CommonConfiguration{"roles": "1", "retain": "1"}); strings.Contains(said, "otherwise") {
+		t.Errorf("once they are the same: %s", said)
 	}
 }
 

@@ -3,7 +3,11 @@ package till
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // A store on another machine may be reached in another way while it is open: with
@@ -54,5 +58,34 @@ func (e *engine) tell(o storeOptions) {
 	}
 	if err := listed.Describe(o.common()); err != nil {
 		o.log.Warn("the other nodes do not know yet how this one is configured", "error", err)
+	}
+	e.compareNodes(o, opened)
+}
+
+// compareNodes warns of nodes that are configured otherwise than this one, once for
+// each difference. doctor says it as long as it lasts.
+func (e *engine) compareNodes(o storeOptions, opened store.Store) {
+	shared, ok := opened.(store.Shared)
+	if !ok || o.common == nil {
+		return
+	}
+	nodes, err := shared.Nodes()
+	if err != nil {
+		return // which is said where it matters
+	}
+	own := wire.ParseCommonConfiguration(o.common())
+	var found []string
+	for _, n := range nodes {
+		if differs := own.Differs(wire.ParseCommonConfiguration(n.Configuration)); n.Live && n.Name != shared.Node() && len(differs) > 0 {
+			found = append(found, n.Name+": "+strings.Join(differs, ", "))
+		}
+	}
+	text := strings.Join(found, "; ")
+	e.mu.Lock()
+	known := e.differs == text
+	e.differs = text
+	e.mu.Unlock()
+	if !known && text != "" {
+		o.log.Warn("nodes are configured otherwise than this one: give all of them the same configuration, and reload them", "differ", text)
 	}
 }
