@@ -135,24 +135,21 @@ func (f *follower) early() bool {
 	return !f.opened
 }
 
-// open lets memory catch up with what happened while it was filled.
+// open lets memory catch up with what happened while it was filled. What happens from
+// here on is followed beside that, so that a start does not take as long as other nodes
+// are busy.
 func (f *follower) open() error {
 	if f == nil {
 		return nil
 	}
-	for {
-		f.mu.Lock()
-		f.opened = !f.missed
-		f.missed = false
-		done := f.opened
-		f.mu.Unlock()
-		if done {
-			return nil
-		}
-		if err := f.l.refreshAll(); err != nil {
-			return err
-		}
+	f.mu.Lock()
+	missed := f.missed
+	f.opened = true
+	f.mu.Unlock()
+	if !missed {
+		return nil
 	}
+	return f.l.refreshAll()
 }
 
 // Follows implements store.Follower.

@@ -9,6 +9,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // What a node must not believe of what it knows of the others.
@@ -243,4 +244,34 @@ func TestALookLeavesNothingReserved(t *testing.T) {
 			t.Errorf("%d are reserved in memory and %d in the store, %v", memory[record.Activations], stored[record.Activations], err)
 		}
 	})
+}
+
+func TestANodeStartsWhileOthersAreBusy(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		n := 0
+		b := &world{t: t, cluster: c.Cluster, node: "node-b", disk: storetest.NewDisk(), shadow: "shadow"}
+		b.files = b.disk.Files()
+		b.open(busy{c.Node(b.node), func() {
+			if n++; n < 1000 {
+				c.w[0].mint(activations(1))
+				synctest.Wait()
+			}
+		}})
+		c.w = append(c.w, b)
+		if n >= 1000 {
+			t.Errorf("it had to look %d times", n)
+		}
+	})
+}
+
+// busy is a node beside which others do something whenever it looks at the store.
+type busy struct {
+	store.Shared
+	meanwhile func()
+}
+
+// View implements store.Store.
+func (s busy) View(fn func(store.Reader) error) error {
+	s.meanwhile()
+	return s.Shared.View(fn)
 }

@@ -166,7 +166,14 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 				code = refusal.Code
 				s.counts.refused++
 				window := b.last()
-				s.later = append(s.later, func() { s.refused(w, b, refusal, &ask.Bound, least, window) })
+				then := b.taken(window) // some of which may be given back before this is judged
+				s.later = append(s.later, func() {
+					taken := b.taken(window)
+					for kind, n := range then {
+						taken[kind] = max(taken[kind], n)
+					}
+					s.refused(w, b, refusal, &ask.Bound, least, taken)
+				})
 				return
 			}
 			code = ""
@@ -240,7 +247,7 @@ func (b *purse) top() *purse {
 
 // refused checks that nothing was refused that could have been admitted, as long as
 // nothing has gone wrong.
-func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.Amounts, least record.Amounts, window int64) {
+func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.Amounts, least, taken record.Amounts) {
 	s.say("%s refuses %s: %s", w.node, b.id, r.Code)
 	if !s.quiet || b.top().ending || b.top().pausing || b.ending || b.pausing {
 		return
@@ -254,7 +261,6 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 	if b.kids > 0 || b.parent != nil {
 		return // how much of it is elsewhere is not known
 	}
-	taken := b.taken(window)
 	for kind, limit := range least {
 		if limit = min(limit, b.least[kind]); limit != record.NoLimit && taken[kind]+bound[kind] > limit {
 			return
