@@ -87,6 +87,9 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			l.complain("reserving budget failed", err)
 		default:
 			a.reserved.Add(wrote.granted)
+			if k != nil && wrote.granted != (record.Amounts{}) {
+				l.markActive(k) // what is not used goes back, even if nobody is admitted
+			}
 			a.noted(wrote.unlimited)
 			a.counted = durable(&own)
 			a.firstDurable = a.firstDurable || a.first != 0

@@ -266,7 +266,6 @@ func (l *Limiter) takeOver(s *standing) {
 		}
 		k.setMarks()
 		if k.overdrawn() { // what was used without a limit is reserved now that there is one
-			l.markActive(k)
 			l.askBlock(&k.account, k)
 		}
 		if why = k.stands(now); why != nil {

@@ -49,9 +49,6 @@ func (l *Limiter) look(a *account, k *Live) parking {
 		a.refill = &refill{done: make(chan struct{})}
 	}
 	a.parked++
-	if k != nil {
-		l.markActive(k) // so that what is reserved with it goes back
-	}
 	l.askBlock(a, k)
 	return parking{refill: a.refill, at: a}
 }
