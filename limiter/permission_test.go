@@ -192,6 +192,14 @@ var acts = map[string]act{
 		_, err := w.Backup(ctx, by, new(bytes.Buffer), false)
 		return err
 	}},
+	"ListNodes": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.ListNodes(ctx, by)
+		return err
+	}},
+	"RemoveNode": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
+		_, err := w.RemoveNode(ctx, by, "till-2")
+		return unless(err, limiter.ErrNoNode) // there is one only
+	}},
 	"SealRotated": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		return w.SealRotated(by, keys.SealKeyID{1})
 	}},
@@ -215,7 +223,7 @@ func unless(err, expected error) error {
 // that nobody calls on behalf of a caller.
 var (
 	judged = []string{"Authorise", "Allows", "Replay", "Sees", "SeesReason", "Standing"}
-	closed = []string{"Forfeit", "Restore", "Set", "Lift"}
+	closed = []string{"Forfeit", "ForfeitShared", "ImagineForfeit", "Restore", "Set", "Lift"}
 	open   = []string{
 		"Close", "Failed", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
@@ -360,6 +368,14 @@ func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
 		for name, do := range map[string]func() error{
 			"Forfeit": func() error {
 				_, err := limiter.Forfeit(w.disk.Open(), store.Files{}, by, w.anchor, w.roles, time.Now(), discard)
+				return err
+			},
+			"ForfeitShared": func() error {
+				_, err := limiter.ForfeitShared(nil, by, w.roles, time.Now(), discard)
+				return err
+			},
+			"ImagineForfeit": func() error {
+				_, err := limiter.ImagineForfeit(w.disk.Open(), by, w.roles, time.Now())
 				return err
 			},
 			"Restore": func() error {
