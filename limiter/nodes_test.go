@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -143,6 +144,21 @@ func TestNodesForwardExactlyTheLimitTogether(t *testing.T) {
 		k := c.w[0].mint(activations(100))
 		if n := c.drain(k, record.CodeActivationsExhausted); n != 100 {
 			t.Errorf("%d forwarded, want 100", n)
+		}
+		c.settle()
+	})
+}
+
+// TestManyNodesForwardExactlyTheLimitTogether has 50 nodes; with TILL_TORTURE 200.
+func TestManyNodesForwardExactlyTheLimitTogether(t *testing.T) {
+	n := 50
+	if os.Getenv("TILL_TORTURE") != "" {
+		n = 200
+	}
+	withNodes(t, n, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(int64(20 * n)))
+		if got := c.drain(k, record.CodeActivationsExhausted); got != int64(20*n) {
+			t.Errorf("%d forwarded over %d nodes, want %d", got, n, 20*n)
 		}
 		c.settle()
 	})
