@@ -152,7 +152,7 @@ func TestNodesForwardExactlyTheLimitTogether(t *testing.T) {
 // TestManyNodesForwardExactlyTheLimitTogether has 50 nodes; with TILL_TORTURE 200.
 func TestManyNodesForwardExactlyTheLimitTogether(t *testing.T) {
 	n := 50
-	if os.Getenv("TILL_TORTURE") != "" {
+	if os.Getenv(tortureVariable) != "" {
 		n = 200
 	}
 	withNodes(t, n, func(t *testing.T, c *nodes) {
