@@ -199,8 +199,26 @@ func TestALimitThatIsSetLaterIsFeltByANodeThatHasUsedMore(t *testing.T) {
 				t.Fatal(code)
 			}
 		}
-		a.limitTo(40)
+		held := make(chan struct{})
+		c.Inject(func(node string) storetest.Outcome {
+			if node == b.w.node {
+				<-held
+			}
+			return storetest.Committed
+		})
+		limited := make(chan struct{})
+		go func() {
+			defer close(limited)
+			a.limitTo(40)
+		}()
 		synctest.Wait()
+		select {
+		case <-limited:
+			t.Error("it is answered before what another node has used is written")
+		default:
+		}
+		close(held)
+		<-limited
 		n := int64(30)
 		for range 40 {
 			if a.use() == "" {

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -144,6 +145,7 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 		wanted = append(wanted, want{id, true})
 	}
 	var failed error
+	owes := false
 	for step := range slices.Chunk(wanted, refreshStep) {
 		var found []*standing
 		looked := make(chan error, 1)
@@ -181,12 +183,15 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 		}, func(err error) {
 			if err == nil {
 				for _, s := range found {
-					l.takeOver(s)
+					owes = l.takeOver(s) || owes
 				}
 			}
 			looked <- err
 		})
 		failed = errors.Join(failed, <-looked)
+	}
+	if owes { // until that is written, whoever has set the limit has to wait
+		failed = errors.Join(failed, l.Ping(context.Background()))
 	}
 	return failed
 }
@@ -239,11 +244,12 @@ func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
 
 // takeOver lets memory go by what the store says of a key, and cuts what may no longer
 // run. It runs on the committer, so that it is neither behind nor ahead of what this
-// node has written itself.
-func (l *Limiter) takeOver(s *standing) {
+// node has written itself. It reports whether more was used than is reserved, because
+// there was no limit, which is on its way to the store.
+func (l *Limiter) takeOver(s *standing) (owes bool) {
 	k := l.inMemory(s.id)
 	if k == nil {
-		return
+		return false
 	}
 	if s.key == nil {
 		gone := record.UnknownKey()
@@ -253,7 +259,7 @@ func (l *Limiter) takeOver(s *standing) {
 		}
 		k.cut(gone)
 		l.drop(k)
-		return
+		return false
 	}
 	now := l.clock.Now()
 	var why *record.Refusal
@@ -265,7 +271,7 @@ func (l *Limiter) takeOver(s *standing) {
 			k.salts = s.salts
 		}
 		k.setMarks()
-		if k.overdrawn() { // what was used without a limit is reserved now that there is one
+		if owes = k.overdrawn(); owes {
 			l.askBlock(&k.account, k)
 		}
 		if why = k.stands(now); why != nil {
@@ -275,6 +281,7 @@ func (l *Limiter) takeOver(s *standing) {
 		}
 	})
 	l.cutWhatMayNotRun(k, why, now)
+	return owes
 }
 
 // cutWhatMayNotRun cuts the requests of a key that cannot be used, because of why or
