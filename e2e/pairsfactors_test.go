@@ -64,10 +64,11 @@ var fieldsWithoutFactor = map[string]string{
 
 // callsWithoutEvent are calls that change something and are no event, and why.
 var callsWithoutEvent = map[string]string{
-	"POST /keys":         "is how lives begin",
-	"POST /tokens":       "is how lives with the minter token begin",
-	"POST /console/link": "signs a person in, and touches no key",
-	"POST /fingerprint":  "names a real key, and changes nothing",
+	"POST /keys":           "is how lives begin",
+	"POST /tokens":         "is how lives with the minter token begin",
+	"POST /console/link":   "signs a person in, and touches no key",
+	"POST /fingerprint":    "names a real key, and changes nothing",
+	"DELETE /nodes/{name}": "is about a server that is gone, and the lives have one",
 }
 
 // life is one row of the array.
