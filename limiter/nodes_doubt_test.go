@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"bytes"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -299,4 +300,47 @@ type busy struct {
 func (s busy) View(fn func(store.Reader) error) error {
 	s.meanwhile()
 	return s.Shared.View(fn)
+}
+
+// alone is a node whose transactions are counted for which all others wait.
+type alone struct {
+	store.Shared
+	n *atomic.Int64
+}
+
+// Update implements store.Store.
+func (s alone) Update(fn func(store.Tx) error) error {
+	s.n.Add(1)
+	return s.Shared.Update(fn)
+}
+
+func TestANodeThatIsGoneForGoodHoldsUpNobody(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		a, gone := c.w[0], c.w[2]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var n atomic.Int64
+		a.open(alone{c.Node(a.node), &n})
+		k := a.mint(activations(2))
+		if code := k.on(gone).use(); code != "" {
+			t.Fatal(code)
+		}
+		if err := gone.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, refusal := k.on(c.w[1]).ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		time.Sleep(2 * time.Second) // all know that it is gone
+		n.Store(0)
+		for range 20 {
+			if code := k.use(); code != record.CodeBudgetHeld {
+				t.Fatal(code)
+			}
+		}
+		if n.Load() > 0 {
+			t.Errorf("20 refusals made all nodes wait %d times", n.Load())
+		}
+	})
 }
