@@ -17,9 +17,9 @@ import (
 // errNotReached means that a configuration reaches the open store no more.
 var errNotReached = errors.New("the store cannot be reached as this configuration says, and stays open as it was")
 
-// errReached means that the store must be opened again because it is reached in another
+// errReopen means that the store must be opened again because it is reached in another
 // way.
-var errReached = errors.New("the store is reached in another way and is not open yet")
+var errReopen = errors.New("the store is reached in another way and is not open yet")
 
 // reconnect opens the store again if it is reached in another way than when it was
 // opened. That is tried before the open store is closed.
@@ -40,14 +40,15 @@ func (e *engine) reconnect(o storeOptions) error {
 	}
 	e.mu.Lock()
 	if e.opening == nil && e.failed == nil {
-		e.failed, e.nextTry = errReached, time.Time{}
+		e.failed, e.nextTry = errReopen, time.Time{}
 	}
 	e.mu.Unlock()
 	_, err = e.open(o, startingTime)
 	return err
 }
 
-// tell lets the nodes that share the store know what this configuration has.
+// tell lets the nodes that share the store know what this configuration has, and warns
+// if theirs differ.
 func (e *engine) tell(o storeOptions) {
 	e.mu.Lock()
 	opened := e.opened.Store
@@ -71,7 +72,7 @@ func (e *engine) compareNodes(o storeOptions, opened store.Store) {
 	}
 	nodes, err := shared.Nodes()
 	if err != nil {
-		return // which is said where it matters
+		return // what needs the database says so
 	}
 	own := wire.ParseCommonConfiguration(o.common())
 	var found []string

@@ -207,8 +207,9 @@ func (s *PostgresStore) Place() Place {
 	return Place{Identity: at.identity, Dir: nodeDir(), Mark: hex.EncodeToString(sum[:6]), Shared: true, Way: hex.EncodeToString(way[:])}
 }
 
-// identify names the store in this process. Without a name for the node it is the same
-// whether or not that name has been made yet.
+// identify names the store in this process. The node's name is part of that only if it
+// is configured and is not the one that this machine has made for itself: so a store
+// without a configured name has the same identity before and after its name is made.
 func (s *PostgresStore) identify(database string) string {
 	identity := "database " + database + ", schema " + s.Schema
 	if kept, err := keptNodeName(); s.Node != "" && (err != nil || s.Node != kept) {

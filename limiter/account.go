@@ -56,7 +56,7 @@ type account struct {
 	firstDurable bool
 	savedAt      int64          // unix nanoseconds of the last save
 	looked       int64          // unix nanoseconds of the last look at what other nodes have
-	told         record.Amounts // what they can read that this one has spent
+	told         record.Amounts // how much of spent the store says, where other nodes read it
 	size         *blockSize
 }
 

@@ -15,14 +15,15 @@ import (
 //
 // What a node knows of the others is as old as its last transaction on the account.
 // That can make it ask for a block in vain, which the transaction finds out, but must
-// not make it refuse a request; see [Live.unsure].
+// not make it refuse a request; see [Limiter.unsure].
 
-// own is what this node has of an account whose record is rec: all, where no other
-// node uses it.
+// own is this node's part of an account whose record is rec: all of it, where the
+// store is not shared.
 func (b *batch) own(id record.AccountID, rec *record.Account) (record.Part, error) {
 	return ownPart(b, b.node, id, rec)
 }
 
+// ownPart is the part of one node; "" is the only node of a store that is not shared.
 func ownPart(r store.Reader, node string, id record.AccountID, rec *record.Account) (record.Part, error) {
 	if node == "" {
 		return record.Part{
@@ -46,8 +47,8 @@ func readPart(r store.Reader, key []byte) (record.Part, error) {
 	return record.DecodePart(v)
 }
 
-// setOwn writes what this node has of an account, and moves the record by what that
-// changes. The record itself is still to be written.
+// setOwn writes this node's part of an account, and moves rec by the difference. The
+// caller still has to write rec.
 func (b *batch) setOwn(id record.AccountID, rec *record.Account, own *record.Part) error {
 	if b.node == "" {
 		rec.Reserved, rec.Settled, rec.Booked, rec.Past, rec.Kinds = own.Reserved, own.Settled, own.Booked, own.Past, own.Kinds
@@ -56,7 +57,8 @@ func (b *batch) setOwn(id record.AccountID, rec *record.Account, own *record.Par
 	return b.setPart(record.PartKey(id, b.node), rec, own)
 }
 
-// setPart does the same with the part of any node.
+// setPart writes the part of any node, and moves rec by the difference. The caller still
+// has to write rec.
 func (b *batch) setPart(key []byte, rec *record.Account, part *record.Part) error {
 	was, err := readPart(b, key)
 	if err != nil {
@@ -73,7 +75,7 @@ func (b *batch) setPart(key []byte, rec *record.Account, part *record.Part) erro
 	return b.Set(key, part.Encode())
 }
 
-// books reads an account and what this node has of it.
+// books reads an account's record and this node's part of it.
 func (b *batch) books(a *account) (rec record.Account, own record.Part, err error) {
 	if rec, err = readAccount(b, a); err == nil {
 		own, err = b.own(a.id, &rec)
@@ -81,7 +83,7 @@ func (b *batch) books(a *account) (rec record.Account, own record.Part, err erro
 	return rec, own, err
 }
 
-// setBooks writes both.
+// setBooks writes an account's record and this node's part of it.
 func (b *batch) setBooks(a *account, rec *record.Account, own *record.Part) error {
 	if err := b.setOwn(a.id, rec, own); err != nil {
 		return err
@@ -102,8 +104,8 @@ func durable(own *record.Part) record.Amounts {
 	return sum
 }
 
-// rows are what a transaction of the account's books touches. They matter where
-// several nodes share the store.
+// rows are those that a transaction on the account's books touches. None need naming
+// where the store is not shared.
 func (l *Limiter) rows(a *account) store.Rows {
 	if l.shared == nil {
 		return store.Rows{}
@@ -111,7 +113,8 @@ func (l *Limiter) rows(a *account) store.Rows {
 	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, l.shared.Node())}}
 }
 
-// rowsOfKey are what reading a key takes, where several nodes share the store.
+// rowsOfKey are the rows that reading a key takes. None need naming where the store is
+// not shared.
 func (l *Limiter) rowsOfKey(account record.AccountID, id string) [][]byte {
 	if l.shared == nil {
 		return nil
@@ -131,9 +134,8 @@ func (a *account) relimit() {
 	a.limit = record.Kept(record.Kept(a.whole, a.given), a.others.Reserved)
 }
 
-// adopt takes over what a transaction has found out about an account's other parts,
-// unless they are in a window that this node has still to enter. Callers hold the
-// account.
+// adopt takes over what a transaction has read of the other nodes' parts, unless the
+// record is in a window that this node has still to enter. Callers hold the account.
 func (a *account) adopt(rec *record.Account, own *record.Part) {
 	if rec.Lineage != a.lineage {
 		return

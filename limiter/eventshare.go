@@ -22,7 +22,7 @@ import (
 //	n//events/<Unix nanoseconds, 8 bytes><random, 8 bytes>   sharedEvents, as JSON
 
 const (
-	// maxShared bounds the events of one commit that other nodes are told of.
+	// maxShared bounds the events of one commit that are left for other nodes.
 	maxShared = 64
 	// keepShared is how long they are kept: as long as a node may take to follow.
 	keepShared = time.Minute
@@ -31,13 +31,14 @@ const (
 // sharedEvents are the events of one commit.
 type sharedEvents struct {
 	Events []Event `json:"events"`
-	// More says that there were more than are told of.
+	// More says that there were more, which are left out.
 	More bool `json:"more,omitempty"`
 }
 
 var sharedPrefix = record.CommonKey("events/")
 
-// share lets the readers of other nodes' feeds hear of an event with this batch.
+// share adds an event to those that this batch leaves for the readers of feeds on other
+// nodes.
 func (o *outbox) share(t *commit.Transaction, e *Event) error {
 	if !t.Shared() {
 		return nil
@@ -66,8 +67,8 @@ func (o *outbox) writeShared(t *commit.Transaction) error {
 	return t.Set(append(key, rand.Text()[:8]...), v)
 }
 
-// followEvents tells the readers of feeds what has happened on other nodes: these are
-// the records that they have written.
+// followEvents tells the readers of this node's feeds what has happened on other nodes.
+// keys are the rows of sharedEvents that those have written.
 func (l *Limiter) followEvents(keys [][]byte) error {
 	var heard []sharedEvents
 	missed := false
@@ -75,7 +76,7 @@ func (l *Limiter) followEvents(keys [][]byte) error {
 		for _, key := range keys {
 			v, err := r.Get(key)
 			if errors.Is(err, store.ErrNotFound) {
-				missed = true // it was removed meanwhile, here or where the node is behind
+				missed = true // it was removed before this node came to read it
 				continue
 			}
 			if err != nil {
@@ -104,7 +105,7 @@ func (l *Limiter) followEvents(keys [][]byte) error {
 	return nil
 }
 
-// pruneShared removes the events that other nodes have heard of.
+// pruneShared removes the events for other nodes that are older than keepShared.
 func (l *Limiter) pruneShared() error {
 	before := l.clock.Now().Add(-keepShared).UnixNano()
 	return l.prune(sharedPrefix, func(key []byte) (gone, more bool) {

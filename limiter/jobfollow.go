@@ -13,13 +13,14 @@ import (
 // worked off by the one that leads. From its record on, each node refuses the keys
 // that match: those in memory once it has followed, others as they are loaded; and a
 // change by a node that has not followed yet ends a matching key, too. A node may
-// judge a key otherwise than the one that leads, by use that only its memory knows.
-// So at the end each ends what it has stopped and the other has not found.
+// judge a key otherwise than the node that leads, by use that only its own memory knows.
+// So at the end each node ends those keys that it has stopped and the node that leads
+// has not found.
 
 // followJobs lets memory follow the jobs that other nodes have begun or ended.
 func (l *Limiter) followJobs() error {
 	var added []*job
-	over := false // a job that this node has never known of
+	over := false // whether a job has ended that this node had not heard of
 	done := make(chan error, 1)
 	l.committer.Look(func(r store.Reader) error {
 		stored, err := readJobs(r)
@@ -44,7 +45,7 @@ func (l *Limiter) followJobs() error {
 	case l.jobsWake <- struct{}{}:
 	default:
 	}
-	if over { // what it has ended may still be about to be told
+	if over { // this read may be ahead of the news of the keys that the job has ended
 		return l.refreshKeys(l.everyID(), nil)
 	}
 	return nil
@@ -63,8 +64,8 @@ func (l *Limiter) heardOf(stored []Job) (over bool) {
 	return over
 }
 
-// noteJobs notes how far the jobs in memory have come, and which of them another node
-// has ended, or that are so old that the store no longer knows them.
+// noteJobs notes how far the jobs in memory have come, and which of them are over:
+// another node has ended them, or they are so old that the store no longer has them.
 func (l *Limiter) noteJobs(stored []Job) {
 	known := make(map[int64]Job, len(stored))
 	for _, s := range stored {
@@ -88,7 +89,7 @@ func (l *Limiter) noteJobs(stored []Job) {
 	}
 }
 
-// finishJob ends the keys that this node has stopped for a job and that the node which
+// finishJob ends the keys that this node has stopped for a job, but that the node which
 // worked it off has not found.
 func (l *Limiter) finishJob(j *job) error {
 	ids, _ := l.unended(j, nil)

@@ -16,12 +16,13 @@ import (
 // first, and can be by any node. A node that starts believes the store, and not its
 // own file.
 //
-// A lockdown that was set while the store could not be reached comes into force
-// everywhere once it can, even if another one was lifted meanwhile: whoever lifted that
-// did not know of it.
+// A lockdown that was set while the store could not be reached comes into force on all
+// nodes once the store can be, even if another lockdown was lifted meanwhile: whoever
+// lifted that one did not know of this one.
 
 var lockdownKey = record.CommonKey("lockdown")
 
+// readLockdown reads the lockdown that is in force on all nodes; nil: none.
 func readLockdown(r store.Reader) (*LockedDown, error) {
 	v, err := r.Get(lockdownKey)
 	if errors.Is(err, store.ErrNotFound) {
@@ -97,7 +98,7 @@ func (l *Limiter) followLockdown() error {
 	}
 	var set, lifted *LockedDown
 	done := make(chan error, 1)
-	// Between two batches: what this node has written itself, it knows.
+	// A look runs between two batches, so memory has what this node has written itself.
 	l.committer.Look(func(r store.Reader) error {
 		stored, err := readLockdown(r)
 		if err != nil {

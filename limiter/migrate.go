@@ -29,8 +29,8 @@ type Migration struct {
 	By       Caller
 	Disk     store.Disk
 	Now      time.Time
-	// Dir and Anchor are where the directory and the anchor of the one that is not
-	// shared are.
+	// Dir and Anchor are the paths of the directory and the anchor of the store that is
+	// not shared.
 	Dir, Anchor string
 	// Shadow is the path of the source's shadow counter, if there is one.
 	Shadow string
@@ -182,7 +182,7 @@ func (m *Migration) checkClosed(r store.Reader) error {
 	return nil
 }
 
-// copied reports whether a record goes with a migration.
+// copied reports whether a migration takes a record along.
 func (m *Migration) copied(key []byte) bool {
 	for _, own := range [][]byte{record.MetaCommit, record.MetaSession, record.MetaClock, store.FormatKey, migrationKey} {
 		if bytes.Equal(key, own) {
@@ -197,9 +197,9 @@ func (m *Migration) copied(key []byte) bool {
 	return true
 }
 
-// moved is a record as the target has it. In the store of one server, what was used
-// is in the history once that server has closed it; among nodes, each knows this of
-// its own part.
+// moved is a record as the target has it. How much of its use is in a key's history is
+// kept in the account by a single server, and in their parts by nodes. These parts stay
+// behind, so an account that comes from nodes says that all of its use is in there.
 func (m *Migration) moved(key, value []byte) ([]byte, error) {
 	if !bytes.HasPrefix(key, []byte(record.SpaceAccounts)) {
 		return value, nil

@@ -11,20 +11,21 @@ import (
 )
 
 // Several nodes may share a store, and each is a Limiter of its own: equal to the
-// others, and without any word from them but what is in the store. Its own part of
-// each budget is exact by what is durable there. What the others decide about a key
-// it must hear in time: it follows their commits (see refresh.go), and refuses
-// everything while it cannot be sure to.
+// others, and without any word from them but what is in the store. What a node has
+// reserved of a budget is durable in the store before it is used, so budgets are exact
+// whatever a node knows of the others. What they decide about a key it must hear in
+// time: it follows their commits (see refresh.go), and refuses everything while it
+// cannot be sure to.
 //
-// A store without a store.Shared has one node, and nothing of this exists.
+// A store that is no store.Shared has one node, and none of this applies.
 
 // settlePatience is how long an act that stops something waits for the other nodes.
 // One that has not followed by then admits nothing: it has lost touch for longer than
 // it may.
 const settlePatience = 10 * time.Second
 
-// join begins this node's session, before anything is written or read that others
-// may change.
+// join begins this node's session. It comes before anything is read or written that
+// other nodes may change.
 func (l *Limiter) join(o *Options) error {
 	shared, ok := o.Store.(store.Shared)
 	if !ok {
@@ -67,10 +68,10 @@ func (l *Limiter) ListNodes(_ context.Context, by Caller) ([]store.Node, error) 
 	return l.Nodes()
 }
 
-// Pending waits until every other node has followed all that is durable by now, for
-// ten seconds at most, and returns the names of those that have not. These admit
-// nothing, because they have lost touch, or will follow in a moment. If the store
-// cannot say, it is all that were there last.
+// Pending waits until every node has followed all that is durable by now, for ten
+// seconds at most, and returns the names of those that have not: they have lost touch
+// and admit nothing, or will follow in a moment. If the store cannot say which these
+// are, it returns all other nodes that live.
 func (l *Limiter) Pending() []string {
 	if l.shared == nil {
 		return nil
@@ -83,7 +84,7 @@ func (l *Limiter) Pending() []string {
 	return l.others()
 }
 
-// others are the other nodes that live.
+// others names the other nodes that live.
 func (l *Limiter) others() []string {
 	nodes, err := l.shared.Nodes()
 	if err != nil {
@@ -98,7 +99,7 @@ func (l *Limiter) others() []string {
 	return others
 }
 
-// unnamed stands for the names of other nodes, where it is not known which there are.
+// unnamed stands for the names of the other nodes when the store cannot list them.
 var unnamed = []string{"other nodes"}
 
 // outOfTouch is the refusal of a node that may have missed something.
@@ -109,7 +110,7 @@ func outOfTouch(err error) *record.Refusal {
 	return storeRefusal("this server has lost touch with the database")
 }
 
-// medium is what the store is on.
+// medium names what keeps the store, for messages.
 func (l *Limiter) medium() string {
 	if l.shared == nil {
 		return "the server's disk"
@@ -117,17 +118,17 @@ func (l *Limiter) medium() string {
 	return "the database"
 }
 
-// follower is what the store tells what other nodes have done.
+// follower lets this Limiter's memory follow what the store says other nodes have done.
 type follower struct {
 	l *Limiter
 
 	mu     sync.Mutex
 	opened bool // the Limiter has in memory all that it begins with
-	missed bool // something happened before
+	missed bool // something happened before that
 }
 
-// early reports whether the Limiter is still being opened. It serves nothing then, and
-// reads all again before it does.
+// early reports whether the Limiter is still being opened. Until it is open it serves
+// nothing, so what happens meanwhile is only noted; open reads everything again.
 func (f *follower) early() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -180,9 +181,9 @@ func (f *follower) Recalled(account []byte) {
 
 // Stale implements store.Follower. From here on nothing is admitted, and what runs is
 // cut at once: the key of a stream could have been revoked at any time since the last
-// contact. With the seven seconds after which a node knows that it has lost touch, a
-// revocation so is felt everywhere within ten, by streams as well. What that costs is
-// that a database which is away for longer ends every stream.
+// contact. A node finds out after seven seconds that it has lost touch, so a revocation
+// is felt on every node within ten, by streams as well. The price is that a database
+// which is away for longer than seven seconds ends every stream.
 func (f *follower) Stale(err error) {
 	if f.early() {
 		return

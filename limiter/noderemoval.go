@@ -31,7 +31,7 @@ var (
 	ErrNodeLives = errors.New("the node is alive: stop it first")
 )
 
-// removedNode has the parts of nodes that were removed.
+// removedNode is the name under which the parts of removed nodes are kept as one.
 const removedNode = ""
 
 // RemoveNode removes a node that is gone for good. It may be cut off at any point and
@@ -44,7 +44,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	if err := l.removable(name); err != nil {
 		return done, err
 	}
-	// What it remembers must not be believed once its parts are gone.
+	// Should the node come back, its shadow file must not be believed: its parts are gone.
 	err := l.committer.Do(func(b *batch) error { return b.Delete(record.NodeKey(name, "session")) }, nil)
 	if err != nil {
 		return done, err
@@ -88,7 +88,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	return done, nil
 }
 
-// removable finds out whether a node is there, and gone.
+// removable returns an error unless a node is listed, and is gone.
 func (l *Limiter) removable(name string) error {
 	nodes, err := l.Nodes()
 	if err != nil {
@@ -126,6 +126,7 @@ func (l *Limiter) partsOf(node string, after []byte) (ids []record.AccountID, ne
 // node commits.
 const foldedAtOnce = 64
 
+// foldParts folds a node's parts of these accounts, and adds what that was to done.
 func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemoved) error {
 	now := l.clock.Now().UnixNano()
 	for len(ids) > 0 {

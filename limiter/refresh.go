@@ -19,14 +19,15 @@ import (
 // What other nodes have committed is followed by reading again what it is about, and
 // not by repeating what they did: several of their acts may be read at once, and one
 // of this node's own may have come in between. So what has to happen is judged from
-// how a key stands now. A key that cannot be used has no request that runs, however it
-// came to that. Only a suspension that was lifted before this node has heard of it
-// leaves no trace, and such a call had not been answered yet.
+// how a key stands now: once it cannot be used, none of its requests goes on, whatever
+// was done to it. Only a suspension that was lifted again before this node followed it
+// cuts nothing here, and then the call that suspended had not been answered yet.
 
-// followed reports whether memory of other nodes depends on a row: on a key and on
-// what finds it, on which children it has, on admin tokens, and on jobs. Budgets are
-// not among them, because each transaction on one reads it; what moves between keys
-// of a family is seen by the entry of the child.
+// followed reports whether the memory of other nodes depends on a row. That holds for
+// keys, for what finds them and for which children they have; for admin tokens, jobs,
+// the lockdown, the mark of the clock, and events for the readers of feeds. It does not
+// hold for accounts: each transaction on a budget reads its account anyway. What moves
+// between the keys of a family shows in the child's entry, which is followed.
 func followed(key []byte) bool {
 	for _, space := range followedSpaces {
 		if len(key) >= len(space) && string(key[:len(space)]) == space {
@@ -41,17 +42,18 @@ var followedSpaces = []string{
 	string(sharedPrefix), string(lockdownKey), string(record.MetaClock),
 }
 
-// news is what rows that were written are about.
+// news is what the rows that other nodes have written are about.
 type news struct {
 	keys    []string // whose records changed
 	parents []string // of children that were made, granted more or returned
 	lookups []token.Lookup
 	tokens  []string
-	events  [][]byte // records of what happened on other nodes
+	events  [][]byte // the rows of sharedEvents
 
 	jobs, lockdown, clock bool
 }
 
+// about sorts rows by what they are about.
 func about(rows [][]byte) news {
 	var n news
 	for _, row := range rows {
@@ -89,7 +91,7 @@ func about(rows [][]byte) news {
 // no commit for long.
 const refreshStep = 256
 
-// refresh lets memory follow, and returns once it has.
+// refresh lets memory follow what other nodes have written, and returns once it has.
 func (l *Limiter) refresh(n news) error {
 	if len(n.lookups) > 0 {
 		l.unknown.learn(n.lookups...)
@@ -128,8 +130,8 @@ func (l *Limiter) everyID() []string {
 	return slices.Collect(maps.Keys(l.live))
 }
 
-// refreshKeys reads the keys that are in memory again, and, of parents, also those
-// above them, whose budgets may have moved.
+// refreshKeys reads those of these keys again that are in memory. Of parents it also
+// reads the keys above them, whose budgets may have moved.
 func (l *Limiter) refreshKeys(ids, parents []string) error {
 	type want struct {
 		id    string
@@ -190,7 +192,7 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 		})
 		failed = errors.Join(failed, <-looked)
 	}
-	if owes { // until that is written, whoever has set the limit has to wait
+	if owes { // whoever has set the limit waits until the use is written
 		failed = errors.Join(failed, l.Ping(context.Background()))
 	}
 	return failed
@@ -244,8 +246,9 @@ func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
 
 // takeOver lets memory go by what the store says of a key, and cuts what may no longer
 // run. It runs on the committer, so that it is neither behind nor ahead of what this
-// node has written itself. It reports whether more was used than is reserved, because
-// there was no limit, which is on its way to the store.
+// node has written itself. It reports whether the key has used more than it has reserved,
+// because another node has just set the first limit: that use is then on its way to the
+// store.
 func (l *Limiter) takeOver(s *standing) (owes bool) {
 	k := l.inMemory(s.id)
 	if k == nil {
@@ -275,7 +278,7 @@ func (l *Limiter) takeOver(s *standing) (owes bool) {
 			l.askBlock(&k.account, k)
 		}
 		if why = k.stands(now); why != nil {
-			l.confess(&k.account, k)
+			l.reportUse(&k.account, k)
 		} else if fewer {
 			k.endIfSpent() // nothing will come back to it
 		}
@@ -284,8 +287,9 @@ func (l *Limiter) takeOver(s *standing) (owes bool) {
 	return owes
 }
 
-// cutWhatMayNotRun cuts the requests of a key that cannot be used, because of why or
-// of a key above it, and those that came with a string that was replaced.
+// cutWhatMayNotRun cuts all requests of a key that cannot be used, and otherwise those
+// that came with a string that was replaced. why is the refusal of the key itself; if it
+// is nil, the keys above are asked.
 func (l *Limiter) cutWhatMayNotRun(k *Live, why *record.Refusal, now time.Time) {
 	if why == nil {
 		k.mu.Lock()
@@ -301,14 +305,14 @@ func (l *Limiter) cutWhatMayNotRun(k *Live, why *record.Refusal, now time.Time) 
 	}
 }
 
-// recalled gives back what is reserved of an account and not used, because a request
-// on another node lacks it, and says what was spent: the other node believes that
-// nothing is left once nobody has anything reserved that is not spent.
+// recalled gives back what this node has reserved of an account and does not use,
+// because a request on another node lacks it. It also writes what was spent: the other
+// node believes that nothing is left only once no node has reserved more than it spent.
 func (l *Limiter) recalled(id record.AccountID) {
 	for _, a := range l.everyRole() {
 		if a.id == id {
 			a.mu.Lock()
-			l.confess(a, nil)
+			l.reportUse(a, nil)
 			a.mu.Unlock()
 			return
 		}
@@ -334,33 +338,34 @@ func (l *Limiter) recalled(id record.AccountID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.gone {
-		l.confess(&k.account, k)
+		l.reportUse(&k.account, k)
 	}
 }
 
-// confess writes what an account has spent and gives back the rest, if the store says
-// anything else; if a block is on its way, once that has come. Callers hold the
+// reportUse writes what an account has spent and gives back the rest, unless the store
+// says so already. If a block is on its way, that waits for the block. Callers hold the
 // account. k is the key that owns it; nil for a role.
-func (l *Limiter) confess(a *account, k *Live) {
-	say := func() {
+func (l *Limiter) reportUse(a *account, k *Live) {
+	write := func() {
 		if _, unused := a.unused(); (unused || a.told != a.spent) && !a.asked && (k == nil || !k.gone) {
 			l.save(a, k, true)
 		}
 	}
 	if !a.asked {
-		say()
+		write()
 		return
 	}
 	l.committer.Look(func(store.Reader) error { return nil }, func(err error) {
 		if err == nil {
 			a.mu.Lock()
-			say()
+			write()
 			a.mu.Unlock()
 		}
 	})
 }
 
-// settleLeftOver counts as spent what a crash left of an account that is no key's.
+// settleLeftOver counts as spent what a crash left reserved by this node, for an account
+// of no key that there is: that of a role which this node does not know.
 func (l *Limiter) settleLeftOver(id record.AccountID) {
 	var lost record.Amounts
 	a := &account{id: id}
@@ -376,7 +381,7 @@ func (l *Limiter) settleLeftOver(id record.AccountID) {
 		switch {
 		case err == nil:
 			l.forfeited.Add(lost[record.Activations])
-		case !errors.Is(err, store.ErrNotFound): // a key that was forgotten meanwhile
+		case !errors.Is(err, store.ErrNotFound): // otherwise it was of a key that is forgotten
 			l.complain("counting as spent what this node had reserved failed", err)
 		}
 	})

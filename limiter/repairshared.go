@@ -14,7 +14,7 @@ import (
 
 // A database that nodes share has gone back in time: what was committed last is lost.
 // The nodes that live know how many commits that were, but not which, and those that
-// are gone tell nothing. So any account may have had more than its record says, and
+// are gone cannot say. So any account may have used more than its record says, and
 // any key that lives may have been revoked: a repair spends every budget, and suspends
 // what no budget stops. A key that was minted in the lost time is not known any more,
 // and its string is refused.
@@ -23,10 +23,10 @@ import (
 // has lost commits.
 type Doubted interface {
 	store.Store
-	// Why says what has shown that.
+	// Why says how a node found that out.
 	Why() string
-	// Finish is the last Update of a repair: it ends the doubt, and no node goes on
-	// with what it had in memory.
+	// Finish is the last Update of a repair. It ends the doubt, and makes every node
+	// that is still running open the store anew, rather than go on from memory.
 	Finish(fn func(store.Tx) error) error
 }
 
@@ -40,8 +40,7 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 	if err := errors.Join(r.begin(), r.records()); err != nil {
 		return r.done, err
 	}
-	// No part is left, so what a node remembers of its own has nothing to add to. What
-	// was in a part is in its account.
+	// What was in the parts is in the accounts. Nodes begin again without parts.
 	if err := r.each(record.SpaceParts, wipe); err != nil {
 		return r.done, fmt.Errorf("folding the parts of nodes: %w", err)
 	}
@@ -59,8 +58,9 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 	return r.done, err
 }
 
-// forgetNodes deletes what nodes keep for themselves: no shadow is believed, and all of
-// their shares is in the sums. What they have in common stays.
+// forgetNodes deletes what each node keeps for itself: its session, without which its
+// shadow file is not believed, and its share of the tally, which has just been counted
+// anew. What nodes have in common stays.
 func forgetNodes(tx store.Tx) error {
 	var own [][]byte
 	err := tx.Scan([]byte(record.SpaceNodes), nil, false, func(key, _ []byte) (bool, error) {

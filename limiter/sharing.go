@@ -26,8 +26,8 @@ const (
 
 // inquiry is what one request has found out about other nodes.
 type inquiry struct {
-	looked   []*account // at these, since it began or since the last recall
-	recalled []*account // what was asked back, once for each time
+	looked   []*account // whose books were read since it began, or since the last recall
+	recalled []*account // of which something was asked back; repeated for each time
 }
 
 // unsure reports whether a request should look at an account before it is refused by
@@ -98,9 +98,9 @@ func (a *account) lends() bool {
 	return false
 }
 
-// gather asks the other nodes for what they have reserved of an account, and gives
-// them time. What nodes have that are gone counts as spent. Where there are no others
-// it does nothing.
+// gather asks the other nodes for what they have reserved of an account and do not use,
+// and gives them time. What nodes that are gone have reserved counts as spent. It does
+// nothing where the store is not shared.
 func (l *Limiter) gather(ctx context.Context, a *account) error {
 	if l.shared == nil {
 		return nil
@@ -120,7 +120,7 @@ func (l *Limiter) gather(ctx context.Context, a *account) error {
 }
 
 // writeOff counts as spent what nodes that are gone have reserved of an account. A node
-// that comes back with its shadow corrects that.
+// that comes back with its shadow file corrects that.
 func (l *Limiter) writeOff(a *account) error {
 	var lost record.Amounts
 	left := func(p *nodePart) bool {
@@ -184,6 +184,7 @@ type nodePart struct {
 	key  []byte
 }
 
+// readParts reads the parts that all nodes have of an account.
 func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error) {
 	prefix := record.PartPrefix(id)
 	err = r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
@@ -195,7 +196,7 @@ func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error
 }
 
 // reservedElsewhere reports whether another node that lives may still spend of an
-// account, or give back.
+// account, or give some of it back.
 func (l *Limiter) reservedElsewhere(b *batch, id record.AccountID, lineage uint64) (bool, error) {
 	if b.node == "" {
 		return false, nil
@@ -213,8 +214,8 @@ func (l *Limiter) reservedElsewhere(b *batch, id record.AccountID, lineage uint6
 	return false, nil
 }
 
-// settleOwn writes what this node has spent of an account, which others want to know
-// before they believe that nothing is left. acct is still to be written.
+// settleOwn writes what this node has spent of an account: the others believe that
+// nothing is left only once they have read that. The caller still has to write acct.
 func (b *batch) settleOwn(k *Live, acct *record.Account) error {
 	own, err := b.own(k.id, acct)
 	if err != nil || b.node == "" {
@@ -253,8 +254,8 @@ type nodesKnown struct {
 	size  *blockSize
 }
 
-// gone reports whether a node's session has ended. One that was never seen may have
-// begun just now.
+// gone reports whether a node's session has ended. One that was never seen counts as
+// alive, because it may have begun just now.
 func (n *nodes) gone(name string) bool {
 	known := n.known.Load()
 	if known == nil {
@@ -277,7 +278,7 @@ func (n *nodes) anyGone() bool {
 	return false
 }
 
-// portion is an equal share of a limit for each node.
+// portion is what each node that lives gets if all get the same of a limit.
 func (n *nodes) portion(limit int64) int64 {
 	if known := n.known.Load(); known != nil {
 		return max(limit/max(known.alive, 1), 1)

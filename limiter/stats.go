@@ -113,12 +113,12 @@ func (l *Limiter) takeShare() error {
 	return nil
 }
 
-// foldShares adds what nodes have counted that the store no longer lists, and that so
+// foldShares adds to the tally the shares of nodes that the store no longer lists: these
 // cannot commit any more.
 func (l *Limiter) foldShares() error {
-	var gone map[string]commit.Share
+	var unlisted map[string]commit.Share
 	err := l.store.View(func(r store.Reader) (err error) {
-		gone, err = commit.ReadShares(r)
+		unlisted, err = commit.ReadShares(r)
 		return err
 	})
 	if err != nil {
@@ -129,10 +129,10 @@ func (l *Limiter) foldShares() error {
 		return err
 	}
 	for _, node := range nodes {
-		delete(gone, node.Name)
+		delete(unlisted, node.Name)
 	}
-	if len(gone) == 0 {
+	if len(unlisted) == 0 {
 		return nil
 	}
-	return l.committer.DoPatiently(func(b *batch) error { return b.sums.Fold(b.Transaction, gone) }, nil)
+	return l.committer.DoPatiently(func(b *batch) error { return b.sums.Fold(b.Transaction, unlisted) }, nil)
 }

@@ -13,8 +13,8 @@ import (
 // thresholds are the percentages of a limit whose crossing is reported.
 var thresholds = [...]int64{50, 80, 100}
 
-// share is so many percent of a limit, rounded up.
-func share(limit, percent int64) int64 {
+// percentOf is so many percent of a limit, rounded up.
+func percentOf(limit, percent int64) int64 {
 	return limit/100*percent + (limit%100*percent+99)/100
 }
 
@@ -25,7 +25,7 @@ func (k *Live) setMarks() {
 	for _, kind := range record.LimitKinds {
 		k.marks[kind] = math.MaxInt64
 		for _, percent := range thresholds {
-			if at := share(kept[kind], percent); kept[kind] > 0 && at > k.total(kind) {
+			if at := percentOf(kept[kind], percent); kept[kind] > 0 && at > k.total(kind) {
 				k.marks[kind] = at
 				break
 			}
@@ -42,7 +42,7 @@ func (k *Live) tellThresholds() {
 		}
 		reached, kept := int64(0), k.net()[kind]
 		for _, percent := range thresholds {
-			if k.total(kind) >= share(kept, percent) {
+			if k.total(kind) >= percentOf(kept, percent) {
 				reached = percent
 			}
 		}
@@ -55,8 +55,8 @@ func (k *Live) tellThresholds() {
 }
 
 // tellThreshold reports that a threshold was crossed. Where several nodes share the
-// store, each finds that out by itself, as it hears what the others have used, and the
-// first to write it down reports it.
+// store, each node finds that out by itself, as it reads what the others have used, and
+// the first to record it in the store reports it.
 func (l *Limiter) tellThreshold(e Event, lineage uint64) {
 	if l.shared == nil {
 		l.tell(e)
@@ -92,7 +92,7 @@ type crossedThreshold struct {
 
 func crossedKey(id string) []byte { return record.CommonKey("crossed/" + id) }
 
-// crosses writes down that a threshold was crossed, and reports whether that is new.
+// crosses records that a threshold was crossed, and reports whether that is new.
 func (b *batch) crosses(e *Event, lineage uint64) (bool, error) {
 	key := crossedKey(e.Key.ID)
 	if _, err := b.Get(record.RecordKey(e.Key.ID)); err != nil {

@@ -31,10 +31,10 @@ const (
 type unknowns struct {
 	slots chan struct{} // nil: look-ups are not bounded, because they cost next to nothing
 
-	mu    sync.Mutex
-	queue []*question
-	until map[token.Lookup]time.Time
-	news  uint64 // how often strings have become known
+	mu      sync.Mutex
+	queue   []*question
+	until   map[token.Lookup]time.Time
+	learned uint64 // how often strings have become known
 }
 
 // question is a string that is looked for. Those that wait for one query are asked
@@ -54,11 +54,12 @@ func (u *unknowns) has(lookup token.Lookup, now time.Time) bool {
 	return ok && now.Before(until)
 }
 
-// add remembers that no key had the string when news was what has returned.
-func (u *unknowns) add(lookup token.Lookup, now time.Time, news uint64) {
+// add remembers that no key had the string when it was looked for. learned is what take
+// returned before that.
+func (u *unknowns) add(lookup token.Lookup, now time.Time, learned uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.news != news {
+	if u.learned != learned {
 		return // a key may have it since
 	}
 	if u.until == nil {
@@ -77,7 +78,7 @@ func (u *unknowns) add(lookup token.Lookup, now time.Time, news uint64) {
 func (u *unknowns) learn(lookups ...token.Lookup) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.news++
+	u.learned++
 	for _, lookup := range lookups {
 		delete(u.until, lookup)
 	}
@@ -87,7 +88,7 @@ func (u *unknowns) learn(lookups ...token.Lookup) {
 func (u *unknowns) forget() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.news++
+	u.learned++
 	clear(u.until)
 }
 
@@ -111,17 +112,17 @@ func (u *unknowns) withdraw(q *question) {
 
 // take returns the questions that have waited longest, and how often strings have
 // become known until now.
-func (u *unknowns) take() (questions []*question, news uint64) {
+func (u *unknowns) take() (questions []*question, learned uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	n := min(len(u.queue), maxTogether)
 	questions = slices.Clone(u.queue[:n])
 	u.queue = slices.Delete(u.queue, 0, n)
-	return questions, u.news
+	return questions, u.learned
 }
 
-// lookUpShared finds out which key has a string. It asks for all who wait, and is
-// perhaps answered by another who does.
+// lookUpShared finds out which key has a string. One caller at a time, or a few, query
+// the database for all who wait, so most are answered by another caller's query.
 func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id string, err error) {
 	now := l.clock.Now()
 	if l.unknown.has(lookup, now) {
@@ -157,7 +158,7 @@ func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id str
 
 // answerQuestions answers those who have waited longest.
 func (l *Limiter) answerQuestions(now time.Time) {
-	questions, news := l.unknown.take()
+	questions, learned := l.unknown.take()
 	if len(questions) == 0 {
 		return
 	}
@@ -180,7 +181,7 @@ func (l *Limiter) answerQuestions(now time.Time) {
 			q.id, q.err = "", err
 		}
 		if errors.Is(q.err, store.ErrNotFound) {
-			l.unknown.add(q.lookup, now, news)
+			l.unknown.add(q.lookup, now, learned)
 		}
 		close(q.answered)
 	}

@@ -22,6 +22,7 @@ const (
 	maxBacklog = 16_384
 )
 
+// ErrTooSlow is the error of a caller whose patience has ended.
 var ErrTooSlow = errors.New("the store did not answer in time")
 
 // ErrBusy is wrapped by the answer to an administrative call when the store has

@@ -23,15 +23,15 @@ import (
 // only there may memory follow.
 type change[B any] struct {
 	state *atomic.Int32 // of a change that may be abandoned; see backlog.go
-	rows  *store.Rows   // all that it touches; nil: not known
+	rows  *store.Rows   // all that it touches; nil: not known, so it may touch any
 	look  func(r store.Reader) error
 	apply func(b B) error
 	done  func(err error)
 }
 
-// together reports whether two changes may be in one batch: those that only look are
-// apart, and so are those whose rows are known from others before them, which would
-// make them wait for all nodes.
+// together reports whether a change may share a batch with the next one in the queue.
+// Looks are apart from changes. A change whose rows are not known does not join those
+// before it whose rows are: the batch would then have to wait for all nodes.
 func (ch *change[B]) together(next *change[B]) bool {
 	return (ch.look == nil) == (next.look == nil) && (ch.rows == nil || next.rows != nil)
 }
@@ -74,7 +74,7 @@ type Committer[B any] struct {
 	given       B // passed to every change
 
 	saidRefused time.Time
-	wasFull     atomic.Bool  // whether the store refused the last write: its disk was full, or it was away
+	wasFull     atomic.Bool  // whether the last write was refused: the disk was full, or the database away
 	began       atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
 	backlog     atomic.Int64 // changes that wait or are being written
 
@@ -138,8 +138,8 @@ func (c *Committer[B]) Submit(apply func(b B) error, done func(err error)) {
 }
 
 // SubmitRows is Submit for a change that touches these rows alone: where several
-// nodes share the store, it waits for no change of other rows. If it touches more
-// after all, it is run again as if it had been submitted by Submit.
+// nodes share the store, it does not wait for nodes that change other rows. If it turns
+// out to touch more, it is run again as if it had been submitted by Submit.
 func (c *Committer[B]) SubmitRows(rows store.Rows, apply func(b B) error, done func(err error)) {
 	if c.shared == nil {
 		c.Submit(apply, done) // together with all others
@@ -327,8 +327,8 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 	}
 }
 
-// isOfTheStore reports whether an error that a change has met is not its own: the
-// transaction cannot go on, or the shared store is not to be believed.
+// isOfTheStore reports whether an error that a change has returned is the store's, and
+// so ends the transaction for all its changes.
 func isOfTheStore(err error) bool {
 	return errors.Is(err, store.ErrUndeclared) || errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrDoubt)
 }
@@ -352,7 +352,7 @@ func fetched[B any](changes []change[B]) (all [][]byte) {
 	return all
 }
 
-// look runs all these looks on one state of the store.
+// look runs all these looks on one snapshot of the store.
 func (c *Committer[B]) look(changes []change[B]) int {
 	errs := make([]error, len(changes))
 	err := c.options.Store.View(func(r store.Reader) error {

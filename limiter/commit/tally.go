@@ -24,11 +24,11 @@ type Tally struct {
 
 // Sums holds the tally in memory, and that of the batch being written.
 //
-// Where several nodes share the store, keys are counted in the transaction alone: only
-// one that may touch any row changes their number. What they use changes far more
-// often, beside other nodes, so each node counts its share of that in a row of its
-// own, by how much it has changed accounts: shares may be negative, and only their
-// sum has a meaning.
+// Where several nodes share the store, the number of keys is read and written within
+// the transaction: only a transaction that runs alone changes it. What keys use changes
+// far more often, in transactions that run beside those of other nodes. So each node
+// has a share in a row of its own: by how much its commits have changed that sum. A
+// share may be negative, and only the sum of all has a meaning.
 type Sums struct {
 	mu      sync.Mutex // guards durable, which the committer alone changes
 	Durable Tally
@@ -37,13 +37,13 @@ type Sums struct {
 
 	// Of a shared store.
 	node    string
-	own     Share          // this node's, as of the last commit
-	share   record.Amounts // and after this batch
-	counted bool           // it has changed
+	own     Share          // this node's share as of the last commit
+	share   record.Amounts // what own.Counted will be after this batch
+	counted bool           // whether this batch changes it
 }
 
-// Share is what one node adds to Counted. A session begins at each start of a node:
-// the share of one that has ended does not change any more.
+// Share is what one node adds to Tally.Counted. Each start of a node begins another
+// session; the share of a session that has ended does not change any more.
 type Share struct {
 	Session string         `json:"session"`
 	Counted record.Amounts `json:"counted"`
@@ -135,8 +135,8 @@ func (s *Sums) Known() Tally {
 	return s.Durable
 }
 
-// TakeShare begins the share of a node in a new session, and adds those of its earlier
-// ones to the tally: only one process at a time commits as this node. It is called
+// TakeShare begins a node's share of a new session, and adds the share of the session
+// before to the tally: only one process at a time commits as this node. It is called
 // before anything is counted.
 func (s *Sums) TakeShare(t *Transaction, node, session string) error {
 	s.node, s.own = node, Share{Session: session}
@@ -164,10 +164,10 @@ func (s *Sums) fold(t *Transaction, node string, share Share) error {
 	return t.Delete(record.NodeKey(node, shareName))
 }
 
-// Fold adds the shares of nodes that are gone to the tally, except those that have
-// begun another session since they were read.
-func (s *Sums) Fold(t *Transaction, gone map[string]Share) error {
-	for node, share := range gone {
+// Fold adds the shares of nodes that the store no longer lists to the tally, except
+// those of nodes that have begun another session since the shares were read.
+func (s *Sums) Fold(t *Transaction, unlisted map[string]Share) error {
+	for node, share := range unlisted {
 		v, err := t.Get(record.NodeKey(node, shareName))
 		if errors.Is(err, store.ErrNotFound) {
 			continue
@@ -197,7 +197,7 @@ func setJSON(t *Transaction, key []byte, v any) error {
 	return t.Set(key, b)
 }
 
-// ReadTally reads the sums, which lack the shares of nodes.
+// ReadTally reads the sums without the shares of nodes.
 func ReadTally(r store.Reader) (Tally, error) {
 	t := Tally{Keys: make(map[record.Status]int64)}
 	v, err := r.Get(record.MetaTally)

@@ -8,9 +8,9 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A database that went back in time must be used by no node, and one node alone may
-// have seen what is missing. So that node writes its doubt into the database, where
-// every transaction of any node meets it.
+// A doubt is the finding that the database has lost commits that it had acknowledged.
+// Then no node may use it, and perhaps only one has noticed. So that node writes the
+// doubt into table state, which each transaction of any node reads first.
 
 // certainEvery is the pause between two looks at a database in doubt.
 const certainEvery = 3 * time.Second
@@ -58,7 +58,8 @@ func (s *Store) outlastDoubt() {
 	}
 }
 
-// lookAgain compares the database with what was seen of it before.
+// lookAgain compares the database with what was seen of it before. It is certain if
+// nothing is missing, or if it was repaired since.
 func (s *Store) lookAgain(before state, own *loss) (certain bool, err error) {
 	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
 	defer cancel()

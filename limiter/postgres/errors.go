@@ -111,7 +111,7 @@ func (f *fault) without(user string) *fault {
 }
 
 // again reports whether a transaction that has failed like this may succeed at once: it
-// met another, or its connection was the last server's.
+// was in another's way, or its connection led to a server that is gone.
 func (f *fault) again() bool {
 	if f.away {
 		return false

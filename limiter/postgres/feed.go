@@ -8,22 +8,24 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// following is how far this node's memory has followed the feed.
+// following is how far this node's memory has followed the feed: the rows of table feed,
+// each of which names what one commit has written that other nodes keep in memory.
 type following struct {
 	follower store.Follower
 	wake     chan struct{} // there may be something to follow
-	lapsed   chan struct{} // freshness has ended, or has been prolonged
+	lapsed   chan struct{} // until when the node is fresh has changed
 	recalls  chan []byte
 
 	mu       sync.Mutex
 	followed int64
-	written  int64         // how much of that the database knows
+	written  int64         // what the node's session in the database says of that
 	stale    bool          // the node is not fresh, and the follower was told
-	missed   bool          // rows of the feed are gone, or the session had expired
+	missed   bool          // the session had expired, rows were pruned, or a step failed: all is read again
 	head     int64         // of the feed, when the session was renewed last
 	sent     time.Duration // when that renewal was sent
 }
 
+// begin starts at the feed's head: there is nothing in memory yet.
 func (f *following) begin(head int64, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -43,8 +45,9 @@ func (s *Store) wakeFollower() {
 	}
 }
 
-// renewed notes an answered renewal. A node that is fresh stays so if it has followed
-// everything; otherwise that is left to the goroutine that follows.
+// renewed notes an answered renewal; late says that the session had expired before it. A
+// node that is fresh and has followed everything stays fresh at once. Otherwise the
+// goroutine that follows decides, in becomeFresh.
 func (s *Store) renewed(sent time.Duration, head int64, late bool) {
 	f := &s.follow
 	f.mu.Lock()
@@ -93,13 +96,14 @@ func (s *Store) followOthers() {
 			continue
 		}
 		lost = false
-		s.grant()
+		s.becomeFresh()
 	}
 }
 
-// grant lets the node be fresh if it has followed all that the last renewal knew of. A
-// node that was not fresh has told so before: what depends on that has been stopped.
-func (s *Store) grant() {
+// becomeFresh makes the node fresh if it has followed all that the last renewal knew of.
+// One that was stale waits until the follower has been told so: by then, what ran has
+// been cut.
+func (s *Store) becomeFresh() {
 	f := &s.follow
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -214,7 +218,7 @@ func (s *Store) readAgain() error {
 	}
 	f := &s.follow
 	f.mu.Lock()
-	f.missed = false // and what comes from here on is missed again
+	f.missed = false // what is missed from here on sets it again
 	f.mu.Unlock()
 	if err := f.follower.Missed(); err != nil {
 		f.setMissed()
@@ -245,7 +249,8 @@ func (s *Store) committed(seq int64) {
 	}
 }
 
-// writeFollowed tells the nodes that wait for it how far this one has followed.
+// writeFollowed writes into the session how far this node has followed, for those that
+// wait in Settled.
 func (s *Store) writeFollowed() error {
 	f := &s.follow
 	f.mu.Lock()

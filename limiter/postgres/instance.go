@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// A server that takes over from another may lack commits that only the node knows of
-// that made them: the other nodes hear of its number of commits with each heartbeat, and
-// no sooner. So each node compares its own number with that of the new server and
-// vouches for it, and before a node goes on there, it waits for those that lived. One
-// that finds commits missing doubts it, for all: see doubt.go. A server is told from
-// another by the moment at which it started, so nodes also do this after a restart,
-// where it takes as long as they need to connect.
+// A server that takes over from another may lack commits. Of a node's latest commits only
+// that node knows: the others learn how many there are when they renew their sessions. So
+// each node compares its own number of commits with what the new server has, and vouches
+// for the server if that is all of them. Before a node goes on there, it waits until those
+// that lived have vouched. A node that finds commits missing writes its doubt for all: see
+// doubt.go. Servers are told apart by when they started, so nodes also vouch after a mere
+// restart. That takes no longer than they need to connect.
 //
-// What a node knows that has died together with the former server, or cannot reach the
-// new one within the life of a session, is not known to anybody.
+// A node that ended together with the former server, or that cannot reach the new one
+// within the life of a session, is not waited for: what it alone knows stays unknown.
 type instance struct {
 	trusted atomic.Int64 // the server that may be used
 

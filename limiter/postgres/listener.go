@@ -41,7 +41,8 @@ func (s *Store) dial(ctx context.Context) (l *listener, locked bool, err error) 
 	return l, boolFrom(results[2].Rows[0][0]), nil
 }
 
-// outside runs statements on a connection of the pool.
+// outside runs statements on a connection of the pool, outside the node's transactions:
+// it does not wait for its turn, and has no number.
 func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
 	c, err := s.pool.take(ctx)
 	if err != nil {
@@ -51,7 +52,7 @@ func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn
 	return c.run(ctx, statements...)
 }
 
-// heard is told of each notification.
+// heard handles a notification.
 func (s *Store) heard(l *listener, n *pgconn.Notification) {
 	switch {
 	case n.Channel == s.channel("recall"):

@@ -40,7 +40,8 @@ type Options struct {
 	MaxConns int
 
 	Node, Version, Address, Configuration string
-	// Passing says that the node does not come back: it leaves no trace. Default: false.
+	// Passing says that the node will not come back, so it is not listed once it has
+	// closed the store. Default: false.
 	Passing bool
 
 	// Witness is the path of the file with the last acknowledged commit. Empty:
@@ -66,27 +67,27 @@ type Store struct {
 	clock          Clock
 	witness        *witness
 
-	// ending is done once the store is being closed.
+	// ending is done once Close has begun.
 	ending context.Context
 	end    context.CancelFunc
 	owned  sync.WaitGroup // goroutines
-	// working is done as well once everything is refused.
+	// working is done then, too, and already when everything is refused.
 	working context.Context
 	stop    context.CancelFunc
 
 	turn    chan struct{} // a token for the transaction that writes
-	often   [][]byte      // rows that Update has read last; guarded by turn
+	often   [][]byte      // rows that the last Update has read; guarded by turn
 	session []byte        // names this process, once joined
 	joined  atomic.Bool
 	acked   atomic.Int64 // the last acknowledged commit of this node
 	failure atomic.Pointer[error]
-	healed  atomic.Bool // the reason for doubt is gone
+	healed  atomic.Bool // the reason for the doubt is gone; see Healed
 
 	seen     seen
 	instance instance
 	follow   following
-	fresh    atomic.Int64 // until when, in boottime
-	leading  atomic.Int64 // until when, in boottime
+	fresh    atomic.Int64 // until when this node is, in boottime
+	leading  atomic.Int64 // until when this node is, in boottime
 	asks     chan []byte  // accounts to recall
 }
 

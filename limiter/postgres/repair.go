@@ -135,7 +135,7 @@ func (r *Repair) Clock() *Clock { return r.s.Clock() }
 // View implements store.Store.
 func (r *Repair) View(fn func(store.Reader) error) error { return r.s.View(fn) }
 
-// Update implements store.Store. OpenDoubted's cannot.
+// Update implements store.Store. It fails if OpenDoubted has opened the database.
 func (r *Repair) Update(fn func(store.Tx) error) error { return r.s.write(nil, fn) }
 
 // Finish is the last Update: with it the doubt ends, and all nodes begin new sessions.

@@ -54,7 +54,8 @@ func stateOf(result *pgconn.Result) state {
 	return now
 }
 
-// before is what was seen until now. What the database is asked later must be as much.
+// before is what was seen until now. What the database says to a later question must
+// not be less.
 func (s *Store) before() state {
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
@@ -89,7 +90,8 @@ func (s *Store) compare(before, now state) error {
 	return nil
 }
 
-// lacks says what the database has lost since before was taken, or returns nil.
+// lacks returns the doubt about a database that has lost something since before was
+// taken, or nil.
 func (s *Store) lacks(before, now state) error {
 	for node, batch := range before.commits {
 		if now.commits[node] < batch {
@@ -123,7 +125,8 @@ func (n *seen) raise(head int64) {
 	n.head = max(n.head, head)
 }
 
-// checkConn compares what a new connection reaches: it may be another server.
+// checkConn compares what a new connection leads to with what was seen before: it may be
+// another server.
 func (s *Store) checkConn(ctx context.Context, c *conn) error {
 	if !s.joined.Load() {
 		return nil

@@ -14,17 +14,17 @@ import (
 // node itself counts freshFor from the sending of the last renewal that was answered,
 // so it stops first.
 const (
-	sessionLife  = 10 * time.Second // and in queries, too
+	sessionLife  = 10 * time.Second // the queries have the same, as an interval
 	renewEvery   = 3 * time.Second
 	freshFor     = 7 * time.Second
 	renewTimeout = 2500 * time.Millisecond
-	// headEvery is how often the feed is asked for where notifications do not arrive.
+	// headEvery is how often the feed is read where notifications do not arrive.
 	headEvery = time.Second
 	// joinPatience is how long Join waits for the end of another session of this
-	// node: longer than a session lives that nobody renews.
+	// node. It is longer than sessionLife, after which one that nobody renews has ended.
 	joinPatience = 13 * time.Second
 	joinEvery    = 100 * time.Millisecond
-	// pruneEvery is how many renewals lie between two prunings of the feed.
+	// pruneEvery is how many renewals of the node that leads make one pruning of the feed.
 	pruneEvery = 5
 )
 
@@ -85,6 +85,8 @@ func (s *Store) begin(l *listener, locked bool) error {
 	}
 }
 
+// tryBegin reports whether it has made the node's row ours. If not, another process may
+// live in it, or other nodes have yet to vouch for the server: it is tried again.
 func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, error) {
 	results, err := l.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)))
 	if err != nil {
@@ -163,7 +165,8 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	return true, nil
 }
 
-// keep renews the session and listens, until the store is closed.
+// keep renews the session and listens, until the store is closed or refuses everything.
+// Then it ends the session, and stays on if the database is in doubt.
 func (s *Store) keep(l *listener) {
 	var due time.Time // of the next renewal
 	var asked time.Time
@@ -233,7 +236,7 @@ func (s *Store) keep(l *listener) {
 	s.outlastDoubt()
 }
 
-// leave ends the session, so that nobody waits for it.
+// leave ends the session, so that no other node waits until it expires.
 func (s *Store) leave(l *listener) {
 	ctx, cancel := context.WithTimeout(context.Background(), renewTimeout)
 	defer cancel()
@@ -247,7 +250,7 @@ func (s *Store) leave(l *listener) {
 		}
 	}()
 	if failure := s.failure.Load(); failure != nil && !errors.Is(*failure, store.ErrDoubt) {
-		return // the session is not ours
+		return // another process has the session
 	}
 	var err error
 	if c == nil {

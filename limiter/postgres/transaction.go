@@ -16,9 +16,9 @@ const (
 	// mostTries is how often a transaction is begun, when each time it meets another
 	// or loses its connection.
 	mostTries = 5
-	// enoughTime ends that earlier.
+	// enoughTime is after how long it is not begun again, however few the tries were.
 	enoughTime = 5 * time.Second
-	// answerTimeout bounds one round trip. The server gives up before.
+	// answerTimeout bounds one round trip. The server's own timeouts are shorter.
 	answerTimeout = 7 * time.Second
 	// takeTimeout bounds the wait for a connection.
 	takeTimeout = 4 * time.Second
@@ -30,8 +30,8 @@ func (s *Store) Update(fn func(store.Tx) error) error { return s.write(nil, fn) 
 // UpdateRows implements store.Shared.
 func (s *Store) UpdateRows(rows store.Rows, fn func(store.Tx) error) error { return s.write(&rows, fn) }
 
-// write runs a transaction, alone in the cluster or on rows. It waits for this node's
-// last one: their commits are numbered.
+// write runs a transaction: alone in the cluster, or on rows if there are any. It waits
+// for this node's transaction before it, because a node's commits are numbered.
 func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -235,7 +235,7 @@ func (t *transaction) begin(rows *store.Rows) error {
 	}
 	for key := range t.held {
 		if t.known[key] == nil {
-			return t.lacks([]byte(key))
+			return t.notHeld([]byte(key))
 		}
 	}
 	return nil
@@ -302,7 +302,7 @@ func (t *transaction) Get(key []byte) ([]byte, error) {
 	value, known := t.known[string(key)]
 	switch {
 	case t.rows && !known:
-		return nil, t.lacks(key)
+		return nil, t.notHeld(key)
 	case !t.rows:
 		t.read = append(t.read, bytes.Clone(key))
 	}
@@ -350,8 +350,8 @@ func found(value []byte) ([]byte, error) {
 	return bytes.Clone(value), nil
 }
 
-// lacks is the error of touching a row that a transaction of UpdateRows does not hold.
-func (t *transaction) lacks(key []byte) error {
+// notHeld is the error of touching a row that a transaction of UpdateRows does not hold.
+func (t *transaction) notHeld(key []byte) error {
 	err := fmt.Errorf("%w: %q", store.ErrUndeclared, key)
 	if t.undeclared == nil {
 		t.undeclared = err
@@ -374,7 +374,7 @@ func (t *transaction) put(key, value []byte) error {
 	follows := t.s.repair == nil && t.s.follow.follower.Follows(key)
 	if t.rows {
 		if follows {
-			return t.lacks(key)
+			return t.notHeld(key)
 		}
 	} else if follows {
 		t.followed = append(t.followed, bytes.Clone(key))
@@ -386,7 +386,7 @@ func (t *transaction) put(key, value []byte) error {
 // Scan implements store.Reader.
 func (t *transaction) Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error {
 	if t.rows {
-		return t.lacks(prefix)
+		return t.notHeld(prefix)
 	}
 	first := t.flush()
 	return scan(t.s.sql, prefix, after, reverse, fn, func(page statement) ([][][]byte, error) {

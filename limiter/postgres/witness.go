@@ -9,14 +9,14 @@ import (
 )
 
 // witness remembers, beside the database, the last of this node's commits that was
-// acknowledged: a database that has fewer is older than it was. It is a file in memory:
-// a killed process leaves it, and a power cut leaves an older number at worst, which is
-// no reason to doubt.
+// acknowledged: a database that has fewer is older than it was. It is a memory-mapped
+// file: what a killed process wrote stays, and after a power cut the number is older at
+// worst, which is no reason to doubt.
 type witness struct {
 	mapping  store.Mapping // nil: none
 	database string
-	// generation is that of the database, which a repair raises: then its number of
-	// commits may be any.
+	// generation is that of the database. A repair raises it, and after that the number
+	// of commits that was acknowledged before means nothing.
 	generation int64
 	batch      int64
 }
@@ -26,8 +26,7 @@ const (
 	witnessMagic = "tillpg01"
 )
 
-// openWitness maps the file. What it says of another database, or what was torn, is
-// void.
+// openWitness maps the file. One that was written in part is taken for an empty one.
 func openWitness(disk store.Disk, path string) (*witness, error) {
 	if path == "" {
 		return &witness{}, nil
@@ -47,7 +46,7 @@ func openWitness(disk store.Disk, path string) (*witness, error) {
 // databaseLen is the length of a database's id.
 const databaseLen = 36
 
-// of returns the last acknowledged commit of this database, if that is known.
+// of returns the last acknowledged commit of this database, if the witness is about it.
 func (w *witness) of(database string, generation int64) (batch int64, known bool) {
 	if w.database != database || w.generation != generation {
 		return 0, false

@@ -7,9 +7,10 @@ import (
 
 // Part is what one node has of an account, where several share a store. It is written
 // in the transaction that moves the account by the difference, nearly always by that
-// node: an account's Reserved is the sum of its parts' and of what nodes that are gone
-// have left. So whether a node runs a change twice, does not know whether it was
-// committed, or finds after a crash that less was used, the step is the same.
+// node: an account's Reserved is the sum of its parts', and of what a migration or a
+// repair has left in the account without a part. So whether a node runs a change twice,
+// does not know whether it was committed, or finds after a crash that less was used, the
+// step is the same.
 type Part struct {
 	// Lineage is that of the account when this was written. In another, Reserved and
 	// Settled are void.
@@ -86,9 +87,9 @@ func PartPrefix(id AccountID) []byte { return append([]byte(SpaceParts), id[:]..
 // PartKey is where a node's part of an account is kept.
 func PartKey(id AccountID, node string) []byte { return append(PartPrefix(id), node...) }
 
-// NodeKey is where a node keeps what is its own alone.
+// NodeKey is where a node keeps what belongs to it alone.
 func NodeKey(node, what string) []byte { return []byte(SpaceNodes + node + "/" + what) }
 
-// CommonKey is where nodes keep what they have in common, and what a single node keeps
-// in memory.
+// CommonKey is where nodes keep what they have in common and what a server that is
+// alone keeps in memory, or in a file.
 func CommonKey(what string) []byte { return NodeKey("", what) }

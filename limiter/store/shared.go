@@ -9,9 +9,9 @@ import (
 // to each other: what they have in common is in the store.
 //
 // Its transactions are of two kinds. Update runs alone in the whole cluster: what it
-// reads, nobody changes before it has committed, so everything that is written for a
-// single writer stays true. UpdateRows holds a few rows, and runs beside those of
-// other nodes that hold others: it is for what a request waits for.
+// reads, nobody changes before it has committed, so code that was written for a single
+// writer stays correct. UpdateRows holds a few rows, and runs beside the transactions
+// of other nodes that hold other rows: it is for what a request waits for.
 //
 // An error that wraps ErrUnavailable says that a transaction has changed nothing, and
 // that a later one may succeed. Any other error of a commit leaves it unknown what
@@ -21,11 +21,12 @@ type Shared interface {
 
 	// UpdateRows runs fn like Update, while it holds rows.Lock. fn may read only
 	// rows.Lock, rows.Read and what it has itself written; it gets ErrUndeclared for
-	// anything else, for a scan, and for writing what other nodes follow. So it gets
-	// for a row of rows.Lock that does not exist, because that cannot be held; fn is
-	// not run then. A transaction that was told ErrUndeclared once writes nothing
-	// and its error wraps ErrUndeclared, whatever fn returns. What it writes besides
-	// must be protected by a row that it holds, or be written by this node alone.
+	// anything else, for a scan, and for writing what other nodes follow. A row of
+	// rows.Lock that does not exist cannot be held: then fn is not run, and the error
+	// wraps ErrUndeclared. A transaction in which fn got ErrUndeclared writes nothing,
+	// and its error wraps ErrUndeclared, whatever fn returns. A row that it writes and
+	// does not hold must be protected by one that it holds, or be written by this node
+	// alone.
 	UpdateRows(rows Rows, fn func(Tx) error) error
 
 	// Node is the name of this node, which no other has. It is the same after a
@@ -35,7 +36,7 @@ type Shared interface {
 	// Join begins this node's session, after any earlier one of the same name has
 	// ended, and lets f follow what other nodes commit from here on. Once it has
 	// returned, Fresh is nil. Close ends the session; after it, no method of f is
-	// called. There must be no transaction before.
+	// called. No transaction may be begun before Join has returned.
 	Join(f Follower) error
 
 	// Fresh returns nil while this node is sure to have followed everything that
@@ -44,14 +45,14 @@ type Shared interface {
 	// calls it: it touches memory only.
 	Fresh() error
 
-	// Settled waits until every node whose session lives has followed all that was
-	// committed before the call, and returns the names of those that have not when
-	// patience ends. They are refused by their own Fresh, or will follow soon. This
-	// node itself need not follow its own commits.
+	// Settled waits until every node whose session lives, this one included, has
+	// followed all that was committed before the call. When patience ends it returns
+	// the names of those that have not: their own Fresh refuses, or they will follow
+	// soon. This node's memory follows its own commits as they are made.
 	Settled(patience time.Duration) (behind []string, err error)
 
 	// Recall asks the other nodes to give back what they have reserved of an
-	// account and do not use. The request may be lost.
+	// account and do not use. That may be lost on its way.
 	Recall(account []byte)
 
 	// Leads reports whether this node does what one node alone should do, such as
@@ -89,7 +90,7 @@ type Follower interface {
 	// Missed says that any row may have been written: all that memory holds has to
 	// be read again.
 	Missed() error
-	// Recalled says that another node asks for what is reserved and not used.
+	// Recalled says that another node has called Recall for an account.
 	Recalled(account []byte)
 	// Stale says that Fresh has begun to return an error. It is called by another
 	// goroutine and does not wait for a call of Changed or Missed that hangs, because

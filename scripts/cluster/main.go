@@ -35,7 +35,8 @@ func main() {
 // budget is the limit of the key that is spent.
 const budget = 20
 
-// run shows it, and stays until it is interrupted, unless it is to be shown once.
+// run spends one budget over two nodes, and then stays until it is interrupted, unless
+// once is set.
 func run(ctx context.Context, once bool) (err error) {
 	dir, err := os.MkdirTemp("", "till-cluster")
 	if err != nil {
