@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,8 +46,14 @@ func TestTortureKillsOfNodesForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *test
 // blockOfNode is the most that a node reserves of a key at a time.
 const blockOfNode = 256
 
-// stopped is how long a node is stopped or cut off: longer than its session lives.
-const stopped = 12 * time.Second
+// stopped is how long a node is stopped or cut off: longer than its session lives, and
+// 30 seconds in make torture.
+func stopped() time.Duration {
+	if os.Getenv(tortureVariable) != "" {
+		return 30 * time.Second
+	}
+	return 12 * time.Second
+}
 
 // TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaughtUp takes a
 // node from the others for longer than its session lives, in each of the ways there are.
@@ -107,7 +114,7 @@ func TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaugh
 			refuses := time.Since(at)
 			revoke.Wait()
 			before := revoked.forwarded.Load()
-			time.Sleep(time.Until(at.Add(stopped))) // it is what is tried
+			time.Sleep(time.Until(at.Add(stopped()))) // it is what is tried
 			if err := way.back(taken, l.networks[1]); err != nil {
 				t.Fatal(err)
 			}

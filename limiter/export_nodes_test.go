@@ -91,3 +91,13 @@ func (l *Limiter) AgreesOn(id string) error {
 		return nil
 	})
 }
+
+// FoldNode folds the parts of a node, as RemoveNode does once the node was seen to be
+// gone.
+func (l *Limiter) FoldNode(name string) error {
+	ids, _, err := l.partsOf(name, nil)
+	if err != nil {
+		return err
+	}
+	return l.foldParts(name, ids, new(NodeRemoved))
+}

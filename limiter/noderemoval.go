@@ -135,6 +135,12 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemov
 		var folded int64
 		err := l.committer.DoPatiently(func(b *batch) error {
 			lost, folded = record.Amounts{}, 0
+			switch _, err := b.Get(record.NodeKey(node, "session")); {
+			case err == nil:
+				return ErrNodeLives // it has begun a session since, and the parts are in use
+			case !errors.Is(err, store.ErrNotFound):
+				return err
+			}
 			for _, id := range ids[:n] {
 				some, there, err := b.foldPart(id, node, now)
 				if err != nil {

@@ -101,3 +101,24 @@ func TestWhatARemovedNodeHadReservedCountsAsUsed(t *testing.T) {
 		c.settle()
 	}, withRole)
 }
+
+// A node is seen to be gone before its parts are folded, and may start in between.
+func TestANodeThatStartsWhileItIsRemovedKeepsItsParts(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(1000))
+		b := k.on(c.w[1])
+		for range 3 {
+			if code := b.use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		if err := c.w[0].FoldNode(c.w[1].node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("the parts of a node that lives were folded: %v", err)
+		}
+		c.settle()
+		n := c.drain(k, record.CodeActivationsExhausted)
+		if n != 997 {
+			t.Errorf("%d more forwarded, want 997", n)
+		}
+	})
+}
