@@ -18,8 +18,9 @@ func nodesCommand(f *globalFlags) *cobra.Command {
 		Use:   "nodes",
 		Short: "Lists the servers that share a database, and removes one",
 		Long: `Lists the servers that share a PostgreSQL database, and how each is: fresh, or
-behind the others, or gone. What a server that is gone had reserved and not used comes
-back when it is started again on the same disk; if it will not be, remove it.`,
+behind the others, or gone. What a server that is gone had reserved and not used
+comes back when it is started again on the same disk. If it will not be, remove
+it.`,
 		Example: "  caddy till nodes\n  caddy till nodes remove till-3",
 		Args:    argCount(0, 0, ""),
 		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
