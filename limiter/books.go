@@ -129,6 +129,24 @@ func (a *account) setWhole(limit record.Amounts) {
 	a.relimit()
 }
 
+// lower sets the limit as setWhole does. Where it is lower than it was, what this node
+// knows of the others' reserve may be too old for it: as the next transaction on the
+// account could find that nothing is left, the next request has to look. Callers hold
+// the account.
+func (l *Limiter) lower(a *account, limit record.Amounts) {
+	former := a.whole
+	a.setWhole(limit)
+	if l.shared == nil {
+		return
+	}
+	for i, n := range limit {
+		if n != record.NoLimit && (former[i] == record.NoLimit || n < former[i]) {
+			a.others.Reserved[i], a.looked = max(a.others.Reserved[i], n), 0
+		}
+	}
+	a.relimit()
+}
+
 // relimit works out the limit of this node's part. Callers hold the account.
 func (a *account) relimit() {
 	a.limit = record.Kept(record.Kept(a.whole, a.given), a.others.Reserved)

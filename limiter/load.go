@@ -216,7 +216,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	if key.Version > k.key.Version {
 		l.uncacheFormer(k, key)
 		k.key, k.renews = key, key.Renews
-		k.setWhole(key.Limit)
+		l.lower(&k.account, key.Limit)
 		k.setMarks()
 		k.salts.keep(key)
 		if key.EndedStatus == record.Revoked {

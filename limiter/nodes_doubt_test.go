@@ -344,3 +344,49 @@ func TestANodeThatIsGoneForGoodHoldsUpNobody(t *testing.T) {
 		}
 	})
 }
+
+// A node that lowers a limit knows how much the others have used when it commits, and
+// must not go on with what it had reserved before.
+func TestALimitThatIsLoweredBelowWhatAllNodesHaveUsedStopsEachAtOnce(t *testing.T) {
+	for name, limit := range map[string]struct {
+		key   func(*record.Key)
+		lower func(c *nodes, k *key, n int64)
+	}{
+		"a key's": {activations(10_000), func(_ *nodes, k *key, n int64) { k.limitTo(n) }},
+		"a role's": {func(k *record.Key) { k.Role = "ci" }, func(c *nodes, _ *key, n int64) {
+			for _, w := range c.w {
+				roles := map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{n, -1, -1, -1}}}}
+				if err := w.SetRoles(roles); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(limit.key)
+				a, b := k, k.on(c.w[1])
+				n := int64(0)
+				use := func(k *key, times int) {
+					for range times {
+						if code := k.use(); code != "" {
+							t.Fatal(code)
+						}
+						n++
+						c.Advance(2 * time.Millisecond)
+					}
+				}
+				use(a, 150) // until more is reserved than is used
+				use(b, 150)
+				limit.lower(c, k, n)
+				for _, k := range []*key{a, b, a} {
+					if code := k.use(); code == "" {
+						t.Errorf("%s forwarded one of %d more than the limit", k.w.node, n)
+					}
+				}
+			}, func(w *world) {
+				w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{10_000, -1, -1, -1}}}}
+			})
+		})
+	}
+}

@@ -46,7 +46,7 @@ func (l *Limiter) applyRoles(roles map[string]record.Role) (overdrawn bool) {
 		a.mu.Lock()
 		a.absent = !configured
 		if configured {
-			a.setWhole(role.Budget.Limit)
+			l.lower(a, role.Budget.Limit)
 			a.setRenewal(role.Budget.Renews, l.clock.Now())
 		}
 		a.call(0)
