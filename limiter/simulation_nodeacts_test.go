@@ -151,7 +151,8 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 		mustNot = "the node is isolated for " + silence.String()
 	}
 	code = "gone"
-	least := b.least // what is granted meanwhile need not be felt
+	least := new(b.least) // what is granted meanwhile need not be felt
+	b.asked = append(b.asked, least)
 	s.begin(func() func() {
 		g := new(limiter.Grant)
 		k, refusal := w.Find(ctx, lookup)
@@ -172,10 +173,12 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 					for kind, n := range then {
 						taken[kind] = max(taken[kind], n)
 					}
-					s.refused(w, b, refusal, &ask.Bound, least, taken)
+					s.refused(w, b, refusal, &ask.Bound, *least, taken)
+					b.judged(least)
 				})
 				return
 			}
+			b.judged(least)
 			code = ""
 			s.counts.admitted++
 			if mustNot != "" && (b.dead() || b.still() || s.c.Silence(w.node) > isolated) {
@@ -347,8 +350,16 @@ func (s *ensemble) change(i int, b *purse) {
 			default:
 				b.least[record.Activations] = min(b.least[record.Activations], n)
 			}
+			for _, least := range b.asked {
+				least[record.Activations] = min(least[record.Activations], b.least[record.Activations])
+			}
 		}
 	})
+}
+
+// judged forgets a request.
+func (b *purse) judged(asked *record.Amounts) {
+	b.asked = slices.DeleteFunc(b.asked, func(other *record.Amounts) bool { return other == asked })
 }
 
 // known reports whether a node could find out which others have not followed: these

@@ -49,8 +49,9 @@ type ensembleCounts struct{ steps, requests, admitted, refused, kills, cuts, pau
 type purse struct {
 	id     string
 	lookup token.Lookup
-	limit  record.Amounts // at most: also what may have been granted
-	least  record.Amounts // at least: what was acknowledged
+	limit  record.Amounts    // at most: also what may have been granted
+	least  record.Amounts    // at least: what was acknowledged
+	asked  []*record.Amounts // the lowest of that since each request that is not judged yet was made
 	daily  bool
 	role   string
 	parent *purse
