@@ -76,18 +76,18 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 		if l.mayBeUsed(old, &acct, code) {
 			return nil
 		}
+		if status == record.Exhausted && old.Delegate {
+			// What its children leave is refunded, which revives it.
+			if n, err := record.CountChildren(b, id); err != nil || n > 0 {
+				return err
+			}
+		}
 		if status == record.Exhausted {
 			if err := b.settleOwn(k, &acct); err != nil {
 				return err
 			}
 			if out, err = l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
 				return errors.Join(err, b.setAccount(k.id, false, &acct))
-			}
-		}
-		if status == record.Exhausted && old.Delegate {
-			// What its children leave is refunded, which revives it.
-			if n, err := record.CountChildren(b, id); err != nil || n > 0 {
-				return err
 			}
 		}
 		key = old.Clone()
