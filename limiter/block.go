@@ -99,11 +99,12 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	})
 }
 
-// current returns errWindow if another node has taken the account into a new window.
+// current returns errWindow if another node has taken the account into a new window, or
+// was the last to use it, in a window that is over: what is reserved in that goes with it.
 func (a *account) current(rec *record.Account) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if rec.Lineage != a.lineage {
+	if rec.Lineage != a.lineage || a.renews != "" && rec.Epoch != 0 && rec.Epoch < a.epoch {
 		return errWindow
 	}
 	return nil

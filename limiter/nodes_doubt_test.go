@@ -390,3 +390,25 @@ func TestALimitThatIsLoweredBelowWhatAllNodesHaveUsedStopsEachAtOnce(t *testing.
 		})
 	}
 }
+
+// A node that starts when nobody has used a role yet is in the present window; another
+// may then write that the role was last in a former one.
+func TestARolesFirstBlockIsNotTakenInAWindowThatIsOver(t *testing.T) {
+	roles := map[string]record.Role{"night": {Budget: record.RoleBudget{Limit: record.Amounts{20, -1, -1, -1}, Renews: record.Daily}}}
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		c.pass(24 * time.Hour)
+		c.restartKilled(c.w[0], false)
+		c.restartClean(c.w[1])
+		k := c.w[0].mint(func(k *record.Key) { k.Role = "night" })
+		n := int64(0)
+		for range 3 {
+			if code := k.use(); code != "" {
+				t.Fatal(code)
+			}
+			n++
+		}
+		if n += c.drain(k.on(c.w[1]), record.CodeActivationsExhausted); n != 20 {
+			t.Errorf("%d forwarded in one window, want 20", n)
+		}
+	}, func(w *world) { w.roles = roles })
+}

@@ -79,6 +79,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	var rec record.Account
 	var own record.Part
 	var told record.Amounts // what the record of the old window says that this node had spent
+	var begun bool          // the account is in the window already, in the same lineage
 	l.committer.SubmitRows(l.rows(a), func(b *batch) (err error) {
 		if rec, own, err = b.books(a); err != nil {
 			return err
@@ -87,16 +88,19 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		former, past, spent := a.lineage, a.past, a.spent
 		used := usage{a.first, a.last, a.pin, a.addr}
 		a.mu.Unlock()
+		if begun = rec.Lineage == former && rec.Epoch >= epoch; begun {
+			return nil
+		}
 		used.write(b.node, &rec)
 		own.Past, told = past, record.Amounts{}
-		if rec.Lineage == former && rec.Epoch < epoch {
+		if rec.Lineage == former {
 			own.Settled = spent
 			if err := b.setOwn(a.id, &rec, &own); err != nil {
 				return err
 			}
 			endWindow(&rec, &own, epoch)
 			b.mark.Set(now) // otherwise a clock set back after a crash would begin it again
-		} else { // another node has begun the window, or the account, and has counted what it was told
+		} else { // another node has begun the window, and has counted what it was told
 			was, err := readPart(b, record.PartKey(a.id, b.node))
 			if err != nil {
 				return err
@@ -114,6 +118,14 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		if err != nil {
 			l.complain("renewing a budget failed", err)
 			a.answer(err)
+			return
+		}
+		if begun { // what is reserved and held stays
+			if rec.Epoch != 0 && rec.Epoch != a.epoch {
+				a.moveTo(k, rec.Epoch)
+			}
+			l.lookedAt(a, k, &rec, &own)
+			a.answer(nil)
 			return
 		}
 		for i := range a.past {
