@@ -259,6 +259,9 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 	case record.CodeBudgetHeld:
 		return // it comes back; see drain
 	case record.CodeStoreUnavailable:
+		if strings.Contains(r.Message, "lost touch") {
+			return // seconds pass here at once, in which a sign of life may have been due twice
+		}
 		s.fatalf("%s: nothing is wrong, but %v", w.node, r)
 	}
 	if b.kids > 0 || b.parent != nil {
