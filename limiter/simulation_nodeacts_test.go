@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -259,8 +260,8 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 	case record.CodeBudgetHeld:
 		return // it comes back; see drain
 	case record.CodeStoreUnavailable:
-		if strings.Contains(r.Message, "lost touch") {
-			return // seconds pass here at once, in which a sign of life may have been due twice
+		if strings.Contains(r.Message, "lost touch") && s.leapt > 3*time.Second {
+			return // it was following when seconds passed at once
 		}
 		s.fatalf("%s: nothing is wrong, but %v", w.node, r)
 	}

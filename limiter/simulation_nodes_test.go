@@ -38,7 +38,8 @@ type ensemble struct {
 	roles  map[roleWindow]int64 // settled, held, and lost: activations
 	mints  [2]int               // acknowledged, and not
 	ops    []*op
-	later  []func() // judgements, once it is known what was admitted besides
+	later  []func()      // judgements, once it is known what was admitted besides
+	leapt  time.Duration // passed at once while something was under way
 	counts ensembleCounts
 }
 
@@ -161,6 +162,9 @@ func (s *ensemble) healthy() bool {
 // pass lets time pass, and the sweepers look.
 func (s *ensemble) pass(d time.Duration) {
 	s.say("%s pass", d)
+	if len(s.ops) > 0 {
+		s.leapt += d
+	}
 	s.c.Advance(d)
 	synctest.Wait()
 	for i, w := range s.c.w {
