@@ -72,7 +72,7 @@ export const long = () => browse({}, async ({ page }) => {
     if (where === 'keys') await page.getByRole('row', { name: /nnn/ }).waitFor();
     if (where === 'access') await page.getByRole('row', { name: /ttt/ }).waitFor();
     if (where === 'activity') await page.getByText(/nnn/).first().waitFor();
-    for (const width of [360, 1000, 1290, 1440]) {
+    for (const width of [360, 1000, 1265, 1280, 1440]) {
       await page.setViewportSize({ width, height: 800 });
       const far = await page.evaluate(() => {
         const shown = (e) => !e.closest('.hidden, .skip, .scroll, .chart, pre') && !(e.closest('thead') && getComputedStyle(e.closest('thead')).clipPath !== 'none');
