@@ -25,7 +25,7 @@ func topSnapshot() *snapshot {
 			MaxTokens: count(1_000_000), RemainingTokens: count(0), MaxSpendUSD: "5.00", RemainingSpendUSD: "4.255"},
 		{ID: "key_01M86CZR4HQ80C5C66DDK59VMJ", Upstream: "gh", Status: record.Revoked, CreatedAt: *at(-time.Hour)},
 	}
-	s := &snapshot{Time: now, Stats: topStats{Keys: map[record.Status]int64{record.Active: 2, record.Revoked: 1}, Holds: 2, Used: 12345, Tokens: 67890, Spend: "0.75"}}
+	s := &snapshot{Time: now, Stats: wire.StatsAnswer{Keys: map[record.Status]int64{record.Active: 2, record.Revoked: 1}, Holds: 2, UsedActivations: 12345, UsedTokens: 67890, UsedSpendUSD: "0.75"}}
 	for i, k := range keys {
 		row := &topKey{KeyObject: k, PerSecond: float64(i) * 1.25, Refused: int64(10 * (2 - i))}
 		row.tightest(now)
@@ -93,7 +93,7 @@ func TestTopSaysWhatIsWrong(t *testing.T) {
 		"store in order":    func(*snapshot) {},
 		"the store failed":  func(s *snapshot) { s.Stats.StoreFailure = "the disk is full" },
 		"LOCKED DOWN":       func(s *snapshot) { s.Stats.Lockdown.LockedDown = true },
-		"the clock was set": func(s *snapshot) { s.Stats.ClockOff = 3600 },
+		"the clock was set": func(s *snapshot) { s.Stats.ClockOffSeconds = 3600 },
 		"no answer":         func(s *snapshot) { s.Failure = "no answer, trying again" },
 	} {
 		s := topSnapshot()

@@ -25,24 +25,11 @@ type topKey struct {
 
 // snapshot is what `top` shows at one moment.
 type snapshot struct {
-	Time  time.Time `json:"time"`
-	Stats topStats  `json:"stats"`
-	Keys  []*topKey `json:"keys"`
+	Time  time.Time        `json:"time"`
+	Stats wire.StatsAnswer `json:"stats"`
+	Keys  []*topKey        `json:"keys"`
 	// Failure says why there is no answer. The rest is then that of the last snapshot.
 	Failure string `json:"failure,omitempty"`
-}
-
-// topStats are the sums that `top` shows.
-type topStats struct {
-	Keys         map[record.Status]int64 `json:"keys"`
-	Holds        int64                   `json:"holds"`
-	Used         int64                   `json:"used_activations"`
-	Tokens       int64                   `json:"used_tokens"`
-	Spend        string                  `json:"used_spend_usd"`
-	StoreFailure string                  `json:"store_failure"`
-	ClockOff     int64                   `json:"clock_off_seconds"`
-	Lockdown     wire.LockdownJSON       `json:"lockdown"`
-	Nodes        []wire.NodeJSON         `json:"nodes,omitempty"`
 }
 
 // health describes the state of the server in a few words, and reports whether it
@@ -55,8 +42,8 @@ func (s *snapshot) health() (text string, well bool) {
 		return "LOCKED DOWN: every key is refused", false
 	case s.Stats.StoreFailure != "":
 		return "the store failed: " + s.Stats.StoreFailure, false
-	case s.Stats.ClockOff != 0:
-		return "the clock was set by " + (time.Duration(s.Stats.ClockOff) * time.Second).String(), false
+	case s.Stats.ClockOffSeconds != 0:
+		return "the clock was set by " + (time.Duration(s.Stats.ClockOffSeconds) * time.Second).String(), false
 	}
 	return "store in order", true
 }
@@ -135,7 +122,7 @@ func (v *topView) lines(s *snapshot) []string {
 	text, well := s.health()
 	lines := []string{
 		fit(fmt.Sprintf("till  %s  %s in flight  %s", counts(s.Stats.Keys), prose.Counted(s.Stats.Holds, "request"), s.Time.Local().Format("15:04:05")), v.columns),
-		fit(fmt.Sprintf("used ever: %s, %s, $%s", prose.Counted(s.Stats.Used, "request"), prose.Counted(s.Stats.Tokens, "token"), cmp.Or(s.Stats.Spend, "0")), v.columns),
+		fit(fmt.Sprintf("used ever: %s, %s, $%s", prose.Counted(s.Stats.UsedActivations, "request"), prose.Counted(s.Stats.UsedTokens, "token"), cmp.Or(s.Stats.UsedSpendUSD, "0")), v.columns),
 		fit(text, v.columns),
 	}
 	if !well && v.colour {
