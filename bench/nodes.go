@@ -26,16 +26,43 @@ const (
 	goalTransactions = 40
 )
 
-// fleet is some Caddy processes that share a store, and are loaded at once with one
-// key, with their measurements, one value for each round.
+// fleet is some Caddy processes that are loaded at once with one key, with their
+// measurements, one value for each round.
 type fleet struct {
-	nodes    []*side
+	sides    []*side
 	requests int
-	cpu      []time.Duration // of the nodes alone, without the database
+	cpu      []time.Duration // of the processes alone, without the database
 	p50, p99 []time.Duration
 }
 
-// reportNodes measures a fleet beside stock Caddy and a till with a store of its own.
+// startFleet starts processes that open one store in the database together.
+func startFleet(dir, name, to, dsn, site string) (*fleet, error) {
+	f := &fleet{}
+	for i := range *nodes {
+		s, err := startSide(dir, name+"-"+strconv.Itoa(i), to, dsn, site)
+		if err != nil {
+			f.end()
+			return nil, err
+		}
+		f.sides = append(f.sides, s)
+		s.key = f.sides[0].key
+		if err := s.warmUp(); err != nil {
+			f.end()
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (f *fleet) end() {
+	for _, s := range f.sides {
+		end(s.cmd)
+	}
+}
+
+// reportNodes measures nodes beside as many processes of stock Caddy, and beside a till
+// with a store of its own. A process that has only a part of the load takes more CPU time
+// for each request, whichever it is, so one stock process is no measure for two nodes.
 // Stock Caddy opens a store in the database, too: Badger's memory would let it collect
 // garbage far less often than a node.
 func reportNodes(w io.Writer, dir, to string, till *side) (err error) {
@@ -44,29 +71,18 @@ func reportNodes(w io.Writer, dir, to string, till *side) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, server.Remove()) }()
-	stock, err := startSide(dir, "plain", to, server.DSN(), plainProxy(to))
+	stock, err := startFleet(dir, "plain", to, server.DSN(), plainProxy(to))
 	if err != nil {
 		return err
 	}
-	defer end(stock.cmd)
-	if err := stock.warmUp(); err != nil {
+	defer stock.end()
+	f, err := startFleet(dir, "node", to, server.DSN(), "till")
+	if err != nil {
 		return err
 	}
-	var f fleet
-	for i := range *nodes {
-		s, err := startSide(dir, "node-"+strconv.Itoa(i), to, server.DSN(), "till")
-		if err != nil {
-			return err
-		}
-		defer end(s.cmd)
-		f.nodes = append(f.nodes, s)
-		s.key = f.nodes[0].key
-		if err := s.warmUp(); err != nil {
-			return err
-		}
-	}
+	defer f.end()
 	if *profiles != "" {
-		return errors.Join(till.profile(*profiles), f.nodes[0].profile(*profiles))
+		return errors.Join(till.profile(*profiles), f.sides[0].profile(*profiles))
 	}
 	database, err := pgconn.Connect(context.Background(), server.DSN())
 	if err != nil {
@@ -77,8 +93,7 @@ func reportNodes(w io.Writer, dir, to string, till *side) (err error) {
 	if err != nil {
 		return err
 	}
-	f.requests = 0
-	measure := []func() error{stock.measureLoad, till.measureLoad, f.measure}
+	measure := []func() error{stock.measure, till.measureLoad, f.measure}
 	for i := range *rounds {
 		for _, side := range measure {
 			if err := side(); err != nil {
@@ -107,15 +122,15 @@ func (s *side) measureLoad() error {
 	return nil
 }
 
-// measure loads all nodes at once, with as many connections together as a side has.
+// measure loads all of them at once, with as many connections together as a side has.
 func (f *fleet) measure() error {
-	cpu, took, errs := make([]time.Duration, len(f.nodes)), make([][]time.Duration, len(f.nodes)), make([]error, len(f.nodes))
+	cpu, took, errs := make([]time.Duration, len(f.sides)), make([][]time.Duration, len(f.sides)), make([]error, len(f.sides))
 	var loads sync.WaitGroup
-	for i, s := range f.nodes {
+	for i, s := range f.sides {
 		loads.Go(func() {
 			var err error
 			cpu[i], errs[i] = s.spends(func() error {
-				took[i], err = s.load(max(1, *parallel/len(f.nodes)), *length, body)
+				took[i], err = s.load(max(1, *parallel/len(f.sides)), *length, body)
 				return err
 			})
 		})
@@ -150,10 +165,10 @@ func transactions(database *pgconn.PgConn) (int64, error) {
 	return strconv.ParseInt(string(results[0].Rows[0][0]), 10, 64)
 }
 
-func (f *fleet) report(w io.Writer, stock, till *side, per1000 float64) error {
+func (f *fleet) report(w io.Writer, stock *fleet, till *side, per1000 float64) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%d rounds of %s each, in turn; %d connections, %d CPUs, %s; %d nodes, loaded at once with one key.\nMedians over the rounds; in brackets the rounds' range.\n\n",
-		*rounds, *length, *parallel, runtime.NumCPU(), runtime.Version(), len(f.nodes))
+	fmt.Fprintf(&b, "\n%d rounds of %s each, in turn; %d connections, %d CPUs, %s; %d nodes and as many stock\nprocesses, each group loaded at once.\nMedians over the rounds; in brackets the rounds' range.\n\n",
+		*rounds, *length, *parallel, runtime.NumCPU(), runtime.Version(), len(f.sides))
 	fmt.Fprintf(&b, "%-16s %9s %9s %9s   %s\n", "", "stock", "till", "nodes", "nodes / stock")
 	ratios := func(of, to []time.Duration) []float64 { return row{till: of, stock: to}.ratios() }
 	for _, r := range []struct {
