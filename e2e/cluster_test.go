@@ -128,6 +128,29 @@ func TestServersThatShareADatabaseKnowEachOther(t *testing.T) {
 	})
 }
 
+func TestKeysCanBeReadWithSQL(t *testing.T) {
+	t.Parallel()
+	dsn, schema := postgrestest.Schema(t)
+	s := newServer(t, options{database: inDatabase(dsn, schema, "sql")})
+	s.isReady()
+	id, _ := s.mint(object{"name": "nightly", "owner": "ana", "labels": object{"team": "ops"}, "max_activations": 5, "expires_in": "24h"})
+	role := schema + "_report"
+	database := postgrestest.Shared(t)
+	database.Exec(t, "CREATE ROLE "+role+"; GRANT USAGE ON SCHEMA "+schema+" TO "+role+"; GRANT SELECT ON "+schema+".keys TO "+role)
+	t.Cleanup(func() { database.Exec(t, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	asRole := func(query string) []string { return database.Exec(t, "SET ROLE "+role+"; "+query) }
+	got := asRole(`SELECT concat_ws(' ', id, name, owner, labels ->> 'team', upstream, expires_at > now(), record ? 'custody') FROM ` + schema + ".keys")
+	if want := id + " nightly ana ops mock t t"; len(got) != 1 || got[0] != want {
+		t.Errorf("the view has %q, want %q", got, want)
+	}
+	if got := asRole("SELECT record::text FROM " + schema + ".keys"); strings.Contains(got[0], "lookup") {
+		t.Error("the view has the hash of a key's string: ", got[0])
+	}
+	if got := asRole("SELECT has_table_privilege('" + schema + ".kv', 'SELECT')::text"); got[0] != "false" {
+		t.Error("who may read the view can read the table")
+	}
+}
+
 func TestAServerStartsWithoutItsDatabaseAndServesOnceThatAnswers(t *testing.T) {
 	t.Parallel()
 	weighs(t, middleWeight)
