@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -17,7 +18,7 @@ const isolated = 7 * time.Second
 // fault lets something go wrong, or ends that.
 func (s *ensemble) fault(i int) {
 	w := s.c.w[i]
-	switch s.random.IntN(12) {
+	switch s.random.IntN(13) {
 	case 0:
 		s.kill(i)
 	case 1:
@@ -70,6 +71,8 @@ func (s *ensemble) fault(i int) {
 		s.c.LoseRecalls(s.chance(20))
 	case 9, 10:
 		s.outcomes()
+	case 11:
+		s.usurp(i)
 	default:
 		s.heal()
 	}
@@ -109,6 +112,77 @@ func (s *ensemble) kill(i int) {
 	}
 	w.disk = w.disk.Restarted(power, func() bool { return s.chance(50) })
 	w.files = w.disk.Files()
+}
+
+// usurp stalls a node until its session has expired, starts another process under its
+// name, as from a copy of its machine, and lets the first go on. That one may neither
+// admit nor change anything any more, and what runs on it is cut.
+func (s *ensemble) usurp(i int) {
+	if !s.healthy() {
+		return
+	}
+	w, power := s.c.w[i], s.chance(40)
+	former := w.Limiter
+	s.say("%s is stalled, and another process takes its name, with a shadow %v", w.node, !power)
+	s.counts.takeovers++
+	s.c.Inject(nil)
+	s.c.Pause(w.node)
+	s.paused[i] = true
+	var ran []*ticket
+	for _, b := range s.purses {
+		for _, r := range b.running {
+			if r.node == i {
+				ran = append(ran, r)
+			}
+		}
+		b.lose(i)
+	}
+	s.pass(11 * time.Second)
+	w.disk = w.disk.Restarted(power, func() bool { return s.chance(50) })
+	w.files = w.disk.Files()
+	w.open(s.c.Node(w.node))
+	s.paused[i] = false
+	s.settle()
+	for range s.random.IntN(12) {
+		s.request(i, s.purse())
+	}
+	defer func() {
+		s.c.KillOutlived(w.node)
+		former.Abandon()
+	}()
+	s.c.ResumeOutlived(w.node)
+	for range 2 { // at once, and after it has looked around
+		for _, b := range s.purses {
+			s.askFormer(w, former, b)
+		}
+		for _, r := range ran {
+			if r.grant.Cut() == nil {
+				s.fatalf("%s: another process has its name, and a request goes on", w.node)
+			}
+			r.grant.Settle(record.Amounts{record.Activations: 1})
+		}
+		former.SweepActive()
+		s.pass(4 * time.Second)
+	}
+}
+
+// askFormer asks a process whose name another has taken for a request, and for a change.
+func (s *ensemble) askFormer(w *world, former *limiter.Limiter, b *purse) {
+	s.begin(func() func() {
+		k, refusal := former.Find(ctx, b.lookup)
+		if refusal == nil {
+			refusal = k.Reserve(ctx, &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}, new(limiter.Grant))
+		}
+		_, err := former.GrantMore(ctx, limiter.Operator, b.id, limiter.More{Activations: 1})
+		return func() {
+			switch {
+			case refusal == nil:
+				s.fatalf("%s: another process has its name, and it admits %s", w.node, b.id)
+			case err == nil:
+				s.fatalf("%s: another process has its name, and it has changed %s", w.node, b.id)
+			}
+		}
+	})
 }
 
 // lose ends what runs on a node without an answer.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
 
@@ -28,6 +29,7 @@ type ensemble struct {
 	log    []string
 	c      *nodes
 	quiet  bool // nothing goes wrong
+	flaw   storetest.Flaw
 
 	down    []bool // nodes that were killed
 	paused  []bool
@@ -44,7 +46,9 @@ type ensemble struct {
 }
 
 // ensembleCounts counts what simulations did.
-type ensembleCounts struct{ steps, requests, admitted, refused, kills, cuts, pauses, outages, failovers, losses, commits int64 }
+type ensembleCounts struct {
+	steps, requests, admitted, refused, kills, cuts, pauses, takeovers, outages, failovers, losses, commits int64
+}
 
 // purse is what a simulation knows of a key.
 type purse struct {
@@ -87,8 +91,14 @@ var ensembleRoles = map[string]record.Role{
 	"night": {Budget: record.RoleBudget{Limit: record.Amounts{60, -1, -1, -1}, Renews: record.Daily}},
 }
 
+// finding is what a simulation with a flaw has found.
+type finding string
+
 func (s *ensemble) fatalf(format string, args ...any) {
 	s.t.Helper()
+	if s.flaw != storetest.Sound {
+		panic(finding(fmt.Sprintf(format, args...)))
+	}
 	s.t.Fatalf("seed %d: %s\nto replay: %s=%d go test -run TestSimulationOfNodes ./limiter\n%s",
 		s.seed, fmt.Sprintf(format, args...), seedVariable, s.seed, strings.Join(s.log, "\n"))
 }
@@ -274,6 +284,7 @@ func (s *ensemble) run() {
 	s.roles = make(map[roleWindow]int64)
 	n := 2 + s.random.IntN(3)
 	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles })
+	s.c.Plant(s.flaw)
 	s.down, s.paused = make([]bool, n), make([]bool, n)
 	for range 2 + s.random.IntN(4) {
 		s.mint(s.random.IntN(n))
@@ -357,8 +368,8 @@ func TestSimulationOfNodes(t *testing.T) {
 	var mu sync.Mutex
 	var sum ensembleCounts
 	t.Cleanup(func() { // when all shares have ended
-		t.Logf("%d seeds from %d: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d outages, %d failovers of which %d lost commits; %d commits",
-			n, from, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.outages, sum.failovers, sum.losses, sum.commits)
+		t.Logf("%d seeds from %d: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d takeovers, %d outages, %d failovers of which %d lost commits; %d commits",
+			n, from, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.takeovers, sum.outages, sum.failovers, sum.losses, sum.commits)
 	})
 	shares := uint64(runtime.GOMAXPROCS(0))
 	for share := range shares {
@@ -385,6 +396,7 @@ func (s *ensembleCounts) add(o *ensembleCounts) {
 	s.kills += o.kills
 	s.cuts += o.cuts
 	s.pauses += o.pauses
+	s.takeovers += o.takeovers
 	s.outages += o.outages
 	s.failovers += o.failovers
 	s.losses += o.losses

@@ -32,6 +32,7 @@ type Cluster struct {
 	open  map[*transaction]struct{}
 
 	sessions map[string]*clusterNode // the last of each name
+	outlived map[string]*clusterNode // the processes that still live, and whose name the last one has taken
 	skews    map[string]time.Duration
 	leader   *clusterNode
 
@@ -40,6 +41,7 @@ type Cluster struct {
 	down     bool
 	doubt    error // the database has lost commits that nodes know of
 	deaf     bool  // recalls are lost
+	flaw     Flaw
 	rehearse bool
 	fault    func(node string) Outcome
 }
@@ -87,6 +89,22 @@ const (
 	CutRefused
 )
 
+// Flaw is a check that a simulated database, or a node of it, leaves out, so that a test
+// can show that the check is missed.
+type Flaw int
+
+// The flaws.
+const (
+	// Sound leaves nothing out.
+	Sound Flaw = iota
+	// Impostors lets a process go on whose name another has taken.
+	Impostors
+	// Timeless lets a node go on that has had no contact for too long.
+	Timeless
+	// Deaf lets no node hear what another asks back.
+	Deaf
+)
+
 // Errors of a node that is no more.
 var (
 	errKilled = errors.New("this process was killed")
@@ -97,7 +115,7 @@ var (
 func NewCluster() *Cluster {
 	return &Cluster{
 		began: time.Now(), changed: make(chan struct{}), locks: make(map[string]*latch), open: make(map[*transaction]struct{}),
-		sessions: make(map[string]*clusterNode), skews: make(map[string]time.Duration),
+		sessions: make(map[string]*clusterNode), outlived: make(map[string]*clusterNode), skews: make(map[string]time.Duration),
 	}
 }
 
@@ -167,6 +185,9 @@ func (c *Cluster) Skew(node string, d time.Duration) { c.do(func() { c.skews[nod
 // block, and so hold the commit up, with its locks held. Nil ends it.
 func (c *Cluster) Inject(fn func(node string) Outcome) { c.do(func() { c.fault = fn }) }
 
+// Plant leaves a check out from now on.
+func (c *Cluster) Plant(f Flaw) { c.do(func() { c.flaw = f }) }
+
 // Rehearse lets every transaction run twice from now on, and keeps what the second
 // run did.
 func (c *Cluster) Rehearse() { c.do(func() { c.rehearse = true }) }
@@ -189,15 +210,25 @@ func (c *Cluster) Pause(node string) {
 // Resume lets a node's process go on.
 func (c *Cluster) Resume(node string) { c.of(node, func(n *clusterNode) { n.paused = false }) }
 
+// ResumeOutlived lets the process go on that had a node's name before, if it lives.
+func (c *Cluster) ResumeOutlived(node string) {
+	c.do(func() {
+		if n := c.outlived[node]; n != nil {
+			n.paused = false
+		}
+	})
+}
+
 // Kill ends a node's process, whose connections are closed. Its session lapses. Its
 // name may join again.
-func (c *Cluster) Kill(node string) {
-	c.of(node, func(n *clusterNode) {
-		n.leave()
-		n.killed = true
-		c.abort(n, errKilled)
-		if c.leader == n {
-			c.leader = nil
+func (c *Cluster) Kill(node string) { c.of(node, (*clusterNode).kill) }
+
+// KillOutlived ends the process that had a node's name before, if it lives.
+func (c *Cluster) KillOutlived(node string) {
+	c.do(func() {
+		if n := c.outlived[node]; n != nil {
+			n.kill()
+			delete(c.outlived, node)
 		}
 	})
 }

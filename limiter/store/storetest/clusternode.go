@@ -64,6 +64,21 @@ func (n *clusterNode) leave() {
 	}
 }
 
+// kill ends the process.
+func (n *clusterNode) kill() {
+	n.leave()
+	n.killed = true
+	n.c.abort(n, errKilled)
+	if n.c.leader == n {
+		n.c.leader = nil
+	}
+}
+
+// taken reports whether another process has the node's name now.
+func (n *clusterNode) taken() bool {
+	return n.joined && n.c.sessions[n.name] != n && n.c.flaw != Impostors
+}
+
 // disconnect takes the network away.
 func (n *clusterNode) disconnect() {
 	n.leave()
@@ -83,7 +98,7 @@ func (n *clusterNode) enter() error {
 		return n.c.doubt
 	case !n.reachable():
 		return fmt.Errorf("%w: no connection", store.ErrUnavailable)
-	case n.joined && n.c.sessions[n.name] != n:
+	case n.taken():
 		return errTaken
 	}
 	return nil
@@ -107,6 +122,9 @@ func (n *clusterNode) Join(f store.Follower) error {
 	}
 	n.follower, n.joined, n.online = f, true, true
 	n.followed, n.said = len(c.feed), len(c.feed)
+	if former := c.sessions[n.name]; former != nil && !former.gone() {
+		c.outlived[n.name] = former
+	}
 	c.sessions[n.name] = n
 	n.running.Go(n.follow)
 	n.running.Go(n.watch)
@@ -159,7 +177,7 @@ func (n *clusterNode) fresh() error {
 	case !n.joined || n.gone():
 		return fmt.Errorf("%w: it has not joined", store.ErrStale)
 	}
-	if age := n.c.elapsed() - n.sure(); age > freshFor {
+	if age := n.c.elapsed() - n.sure(); age > freshFor && n.c.flaw != Timeless {
 		return fmt.Errorf("%w since %s", store.ErrStale, age)
 	}
 	return nil
@@ -184,7 +202,7 @@ func (n *clusterNode) watch() {
 			isStale := n.fresh() != nil
 			if isStale == n.stale || n.paused {
 				next := forever
-				if sure := n.sure(); !isStale && sure < n.c.elapsed() {
+				if sure := n.sure(); !isStale && sure < n.c.elapsed() && n.c.flaw != Timeless {
 					next = sure + freshFor
 				}
 				return false, next
@@ -232,7 +250,7 @@ func (n *clusterNode) follow() {
 func (n *clusterNode) next() (step func(), at time.Duration) {
 	c := n.c
 	switch now := c.elapsed(); {
-	case !n.reachable() || c.doubt != nil:
+	case !n.reachable() || c.doubt != nil || n.taken():
 		return nil, forever
 	case !n.online:
 		return func() {
@@ -330,7 +348,7 @@ func (n *clusterNode) Settled(patience time.Duration) (behind []string, err erro
 // Recall implements store.Shared.
 func (n *clusterNode) Recall(account []byte) {
 	n.c.do(func() {
-		if n.gone() || !n.reachable() || n.c.deaf {
+		if n.gone() || !n.reachable() || n.c.deaf || n.c.flaw == Deaf {
 			return
 		}
 		for _, other := range n.c.sessions {
