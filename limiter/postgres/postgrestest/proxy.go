@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"sync"
@@ -45,6 +46,10 @@ type Proxy struct {
 	met    int
 	trips  Trips
 	open   int // transactions that have begun, and not ended
+
+	latency Latency
+	random  *rand.Rand
+	busy    [2]time.Time // until when each way is, with a limited bandwidth
 }
 
 // Trips are how many round trips each transaction took that has ended: those that wrote
@@ -111,9 +116,12 @@ func (p *Proxy) Mute() { p.set(func() { p.mute = true }) }
 // node does not hear of it.
 func (p *Proxy) Deafen() { p.set(func() { p.deaf = true }) }
 
-// Heal ends Cut, Refuse, Hold, Mute and Deafen.
+// Heal ends Cut, Refuse, Hold, Mute, Deafen and Slow.
 func (p *Proxy) Heal() {
-	p.set(func() { p.cut, p.shut, p.held, p.mute, p.deaf = false, false, false, false, false })
+	p.set(func() {
+		p.cut, p.shut, p.held, p.mute, p.deaf = false, false, false, false, false
+		p.latency = Latency{}
+	})
 }
 
 // Lead ends all connections, and leads new ones to another server.
@@ -238,12 +246,13 @@ var wrote = []byte("SET batch =")
 
 // questions passes on what the client sends.
 func (p *Proxy) questions(l *link) {
-	half := func() { // the server sees the end only after what was passed on
+	to := p.newLine(toServer, l.server)
+	defer func() { // the server sees the end only after what was passed on
+		to.end()
 		if c, ok := l.server.(*net.UnixConn); ok {
 			c.CloseWrite()
 		}
-	}
-	defer half()
+	}()
 	writes := false
 	var trips tripCount
 	for typed := false; ; typed = true {
@@ -278,17 +287,15 @@ func (p *Proxy) questions(l *link) {
 			case <-time.After(delay):
 			case <-p.over:
 			}
-			l.server.Write(rest)
+			to.send(rest)
 			return
 		case CutAfter:
 			rest := append(m, p.untilSync(l)...)
 			l.client.Close()
-			l.server.Write(rest)
+			to.send(rest)
 			return
 		}
-		if _, err := l.server.Write(m); err != nil {
-			return
-		}
+		to.send(m)
 	}
 }
 
@@ -364,6 +371,8 @@ func (p *Proxy) wait(way *bool) bool {
 
 // answers passes on what the server sends.
 func (p *Proxy) answers(l *link) {
+	to := p.newLine(toClient, l.client)
+	defer to.end()
 	for {
 		m, err := message(l.server, true)
 		if err != nil || p.wait(&p.deaf) {
@@ -375,10 +384,8 @@ func (p *Proxy) answers(l *link) {
 		if lost {
 			continue
 		}
-		if _, err := l.client.Write(m); err != nil {
-			// What the server still does must not fail for want of a reader.
-			io.Copy(io.Discard, l.server)
-			return
-		}
+		// Once the client is gone this is lost: what the server still does must not fail for
+		// want of a reader.
+		to.send(m)
 	}
 }
