@@ -223,7 +223,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	for cut := 1; ; cut++ { // off at every commit, and run again
 		reached := cut%2 == 1
 		w.disk.FailAt(cut, reached)
-		done, err := limiter.Forfeit(w.disk.Open(), store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
+		done, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
 		w.disk.Heal()
 		if err == nil {
 			if done.Keys != 5 || done.Suspended > 3 {

@@ -228,8 +228,8 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 	case !errors.Is(err, fs.ErrNotExist):
 		return Restored{}, fmt.Errorf("looking for an anchor: %w", err)
 	}
-	if err := s.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&integrity.CommitRecord{}).Encode()) }); err != nil {
-		return Restored{}, err // in doubt, until all of it is there
+	if err := s.Update(integrity.PutInDoubt); err != nil { // until all of it is there
+		return Restored{}, err
 	}
 	var keys, values [][]byte
 	size := 0
@@ -266,7 +266,7 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 		return Restored{}, err
 	}
 	log.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens, "trusted", trust)
-	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended, Tokens: r.done.Tokens, Sealed: r.sealed, Unsalted: r.unsalted}, nil
+	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended, Tokens: r.done.Tokens, Sealed: r.done.sealed, Unsalted: r.done.unsalted}, nil
 }
 
 func eachRecord(backup io.Reader, fn func(key, value []byte) error) error {

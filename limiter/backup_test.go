@@ -40,7 +40,7 @@ func (w *world) restored(backup []byte, trust bool) (*world, limiter.Restored) {
 	next := newWorld(w.t)
 	next.movedAway()
 	next.clock = w.clock
-	done, err := limiter.Restore(next.disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), trust, discard)
+	done, err := limiter.Restore(rehearsed{next.disk.Open()}, store.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), trust, discard)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
 	if err := w.reopen(); !errors.Is(err, store.ErrDoubt) {
 		t.Fatalf("an older store: %v", err)
 	}
-	repaired, err := limiter.Forfeit(w.disk.Open(), store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
+	repaired, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -195,7 +195,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		if l.committer != nil {
 			l.committer.Close()
 		}
-		err = errors.Join(err, l.closeAnchor(), l.shadow.Close())
+		err = errors.Join(err, l.digest.Close(), l.shadow.Close())
 	}()
 	if o.Shadow != "" {
 		if l.shadow, err = integrity.OpenShadow(o.Disk, o.Shadow); err != nil {
@@ -205,8 +205,10 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.join(&o); err != nil {
 		return nil, err
 	}
-	if err := l.openAnchor(o.Disk, o.Anchor); err != nil {
-		return nil, err
+	if o.Anchor != "" {
+		if l.digest, err = integrity.Open(o.Disk, o.Anchor, o.Store); err != nil {
+			return nil, err
+		}
 	}
 	if o.After != nil && !o.Repaired {
 		if err := l.digest.Succeeds(o.After.digest); err != nil {
@@ -264,39 +266,6 @@ func Open(o Options) (_ *Limiter, err error) {
 	}
 	go l.jobsLoop()
 	return l, nil
-}
-
-// OpenAnchor opens the anchor and compares the store with it.
-func (l *Limiter) openAnchor(disk store.Disk, path string) error {
-	if path == "" {
-		return nil
-	}
-	l.digest = &integrity.Digest{Changed: make(map[uint16]integrity.Sum)}
-	d := l.digest
-	err := l.store.View(func(r store.Reader) error {
-		_, err := r.Get(store.FormatKey)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		if d.Anchor, err = integrity.OpenAnchor(disk, path, err != nil); err != nil {
-			return err
-		}
-		d.Secret, d.Store = d.Anchor.Secret, d.Anchor.Store
-		return d.Verify(r, d.Anchor)
-	})
-	if err == nil && d.Seq > d.Anchor.Seq {
-		// The last commit was cut off between the two. The next one may be, too,
-		// and the anchor must never be two behind.
-		err = d.Anchor.Write(d.Seq, d.Root)
-	}
-	return err
-}
-
-func (l *Limiter) closeAnchor() error {
-	if l.digest == nil {
-		return nil
-	}
-	return l.digest.Anchor.Close()
 }
 
 // readBooks reads the state that every commit is kept in step with, and the jobs.
@@ -394,7 +363,7 @@ func (l *Limiter) Close() error {
 	if err := l.Failed(); err != nil {
 		failed = fmt.Errorf("the store had failed: %w", err)
 	}
-	return errors.Join(failed, l.leaveShadow(), l.closeAnchor(), closeStore())
+	return errors.Join(failed, l.leaveShadow(), l.digest.Close(), closeStore())
 }
 
 // leaveShadow closes the shadow. Requests that outlive it settle in memory only.

@@ -260,18 +260,13 @@ func (l *Limiter) evict(id string) bool {
 	delete(l.live, id)
 	l.uncache(k)
 	k.detach()
-	if d := l.digest; d != nil {
-		d.Checked[record.BucketOf(k.account.id)].Store(false) // memory knew the account; from now on the store must be right
-	}
+	l.digest.Recheck(k.account.id)
 	return true
 }
 
 // check compares what the store says of an account with the digest, at least the
 // first time that its bucket is read. A store that disagrees is refused.
 func (l *Limiter) check(r store.Reader, id record.AccountID) error {
-	if l.digest == nil {
-		return nil
-	}
 	err := l.digest.Check(r, id)
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)

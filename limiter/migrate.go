@@ -104,7 +104,7 @@ func (m *Migration) checkSource() error {
 			}
 			return err
 		}
-		if err := m.checkAnchor(r); err != nil {
+		if err := integrity.Compare(m.Disk, m.Anchor, r); err != nil {
 			return err
 		}
 		return m.checkClosed(r)
@@ -125,16 +125,6 @@ func unused(shared store.Shared) error {
 		}
 	}
 	return nil
-}
-
-// checkAnchor refuses a store that has lost commits.
-func (m *Migration) checkAnchor(r store.Reader) error {
-	anchor, err := integrity.OpenAnchor(m.Disk, m.Anchor, false)
-	if err == nil {
-		d := &integrity.Digest{Anchor: anchor, Secret: anchor.Secret, Store: anchor.Store}
-		err = errors.Join(d.Verify(r, anchor), anchor.Close())
-	}
-	return err
 }
 
 // checkClosed refuses a store whose server was killed: what it had reserved and not
@@ -420,7 +410,7 @@ func (m *Migration) finish(done *Migrated) error {
 		if err != nil {
 			return err
 		}
-		r := rebuild{by: m.By, action: audit.ActStoreMigrate, done: Repaired{Keys: done.Keys}}
+		r := rebuild{by: m.By, action: audit.ActStoreMigrate, done: rebuilt{Repaired: Repaired{Keys: done.Keys}}}
 		return errors.Join(r.audit(b), b.log.Finish(b.Transaction), last(tx))
 	})
 }

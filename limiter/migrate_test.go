@@ -119,6 +119,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 	shut(t, l)
 
 	cluster := storetest.NewCluster()
+	cluster.Rehearse()
 	source, target := from.open(), passing(t, cluster)
 	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	done, err := limiter.Migrate(m)
@@ -138,7 +139,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 	busy := passing(t, cluster)
 	back := single{t, t.TempDir()}
 	returned := back.open()
-	m = limiter.Migration{From: busy, To: returned, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(back.dir, "store"), Anchor: back.anchor()}
+	m = limiter.Migration{From: busy, To: rehearsed{returned}, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(back.dir, "store"), Anchor: back.anchor()}
 	if _, err := limiter.Migrate(m); err == nil || !strings.Contains(err.Error(), "stop all servers first") {
 		t.Errorf("while nodes use it: %v", err)
 	}

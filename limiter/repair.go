@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -47,7 +48,7 @@ func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles
 		log.Warn("the store was repaired: remaining budgets count as spent",
 			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens)
 	}
-	return r.done, err
+	return r.done.Repaired, err
 }
 
 // rebuild makes new sums, a new digest and a new anchor for a store from its records.
@@ -64,38 +65,42 @@ type rebuild struct {
 	last    func(store.Tx) error // what the last commit has besides; nil: nothing
 	why     string               // what the store was doubted for, for the audit log
 
-	digest integrity.Digest
-	sums   commit.Tally
-	done   Repaired
+	digest *integrity.Rebuild // nil if several nodes share the store
+	done   rebuilt
+}
 
+// rebuilt is what a rebuild has counted so far.
+type rebuilt struct {
+	Repaired
+	sums             commit.Tally
 	sealed, unsalted int64 // sealed keys that were not revoked
 }
 
+// update runs a transaction. If the store runs it again, what it counts is counted once.
+func (r *rebuild) update(fn func(tx store.Tx) error) error {
+	before := r.done
+	err := r.store.Update(func(tx store.Tx) error {
+		r.done = before
+		r.done.sums.Keys = maps.Clone(before.sums.Keys)
+		r.digest.Begin()
+		return fn(tx)
+	})
+	if err == nil {
+		r.digest.Committed()
+	}
+	return err
+}
+
 func (r *rebuild) run(anchorPath string) (err error) {
-	a := &integrity.Anchor{Path: anchorPath, Disk: r.disk}
-	if err := a.Make(); err != nil {
+	// Until the last commit, which has the new sums, the store stays in doubt.
+	if r.digest, err = integrity.NewRebuild(r.store, r.disk, anchorPath); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	r.digest.Secret = a.Secret
-	if err := r.begin(); err != nil {
+	defer func() { err = errors.Join(err, r.digest.Close()) }()
+	if err := errors.Join(r.begin(), r.records()); err != nil {
 		return err
 	}
-	// Until the last commit, which has the new sums, the store stays in doubt:
-	// its commit record is that of another anchor.
-	err = r.store.Update(func(tx store.Tx) error { return tx.Set(record.MetaCommit, (&integrity.CommitRecord{}).Encode()) })
-	if err != nil {
-		return err
-	}
-	if err := r.records(); err != nil {
-		return err
-	}
-	d := &r.digest
-	for bucket, s := range d.Buckets {
-		d.Root.Add(d.BucketRoot(uint16(bucket), s))
-	}
-	var root integrity.Sum
-	err = r.store.Update(func(tx store.Tx) error {
+	err = r.update(func(tx store.Tx) error {
 		b, err := offline(tx, stopped(r.now))
 		if err != nil {
 			return err
@@ -108,36 +113,22 @@ func (r *rebuild) run(anchorPath string) (err error) {
 				return err
 			}
 		}
-		own, err := d.SumRooted(tx)
-		if err != nil {
-			return err
-		}
-		root = d.Root
-		root.Add(own)
-		for bucket := range d.Buckets {
-			if err := setOrDelete(tx, record.BucketKey(uint16(bucket)), d.Buckets[bucket]); err != nil {
-				return err
-			}
-		}
-		if err := tx.Delete(record.MetaSession); err != nil { // no shadow is believed
-			return err
-		}
-		return tx.Set(record.MetaCommit, (&integrity.CommitRecord{Seq: 1, Root: root, Store: a.Store}).Encode())
+		// No shadow is believed.
+		return errors.Join(tx.Delete(record.MetaSession), r.digest.Finish(tx))
 	})
 	if err != nil {
 		return err
 	}
-	a.Seq, a.Root = 1, root
-	return a.Replace()
+	return r.digest.Seal()
 }
 
 // begin reads what cannot be worked out from the records.
 func (r *rebuild) begin() error {
 	err := r.store.View(func(tx store.Reader) (err error) {
-		r.sums, err = commit.ReadTally(tx)
+		r.done.sums, err = commit.ReadTally(tx)
 		return err
 	})
-	r.sums.Keys, r.sums.Counted = make(map[record.Status]int64), record.Amounts{}
+	r.done.sums.Keys, r.done.sums.Counted = make(map[record.Status]int64), record.Amounts{}
 	return err
 }
 
@@ -151,7 +142,7 @@ func (r *rebuild) records() error {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
 	}
-	if err := r.store.Update(r.forfeitRoles); err != nil {
+	if err := r.update(r.forfeitRoles); err != nil {
 		return fmt.Errorf("rebuilding the store: %w", err)
 	}
 	return nil
@@ -163,7 +154,7 @@ func (r *rebuild) finish(b *batch) error {
 	if err != nil {
 		return err
 	}
-	*sums = r.sums
+	*sums = r.done.sums
 	return errors.Join(r.audit(b), b.log.Finish(b.Transaction), b.sums.Finish(b.Transaction))
 }
 
@@ -228,36 +219,30 @@ func (s stopped) Now() time.Time { return time.Time(s) }
 // each calls fn for the records of a space, a page of them in each transaction.
 func (r *rebuild) each(space string, fn func(tx store.Tx, key, value []byte) error) error {
 	var after []byte
-	for more := true; more; {
-		err := r.store.Update(func(tx store.Tx) error {
+	for {
+		var last []byte
+		err := r.update(func(tx store.Tx) error {
 			keys, values, err := pageOf(tx, space, after)
 			if err != nil {
 				return err
 			}
-			more = len(keys) > 0
+			last = nil
 			for i, key := range keys {
-				after = key
+				last = key
 				if err := fn(tx, key, values[i]); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
-		if err != nil {
+		if err != nil || last == nil {
 			return err
 		}
+		after = last
 	}
-	return nil
 }
 
 func wipe(tx store.Tx, key, _ []byte) error { return tx.Delete(key) }
-
-func setOrDelete(tx store.Tx, key []byte, s integrity.Sum) error {
-	if s == (integrity.Sum{}) {
-		return tx.Delete(key)
-	}
-	return tx.Set(key, s[:])
-}
 
 // pageOf reads some records of a space. An empty page is the last one.
 func pageOf(r store.Reader, space string, after []byte) (keys, values [][]byte, err error) {
@@ -283,12 +268,12 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 	if err := tx.Set(at, v); err != nil {
 		return err
 	}
-	r.digest.Buckets[record.BucketOf(id)].Add(r.digest.Hash(at, v))
+	r.digest.Add(id, v)
 	_, err = tx.Get(record.RecordKey(record.IDPrefix + ulid.ULID(id).String()))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // a role's
 	}
-	r.sums.Counted.Add(rec.Counted())
+	r.done.sums.Counted.Add(rec.Counted())
 	return err
 }
 
@@ -313,7 +298,7 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 			if rec, err = record.DecodeAccount(before); err != nil {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
-			r.digest.Buckets[record.BucketOf(id)].Take(r.digest.Hash(at, before))
+			r.digest.Take(id, before)
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
@@ -331,7 +316,7 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 		if err := tx.Set(at, v); err != nil {
 			return err
 		}
-		r.digest.Buckets[record.BucketOf(id)].Add(r.digest.Hash(at, v))
+		r.digest.Add(id, v)
 	}
 	return nil
 }
@@ -368,9 +353,9 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	if key.Custody == record.CustodySealed && key.EndedStatus != record.Revoked {
 		switch _, err := tx.Get(record.SaltKey(key.ID)); {
 		case err == nil:
-			r.sealed++
+			r.done.sealed++
 		case errors.Is(err, store.ErrNotFound):
-			r.unsalted++
+			r.done.unsalted++
 		default:
 			return err
 		}
@@ -388,13 +373,13 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 		if rec, err = record.DecodeAccount(before); err != nil {
 			return fmt.Errorf("key %s: %w", at, err)
 		}
-		r.digest.Buckets[record.BucketOf(id)].Take(r.digest.Hash(record.AccountKey(id), before))
-		r.sums.Counted = r.sums.Counted.Minus(rec.Counted())
+		r.digest.Take(id, before)
+		r.done.sums.Counted = r.done.sums.Counted.Minus(rec.Counted())
 	}
 	if r.forfeit {
 		r.spend(&rec, record.Kept(key.Limit, rec.Given))
 	}
-	r.sums.Counted.Add(rec.Counted())
+	r.done.sums.Counted.Add(rec.Counted())
 	// With a budget that renews, or none, a key could live again whose revocation
 	// was lost.
 	unstopped := r.forfeit && (key.Limit == record.NoLimits() || key.Renews != "")
@@ -422,7 +407,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	if err := writeKey(b, old, key, &rec, nil); err != nil {
 		return err
 	}
-	r.digest.Buckets[record.BucketOf(id)].Add(r.digest.Hash(record.AccountKey(id), rec.Encode()))
-	r.sums.Keys[key.Recorded()]++
+	r.digest.Add(id, rec.Encode())
+	r.done.sums.Keys[key.Recorded()]++
 	return nil
 }

@@ -38,11 +38,11 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 	}
 	r := rebuild{store: s, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, shared: true, roles: roles, why: s.Why()}
 	if err := errors.Join(r.begin(), r.records()); err != nil {
-		return r.done, err
+		return r.done.Repaired, err
 	}
 	// What was in the parts is in the accounts. Nodes begin again without parts.
 	if err := r.each(record.SpaceParts, wipe); err != nil {
-		return r.done, fmt.Errorf("folding the parts of nodes: %w", err)
+		return r.done.Repaired, fmt.Errorf("folding the parts of nodes: %w", err)
 	}
 	err := s.Finish(func(tx store.Tx) error {
 		b, err := offline(tx, stopped(now))
@@ -55,7 +55,7 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 		log.Warn("the database was repaired: remaining budgets count as spent",
 			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens)
 	}
-	return r.done, err
+	return r.done.Repaired, err
 }
 
 // forgetNodes deletes what each node keeps for itself: its session, without which its
@@ -82,7 +82,7 @@ func ImagineForfeit(s store.Store, by Caller, roles map[string]record.Role, now 
 	}
 	r := rebuild{store: imagined{s}, now: now, by: by, forfeit: true, roles: roles}
 	err := errors.Join(r.begin(), r.records())
-	return r.done, err
+	return r.done.Repaired, err
 }
 
 // imagined is a store whose transactions change nothing.

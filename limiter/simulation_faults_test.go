@@ -275,7 +275,7 @@ func (s *simulation) rollback(old *storetest.Disk) {
 			s.fatalf("an older store opens: %v", err)
 		}
 	}
-	if _, err := limiter.Forfeit(s.disk.Open(), s.disk.Files(), limiter.Operator, simulatedAnchor, s.roles, s.l.Now(), discard); err != nil {
+	if _, err := limiter.Forfeit(rehearsed{s.disk.Open()}, s.disk.Files(), limiter.Operator, simulatedAnchor, s.roles, s.l.Now(), discard); err != nil {
 		s.fatalf("forfeiting: %v", err)
 	}
 	s.reopened(nil)

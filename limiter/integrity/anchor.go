@@ -20,14 +20,14 @@ import (
 //	0     magic 8 | secret of the digest 32 | store's id 16 | CRC-32C 4
 //	512   commit 8 | root 16 | CRC-32C 4     the even commits
 //	1024  the same                           the odd ones
-type Anchor struct {
-	Path   string
-	Disk   store.Disk
+type anchor struct {
+	path   string
+	disk   store.Disk
 	file   store.File
-	Secret [32]byte
-	Store  [16]byte
-	Seq    uint64
-	Root   Sum
+	secret [32]byte
+	store  [16]byte
+	seq    uint64
+	root   sum
 }
 
 const (
@@ -49,15 +49,15 @@ func unsealed(b []byte) ([]byte, bool) {
 	return b[:n], crc32.Checksum(b[:n], castagnoli) == binary.BigEndian.Uint32(b[n:])
 }
 
-// OpenAnchor opens the anchor at path. If there is none, it makes a new one when
+// openAnchor opens the anchor at path. If there is none, it makes a new one when
 // fresh is set; otherwise it makes one that belongs to no store, so that nothing
 // agrees with it.
-func OpenAnchor(disk store.Disk, path string, fresh bool) (*Anchor, error) {
-	a := &Anchor{Path: path, Disk: disk}
+func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
+	a := &anchor{path: path, disk: disk}
 	b, err := disk.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && fresh:
-		return a, a.Make()
+		return a, a.create()
 	case errors.Is(err, fs.ErrNotExist):
 		return a, store.Doubt("its anchor %s is missing", path)
 	case err != nil:
@@ -69,13 +69,13 @@ func OpenAnchor(disk store.Disk, path string, fresh bool) (*Anchor, error) {
 	if !ok {
 		return a, store.Doubt("its anchor %s is damaged", path)
 	}
-	copy(a.Secret[:], header[8:])
-	copy(a.Store[:], header[40:])
+	copy(a.secret[:], header[8:])
+	copy(a.store[:], header[40:])
 	valid := false
 	for i := 1; i <= 2; i++ {
 		slot, ok := unsealed(b[i*anchorSector:][:anchorSlot])
-		if seq := binary.BigEndian.Uint64(slot); ok && (!valid || seq > a.Seq) {
-			valid, a.Seq, a.Root = true, seq, Sum(slot[8:])
+		if seq := binary.BigEndian.Uint64(slot); ok && (!valid || seq > a.seq) {
+			valid, a.seq, a.root = true, seq, sum(slot[8:])
 		}
 	}
 	if !valid {
@@ -87,42 +87,42 @@ func OpenAnchor(disk store.Disk, path string, fresh bool) (*Anchor, error) {
 	return a, nil
 }
 
-// Make writes a new anchor for a store without commits.
-func (a *Anchor) Make() error {
-	if _, err := rand.Read(a.Secret[:]); err != nil {
+// create writes a new anchor for a store without commits.
+func (a *anchor) create() error {
+	if _, err := rand.Read(a.secret[:]); err != nil {
 		return err
 	}
-	if _, err := rand.Read(a.Store[:]); err != nil {
+	if _, err := rand.Read(a.store[:]); err != nil {
 		return err
 	}
-	return a.Replace()
+	return a.replace()
 }
 
-// Replace writes a complete new anchor in place of the old one.
-func (a *Anchor) Replace() (err error) {
+// replace writes a complete new anchor in place of the old one.
+func (a *anchor) replace() (err error) {
 	b := make([]byte, anchorSize)
-	copy(b, sealed(append(append([]byte(anchorMagic), a.Secret[:]...), a.Store[:]...)))
+	copy(b, sealed(append(append([]byte(anchorMagic), a.secret[:]...), a.store[:]...)))
 	slot := a.slot()
 	copy(b[anchorSector:], slot)
 	copy(b[2*anchorSector:], slot)
-	if err := a.Disk.Replace(a.Path, b); err != nil {
+	if err := a.disk.Replace(a.path, b); err != nil {
 		return fmt.Errorf("making the anchor: %w", err)
 	}
 	if a.file != nil {
 		err = a.file.Close()
 	}
-	file, openErr := a.Disk.Open(a.Path)
+	file, openErr := a.disk.Open(a.path)
 	a.file = file
 	return errors.Join(err, openErr)
 }
 
-func (a *Anchor) slot() []byte {
-	return sealed(append(binary.BigEndian.AppendUint64(nil, a.Seq), a.Root[:]...))
+func (a *anchor) slot() []byte {
+	return sealed(append(binary.BigEndian.AppendUint64(nil, a.seq), a.root[:]...))
 }
 
-// Write makes a commit known. It returns once that is on the disk.
-func (a *Anchor) Write(seq uint64, root Sum) error {
-	a.Seq, a.Root = seq, root
+// write makes a commit known. It returns once that is on the disk.
+func (a *anchor) write(seq uint64, root sum) error {
+	a.seq, a.root = seq, root
 	if _, err := a.file.WriteAt(a.slot(), anchorSector*int64(1+seq%2)); err != nil {
 		return fmt.Errorf("writing the anchor: %w", err)
 	}
@@ -132,7 +132,7 @@ func (a *Anchor) Write(seq uint64, root Sum) error {
 	return nil
 }
 
-func (a *Anchor) Close() error {
+func (a *anchor) close() error {
 	if a == nil || a.file == nil {
 		return nil
 	}

@@ -41,28 +41,28 @@ func isRooted(key []byte) bool {
 	return slices.ContainsFunc(rooted, func(space string) bool { return len(key) >= len(space) && string(key[:len(space)]) == space })
 }
 
-// SumRooted is what these records add to the root.
-func (d *Digest) SumRooted(r store.Reader) (all Sum, err error) {
+// sumRooted is what these records add to the root.
+func (d *Digest) sumRooted(r store.Reader) (all sum, err error) {
 	for _, space := range rooted {
 		err = errors.Join(err, r.Scan([]byte(space), nil, false, func(key, value []byte) (bool, error) {
-			all.Add(d.Hash(key, value))
+			all.add(d.hash(key, value))
 			return true, nil
 		}))
 	}
 	return all, err
 }
 
-// Sum is added and subtracted modulo 2^128, in any order.
-type Sum [16]byte
+// sum is added and subtracted modulo 2^128, in any order.
+type sum [16]byte
 
-func (s *Sum) Add(o Sum) {
+func (s *sum) add(o sum) {
 	low, carry := bits.Add64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(o[8:]), 0)
 	high, _ := bits.Add64(binary.BigEndian.Uint64(s[:8]), binary.BigEndian.Uint64(o[:8]), carry)
 	binary.BigEndian.PutUint64(s[:8], high)
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-func (s *Sum) Take(o Sum) {
+func (s *sum) take(o sum) {
 	low, borrow := bits.Sub64(binary.BigEndian.Uint64(s[8:]), binary.BigEndian.Uint64(o[8:]), 0)
 	high, _ := bits.Sub64(binary.BigEndian.Uint64(s[:8]), binary.BigEndian.Uint64(o[:8]), borrow)
 	binary.BigEndian.PutUint64(s[:8], high)
@@ -70,24 +70,71 @@ func (s *Sum) Take(o Sum) {
 }
 
 // Digest is the digest as of the last commit that was acknowledged, and of the batch
-// that is being written. The committer owns all of it except Checked.
+// that is being written. The committer owns all of it except
+// checked. A store without an anchor has a nil *Digest.
 type Digest struct {
-	Anchor  *Anchor
-	Secret  [32]byte
-	Store   [16]byte // the store that it belongs to
-	Seq     uint64
-	Root    Sum
-	Buckets [record.NumBuckets]Sum
-	Checked [record.NumBuckets]atomic.Bool
+	anchor  *anchor
+	seq     uint64
+	root    sum
+	buckets [record.NumBuckets]sum
+	checked [record.NumBuckets]atomic.Bool
 
-	Changed map[uint16]Sum // buckets
-	rooted  Sum            // by how much the records in the root itself change it
-	next    Sum            // the root after the batch
+	changed map[uint16]sum // buckets
+	rooted  sum            // by how much the records in the root itself change it
+	next    sum            // the root after the batch
+}
+
+// Open compares a store with its anchor. It makes an anchor for a store that is empty,
+// if there is none.
+func Open(disk store.Disk, path string, s store.Store) (*Digest, error) {
+	var d *Digest
+	err := s.View(func(r store.Reader) error {
+		_, err := r.Get(store.FormatKey)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		d, err = open(disk, path, r, err != nil)
+		return err
+	})
+	if err == nil && d.seq > d.anchor.seq {
+		// The last commit was cut off between the two. The next one may be, too,
+		// and the anchor must never be two behind.
+		err = d.anchor.write(d.seq, d.root)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// Compare returns an error if a store does not agree with its anchor.
+func Compare(disk store.Disk, path string, r store.Reader) error {
+	d, err := open(disk, path, r, false)
+	return errors.Join(err, d.Close())
+}
+
+// open opens the anchor and loads the sums; see openAnchor. The digest is to be closed
+// also after an error.
+func open(disk store.Disk, path string, r store.Reader, fresh bool) (*Digest, error) {
+	a, err := openAnchor(disk, path, fresh)
+	d := &Digest{anchor: a, changed: make(map[uint16]sum)}
+	if err == nil {
+		err = d.load(r)
+	}
+	return d, err
+}
+
+// Close closes the anchor. A nil *Digest has none.
+func (d *Digest) Close() error {
+	if d == nil {
+		return nil
+	}
+	return d.anchor.close()
 }
 
 func (d *Digest) Begin(*commit.Transaction) error {
-	clear(d.Changed)
-	d.rooted = Sum{}
+	clear(d.changed)
+	d.rooted = sum{}
 	return nil
 }
 
@@ -104,51 +151,51 @@ func (d *Digest) Wrote(t *commit.Transaction, key, value []byte, deleted bool) e
 	}
 	s := &d.rooted
 	if ok {
-		bucket, known := d.Changed[record.BucketOf(id)]
+		bucket, known := d.changed[record.BucketOf(id)]
 		if !known {
-			bucket = d.Buckets[record.BucketOf(id)]
+			bucket = d.buckets[record.BucketOf(id)]
 		}
 		s = &bucket
-		defer func() { d.Changed[record.BucketOf(id)] = bucket }()
+		defer func() { d.changed[record.BucketOf(id)] = bucket }()
 	}
 	if there {
-		s.Take(d.Hash(key, before))
+		s.take(d.hash(key, before))
 	}
 	if !deleted {
-		s.Add(d.Hash(key, value))
+		s.add(d.hash(key, value))
 	}
 	return nil
 }
 
 func (d *Digest) Finish(t *commit.Transaction) error {
-	d.next = d.Root
-	d.next.Add(d.rooted)
-	for bucket, s := range d.Changed {
-		d.next.Take(d.BucketRoot(bucket, d.Buckets[bucket]))
-		d.next.Add(d.BucketRoot(bucket, s))
+	d.next = d.root
+	d.next.add(d.rooted)
+	for bucket, s := range d.changed {
+		d.next.take(d.bucketRoot(bucket, d.buckets[bucket]))
+		d.next.add(d.bucketRoot(bucket, s))
 		if err := t.Set(record.BucketKey(bucket), s[:]); err != nil {
 			return err
 		}
 	}
-	c := CommitRecord{Seq: d.Seq + 1, Root: d.next, previous: d.Root, Store: d.Store}
-	return t.Set(record.MetaCommit, c.Encode())
+	c := commitRecord{seq: d.seq + 1, root: d.next, previous: d.root, store: d.anchor.store}
+	return t.Set(record.MetaCommit, c.encode())
 }
 
 // Seal makes a commit known to the anchor before anybody is notified of it.
-func (d *Digest) Seal() error { return d.Anchor.Write(d.Seq+1, d.next) }
+func (d *Digest) Seal() error { return d.anchor.write(d.seq+1, d.next) }
 
 func (d *Digest) Committed() {
-	d.Seq++
-	d.Root = d.next
-	for bucket, s := range d.Changed {
-		d.Buckets[bucket] = s
+	d.seq++
+	d.root = d.next
+	for bucket, s := range d.changed {
+		d.buckets[bucket] = s
 	}
 }
 
-// Hash is the keyed hash of one record, or of one bucket's sum.
-func (d *Digest) Hash(key, value []byte) (s Sum) {
+// hash is the keyed hash of one record, or of one bucket's sum.
+func (d *Digest) hash(key, value []byte) (s sum) {
 	h := sha256.New()
-	h.Write(d.Secret[:])
+	h.Write(d.anchor.secret[:])
 	var n [4]byte
 	binary.BigEndian.PutUint32(n[:], uint32(len(key)))
 	h.Write(n[:])
@@ -158,47 +205,48 @@ func (d *Digest) Hash(key, value []byte) (s Sum) {
 	return s
 }
 
-// BucketRoot is what a bucket adds to the root; an empty one adds nothing.
-func (d *Digest) BucketRoot(bucket uint16, s Sum) Sum {
-	if s == (Sum{}) {
-		return Sum{}
+// bucketRoot is what a bucket adds to the root; an empty one adds nothing.
+func (d *Digest) bucketRoot(bucket uint16, s sum) sum {
+	if s == (sum{}) {
+		return sum{}
 	}
-	return d.Hash(record.BucketKey(bucket), s[:])
+	return d.hash(record.BucketKey(bucket), s[:])
 }
 
-// CommitRecord is in the store from its first commit on.
-type CommitRecord struct {
-	Seq            uint64
-	Root, previous Sum
-	Store          [16]byte // which store this is
+// commitRecord is in the store from its first commit on.
+type commitRecord struct {
+	seq            uint64
+	root, previous sum
+	store          [16]byte // which store this is
 }
 
 const commitRecordLen = 8 + 16 + 16 + 16
 
-func (c *CommitRecord) Encode() []byte {
-	b := binary.BigEndian.AppendUint64(make([]byte, 0, commitRecordLen), c.Seq)
-	b = append(append(append(b, c.Root[:]...), c.previous[:]...), c.Store[:]...)
+func (c *commitRecord) encode() []byte {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, commitRecordLen), c.seq)
+	b = append(append(append(b, c.root[:]...), c.previous[:]...), c.store[:]...)
 	return b
 }
 
-func decodeCommit(b []byte) (c CommitRecord, err error) {
+func decodeCommit(b []byte) (c commitRecord, err error) {
 	if len(b) != commitRecordLen {
 		return c, fmt.Errorf("commit: %w", record.ErrRecord)
 	}
-	c.Seq = binary.BigEndian.Uint64(b)
-	copy(c.Root[:], b[8:])
+	c.seq = binary.BigEndian.Uint64(b)
+	copy(c.root[:], b[8:])
 	copy(c.previous[:], b[24:])
-	copy(c.Store[:], b[40:])
+	copy(c.store[:], b[40:])
 	return c, nil
 }
 
-// Verify compares the store with its anchor, and loads the digest's sums.
-func (d *Digest) Verify(r store.Reader, a *Anchor) error {
+// load compares the store with its anchor, and loads the digest's sums.
+func (d *Digest) load(r store.Reader) error {
+	a := d.anchor
 	b, err := r.Get(record.MetaCommit)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		if a.Seq > 0 {
-			return store.Doubt("it is empty, and its anchor %s knows of %d commits", a.Path, a.Seq)
+		if a.seq > 0 {
+			return store.Doubt("it is empty, and its anchor %s knows of %d commits", a.path, a.seq)
 		}
 		if _, err := r.Get(store.FormatKey); !errors.Is(err, store.ErrNotFound) {
 			return store.Doubt("it does not say at which commit it is (%v)", err)
@@ -211,40 +259,40 @@ func (d *Digest) Verify(r store.Reader, a *Anchor) error {
 	if err != nil {
 		return store.Doubt("%v", err)
 	}
-	if c.Store != a.Store {
-		return store.Doubt("its anchor %s is missing or is that of another store", a.Path)
+	if c.store != a.store {
+		return store.Doubt("its anchor %s is missing or is that of another store", a.path)
 	}
 	err = r.Scan([]byte(record.SpaceBuckets), nil, false, func(key, value []byte) (bool, error) {
-		if len(key) != len(record.SpaceBuckets)+2 || len(value) != len(Sum{}) {
+		if len(key) != len(record.SpaceBuckets)+2 || len(value) != len(sum{}) {
 			return false, store.Doubt("a bucket's sum is not well formed")
 		}
 		bucket := binary.BigEndian.Uint16(key[len(record.SpaceBuckets):])
 		if bucket >= record.NumBuckets {
 			return false, store.Doubt("a bucket is numbered %d", bucket)
 		}
-		d.Buckets[bucket] = Sum(value)
-		d.Root.Add(d.BucketRoot(bucket, Sum(value)))
+		d.buckets[bucket] = sum(value)
+		d.root.add(d.bucketRoot(bucket, sum(value)))
 		return true, nil
 	})
 	if err != nil {
 		return err
 	}
-	all, err := d.SumRooted(r)
+	all, err := d.sumRooted(r)
 	if err != nil {
 		return err
 	}
-	d.Root.Add(all)
+	d.root.add(all)
 	switch {
-	case d.Root != c.Root:
-		return store.Doubt("its sums do not agree with commit %d", c.Seq)
-	case c.Seq < a.Seq:
-		return store.Doubt("it is at commit %d, and its anchor %s at %d", c.Seq, a.Path, a.Seq)
-	case c.Seq > a.Seq+1:
-		return store.Doubt("its anchor %s is at commit %d, and the store at %d", a.Path, a.Seq, c.Seq)
-	case c.Seq == a.Seq && c.Root != a.Root, c.Seq == a.Seq+1 && c.previous != a.Root:
-		return store.Doubt("commit %d is not the one that its anchor %s knows", c.Seq, a.Path)
+	case d.root != c.root:
+		return store.Doubt("its sums do not agree with commit %d", c.seq)
+	case c.seq < a.seq:
+		return store.Doubt("it is at commit %d, and its anchor %s at %d", c.seq, a.path, a.seq)
+	case c.seq > a.seq+1:
+		return store.Doubt("its anchor %s is at commit %d, and the store at %d", a.path, a.seq, c.seq)
+	case c.seq == a.seq && c.root != a.root, c.seq == a.seq+1 && c.previous != a.root:
+		return store.Doubt("commit %d is not the one that its anchor %s knows", c.seq, a.path)
 	}
-	d.Seq = c.Seq
+	d.seq = c.seq
 	return nil
 }
 
@@ -253,24 +301,27 @@ func (d *Digest) Verify(r store.Reader, a *Anchor) error {
 func (d *Digest) Succeeds(former *Digest) error {
 	switch {
 	case d == nil || former == nil:
-	case d.Store != former.Store:
+	case d.anchor.store != former.anchor.store:
 		return store.Doubt("it is another one than this server had open")
-	case d.Seq < former.Seq || d.Seq == former.Seq && d.Root != former.Root:
-		return store.Doubt("it is at commit %d, and this server knows of commit %d", d.Seq, former.Seq)
+	case d.seq < former.seq || d.seq == former.seq && d.root != former.root:
+		return store.Doubt("it is at commit %d, and this server knows of commit %d", d.seq, former.seq)
 	}
 	return nil
 }
 
 // Check compares a bucket's records with its sum, once.
 func (d *Digest) Check(r store.Reader, id record.AccountID) error {
-	bucket := record.BucketOf(id)
-	if d.Checked[bucket].Load() {
+	if d == nil {
 		return nil
 	}
-	var found, want Sum
+	bucket := record.BucketOf(id)
+	if d.checked[bucket].Load() {
+		return nil
+	}
+	var found, want sum
 	prefix := record.AccountKey(id)[:len(record.SpaceAccounts)+2]
 	err := r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
-		found.Add(d.Hash(key, value))
+		found.add(d.hash(key, value))
 		return true, nil
 	})
 	if err != nil {
@@ -279,15 +330,23 @@ func (d *Digest) Check(r store.Reader, id record.AccountID) error {
 	b, err := r.Get(record.BucketKey(bucket)) // as of the same moment as the records
 	switch {
 	case err == nil && len(b) == len(want):
-		want = Sum(b)
+		want = sum(b)
 	case !errors.Is(err, store.ErrNotFound):
 		return errors.Join(store.Doubt("the sum of bucket %d cannot be read", bucket), err)
 	}
 	if found != want {
 		return store.Doubt("the budgets in bucket %d are not those that were committed", bucket)
 	}
-	d.Checked[bucket].Store(true)
+	d.checked[bucket].Store(true)
 	return nil
+}
+
+// Recheck has the bucket of an account compared again, because memory lets go of what it
+// knows of the account: from now on the store must be right.
+func (d *Digest) Recheck(id record.AccountID) {
+	if d != nil {
+		d.checked[record.BucketOf(id)].Store(false)
+	}
 }
 
 // Interface guards
