@@ -10,6 +10,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
@@ -206,7 +207,7 @@ func TestNodesOpenADatabaseThatWentBackOnlyAfterARepair(t *testing.T) {
 	if n != 20 {
 		t.Errorf("%d requests of 20 that were granted", n)
 	}
-	page, err := l2.Audit(t.Context(), limiter.Operator, limiter.AuditFilter{Action: "store.repair"})
+	page, err := l2.Audit(t.Context(), limiter.Operator, audit.Filter{Action: "store.repair"})
 	if err != nil || len(page.Entries) != 1 || !strings.Contains(string(page.Entries[0]), `"doubt":`) {
 		t.Errorf("the audit log: %s, %v", page.Entries, err)
 	}

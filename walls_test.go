@@ -70,7 +70,7 @@ var walls = map[string]string{
 	"admin/wire":        "limiter limiter/audit limiter/record limiter/store token -github.com/spf13/cobra -net/http",
 	"admin/clients":     "admin/wire upstream -github.com/spf13/cobra",
 	"admin/console":     "limiter limiter/record token",
-	"admin":             "admin/clients admin/prose admin/wire limiter limiter/commit limiter/record limiter/store scope token upstream -github.com/spf13/cobra",
+	"admin":             "admin/clients admin/prose admin/wire limiter limiter/audit limiter/commit limiter/record limiter/store scope token upstream -github.com/spf13/cobra",
 	"cli":               "admin/clients admin/prose admin/wire limiter limiter/audit limiter/postgres limiter/record limiter/store token upstream",
 	"":                  "admin admin/console admin/wire cli echo limiter limiter/commit limiter/postgres limiter/record limiter/store scope token upstream webhook",
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 )
 
 func (a *api) audit(l *limiter.Limiter, r *http.Request) (any, error) {
@@ -26,7 +27,7 @@ func (a *api) audit(l *limiter.Limiter, r *http.Request) (any, error) {
 	return answer, err
 }
 
-func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err error) {
+func auditFilterOf(q url.Values, now time.Time) (f audit.Filter, err error) {
 	for name, values := range q {
 		if len(values) != 1 {
 			return f, invalid("%s may be given once", name)
@@ -63,7 +64,7 @@ func auditFilterOf(q url.Values, now time.Time) (f limiter.AuditFilter, err erro
 
 // since reads where a list begins: at the number of an entry, at a time, or a
 // duration ago.
-func since(f *limiter.AuditFilter, value string, now time.Time) error {
+func since(f *audit.Filter, value string, now time.Time) error {
 	if n, err := strconv.ParseUint(value, 10, 64); err == nil {
 		f.From = n
 		return nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -251,7 +252,7 @@ func (e estate) turn(round int) (err error) {
 	}
 	l.KeepAudit(time.Nanosecond)
 	return until("the audit log is not pruned", func() (bool, error) {
-		page, err := l.Audit(context.Background(), limiter.Operator, limiter.AuditFilter{Limit: 10})
+		page, err := l.Audit(context.Background(), limiter.Operator, audit.Filter{Limit: 10})
 		return len(page.Entries) < 10, err
 	})
 }

@@ -37,7 +37,6 @@ func offline(tx store.Tx, clock commit.Teller) (*batch, error) {
 		Transaction: &commit.Transaction{Tx: tx}, clock: clock, log: new(audit.Log), revocations: new(revocations),
 		sums: &commit.Sums{Durable: commit.Tally{Keys: make(map[record.Status]int64)}},
 	}
-	b.log.Head.Store(new(audit.Chain))
 	return b, b.log.Begin(b.Transaction)
 }
 

@@ -307,7 +307,7 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matche
 	f.Thorough = true
 	for {
 		err := l.store.View(func(r store.Reader) (err error) {
-			f.Cursor, err = l.walk(ctx, r, Operator, &f, maxLookedAt, func(v View) bool {
+			f.Cursor, err = l.walk(ctx, r, Operator, &f, record.MaxLookedAt, func(v View) bool {
 				matched++
 				if v.Status != record.Revoked {
 					revocable++

@@ -137,10 +137,9 @@ func (l *Limiter) ShrinkTo(most int) { l.shrink(most) }
 func (l *Limiter) Loaded() int { return len(l.everyLive()) }
 
 const (
-	MaxLookedAt = maxLookedAt
-	MaxJobs     = maxJobs
-	KeepJobs    = keepJobs
-	MaxWaiting  = maxWaiting
+	MaxJobs    = maxJobs
+	KeepJobs   = keepJobs
+	MaxWaiting = maxWaiting
 )
 
 // InMemory reports whether the key is in memory.

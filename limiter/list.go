@@ -19,13 +19,6 @@ type Page struct {
 	Partial bool
 }
 
-const (
-	defaultPage = 50
-	maxPage     = 500
-	// maxLookedAt bounds what one page may cost when few keys match.
-	maxLookedAt = 5000
-)
-
 // List returns a page of the keys that the caller sees.
 func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	var page Page
@@ -35,15 +28,13 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	if err := f.validate(); err != nil {
 		return page, err
 	}
-	if f.Limit < 0 || f.Limit > maxPage {
-		return page, record.Invalid("limit", "must be from 1 to %d, got %d", maxPage, f.Limit)
-	}
-	if f.Limit == 0 {
-		f.Limit = defaultPage
+	var err error
+	if f.Limit, err = record.PageSize(f.Limit); err != nil {
+		return page, err
 	}
 	page.Keys = make([]View, 0, f.Limit)
-	err := l.store.View(func(r store.Reader) (err error) {
-		page.Next, err = l.walk(ctx, r, by, &f, maxLookedAt, func(v View) bool {
+	err = l.store.View(func(r store.Reader) (err error) {
+		page.Next, err = l.walk(ctx, r, by, &f, record.MaxLookedAt, func(v View) bool {
 			page.Keys = append(page.Keys, v)
 			return len(page.Keys) < f.Limit
 		})

@@ -222,7 +222,7 @@ func TestOtherFiltersPageWithPartial(t *testing.T) {
 	w := newBadgerWorld(t)
 	w.mint(func(k *record.Key) { k.Labels = map[string]string{"team": "first"} })
 	w.clock.advance(time.Minute)
-	w.MintMany(limiter.MaxLookedAt+10, func(int, *record.Key) {})
+	w.MintMany(record.MaxLookedAt+10, func(int, *record.Key) {})
 	f := limiter.Filter{Labels: map[string]string{"team": "first"}}
 	page, err := w.List(ctx, limiter.Operator, f)
 	if err != nil || len(page.Keys) != 0 || !page.Partial || page.Next == "" {

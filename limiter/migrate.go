@@ -342,8 +342,8 @@ func (m *Migration) totalOf(s store.Store, change func(key, value []byte) ([]byt
 			}
 		}
 	}
-	if chain.Next != 0 && !chain.Pruned {
-		return t, fmt.Errorf("the audit log begins with entry %d, and no entry says that those before it were pruned", chain.Done.First)
+	if err := chain.End(); err != nil {
+		return t, err
 	}
 	t.chain = chain.Done
 	copy(t.sum[:], sum.Sum(nil))

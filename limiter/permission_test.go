@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	keys "github.com/till-proxy/till/token"
@@ -141,7 +142,7 @@ var acts = map[string]act{
 		return err
 	}},
 	"Audit": {record.AuditRead, true, nil, func(w *world, by limiter.Caller, id string) error {
-		page, err := w.Audit(ctx, by, limiter.AuditFilter{Key: id})
+		page, err := w.Audit(ctx, by, audit.Filter{Key: id})
 		if err == nil && len(page.Entries) == 0 {
 			return store.ErrNotFound
 		}

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -165,46 +164,14 @@ func (r *rebuild) audit(b *batch) error {
 		"keys": {Before: nil, After: r.done.Keys}, "forfeited": {Before: nil, After: r.done.Forfeited}, "suspended": {Before: nil, After: r.done.Suspended},
 		"tokens_revoked": {Before: nil, After: r.done.Tokens},
 	}
-	known, err := audit.ReadChain(b)
-	if err != nil && !errors.Is(err, store.ErrDoubt) && !errors.Is(err, record.ErrRecord) {
-		return err
-	}
-	end, err := b.log.Continue(b.Transaction)
-	if err != nil {
-		return err
-	}
-	*end = audit.Chain{Gone: known.Gone, GoneHash: known.GoneHash}
-	err = b.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
-		e, err := audit.ParseLine(line)
-		if err == nil {
-			end.Gone, end.GoneHash = e.Seq-1, e.Prev
-		}
-		return err != nil, nil
-	})
-	if err != nil {
-		return err
-	}
-	end.Seq, end.Hash = end.Gone, end.GoneHash
-	var damaged [][]byte // at the end, so that nothing follows them
-	err = b.Scan([]byte(record.SpaceAudit), nil, true, func(key, line []byte) (bool, error) {
-		e, err := audit.ParseLine(line)
-		if err != nil || !bytes.Equal(key, audit.EntryKey(e.Seq)) {
-			damaged = append(damaged, key)
-			return true, nil
-		}
-		end.Seq, end.Hash = e.Seq, e.Hash
-		return false, nil
-	})
-	for _, key := range damaged {
-		err = errors.Join(err, b.Delete(key))
-	}
+	known, end, err := b.log.Repair(b.Transaction)
 	if err != nil {
 		return err
 	}
 	if r.why != "" {
 		changes["doubt"] = record.Delta{Before: r.why, After: nil}
 	}
-	if *end != known {
+	if end != known {
 		changes["audit_head"] = record.Delta{
 			Before: fmt.Sprintf("%d %s", known.Seq, known.Hash), After: fmt.Sprintf("%d %s", end.Seq, end.Hash)}
 	}

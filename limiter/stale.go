@@ -67,17 +67,15 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	default:
 		return page, record.Invalid("reason", "must be unused, never_used, over_granted or expiring, got %q", reason)
 	}
-	if limit < 0 || limit > maxPage {
-		return page, record.Invalid("limit", "must be from 1 to %d, got %d", maxPage, limit)
-	}
-	if limit == 0 {
-		limit = defaultPage
+	limit, err := record.PageSize(limit)
+	if err != nil {
+		return page, err
 	}
 	now := l.clock.Now()
 	after := l.staleAfter()
-	err := l.store.View(func(r store.Reader) error {
+	err = l.store.View(func(r store.Reader) error {
 		var failed error
-		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, maxLookedAt, func(v View) bool {
+		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, record.MaxLookedAt, func(v View) bool {
 			s := StaleKey{View: v}
 			s.judge(now, after)
 			if reason != "" {

@@ -435,3 +435,32 @@ func (l *Limiter) uncacheLookup(k *Live, lookup token.Lookup) {
 	}
 	shard.mu.Unlock()
 }
+
+// sweepAdmin saves what is pending about callers, and prunes what is too old.
+func (l *Limiter) sweepAdmin() {
+	l.attempts.sweep(l, l.clock.Now())
+	if err := l.saveTokens(); err != nil {
+		l.log.Error("saving when admin tokens were used last", "error", err)
+	}
+	if !l.leads() {
+		return
+	}
+	if err := l.pruneOnces(); err != nil {
+		l.log.Error("forgetting old idempotency keys", "error", err)
+	}
+	if err := l.pruneAudit(); err != nil {
+		l.log.Error("pruning the audit log", "error", err)
+	}
+	if l.shared == nil {
+		return
+	}
+	if err := l.pruneShared(); err != nil {
+		l.log.Error("removing events that other nodes have heard of", "error", err)
+	}
+	if err := l.sweepOutbox(); err != nil {
+		l.log.Error("dropping messages for webhooks that are gone", "error", err)
+	}
+	if err := l.foldShares(); err != nil {
+		l.log.Error("adding up what nodes that are gone have counted", "error", err)
+	}
+}

@@ -109,28 +109,28 @@ func (e *Entry) seal() ([]byte, error) {
 type Chain struct {
 	Seq  uint64 // of the last entry; 0: the log is empty
 	Hash Hash
-	// Gone is the last entry that was pruned; 0: none was.
-	Gone     uint64
-	GoneHash Hash
+	// gone is the last entry that was pruned; 0: none was.
+	gone     uint64
+	goneHash Hash
 }
 
 const chainLen = 2 * (8 + sha256.Size)
 
 func (c *Chain) encode() []byte {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, chainLen), c.Seq)
-	b = binary.BigEndian.AppendUint64(append(b, c.Hash[:]...), c.Gone)
-	return append(b, c.GoneHash[:]...)
+	b = binary.BigEndian.AppendUint64(append(b, c.Hash[:]...), c.gone)
+	return append(b, c.goneHash[:]...)
 }
 
-func DecodeChain(b []byte) (c Chain, err error) {
+func decodeChain(b []byte) (c Chain, err error) {
 	if len(b) != chainLen {
 		return c, fmt.Errorf("audit log: %w", record.ErrRecord)
 	}
 	c.Seq = binary.BigEndian.Uint64(b)
 	copy(c.Hash[:], b[8:])
-	c.Gone = binary.BigEndian.Uint64(b[8+sha256.Size:])
-	copy(c.GoneHash[:], b[16+sha256.Size:])
-	if c.Gone > c.Seq {
+	c.gone = binary.BigEndian.Uint64(b[8+sha256.Size:])
+	copy(c.goneHash[:], b[16+sha256.Size:])
+	if c.gone > c.Seq {
 		return c, fmt.Errorf("audit log: %w", record.ErrRecord)
 	}
 	return c, nil
@@ -149,14 +149,14 @@ func ReadHead(r store.Reader) (Chain, error) {
 	if err != nil {
 		return Chain{}, err
 	}
-	return DecodeChain(b)
+	return decodeChain(b)
 }
 
 // ReadChain reads where the audit log ends, and checks that its last entry is
 // present.
 func ReadChain(r store.Reader) (Chain, error) {
 	c, err := ReadHead(r)
-	if err != nil || c.Seq == c.Gone {
+	if err != nil || c.Seq == c.gone {
 		return c, err
 	}
 	line, err := r.Get(EntryKey(c.Seq))
@@ -172,26 +172,34 @@ func ReadChain(r store.Reader) (Chain, error) {
 // Log is the log as of the last commit that memory knows of, and as the batch being
 // written continues it.
 type Log struct {
-	// Head is the end of the log. In a store that several nodes share, others may
+	// head is the end of the log. In a store that several nodes share, others may
 	// have written more since: there it is the end that this node knows of.
-	Head atomic.Pointer[Chain]
+	head atomic.Pointer[Chain]
 
 	next, from Chain // the end after this batch, and before
 	known      bool  // from is
+}
+
+// Known is the end of the log, as far as memory knows.
+func (a *Log) Known() Chain {
+	if head := a.head.Load(); head != nil {
+		return *head
+	}
+	return Chain{}
 }
 
 // Begin implements commit.Participant.
 func (a *Log) Begin(t *commit.Transaction) error {
 	a.known = false
 	if !t.Shared() {
-		a.from, a.known = *a.Head.Load(), true
+		a.from, a.known = a.Known(), true
 		a.next = a.from
 	}
 	return nil
 }
 
-// Continue returns the end of the log after this batch, to be changed.
-func (a *Log) Continue(t *commit.Transaction) (*Chain, error) {
+// end returns the end of the log after this batch, to be changed.
+func (a *Log) end(t *commit.Transaction) (*Chain, error) {
 	if a.known {
 		return &a.next, nil
 	}
@@ -199,7 +207,7 @@ func (a *Log) Continue(t *commit.Transaction) (*Chain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the end of the audit log: %w", err)
 	}
-	if known := a.Head.Load(); known != nil && head.Seq < known.Seq {
+	if known := a.head.Load(); known != nil && head.Seq < known.Seq {
 		return nil, store.Doubt("the audit log had reached entry %d, and the store says that it ends with entry %d", known.Seq, head.Seq)
 	}
 	a.from, a.next, a.known = head, head, true
@@ -210,7 +218,7 @@ func (a *Log) Continue(t *commit.Transaction) (*Chain, error) {
 // number, its time and the hash of the entry before it: a batch that is run again
 // numbers its entries again.
 func (a *Log) Add(t *commit.Transaction, at time.Time, e *Entry) error {
-	end, err := a.Continue(t)
+	end, err := a.end(t)
 	if err != nil {
 		return err
 	}
@@ -246,8 +254,8 @@ func (a *Log) Committed() {
 // a later one.
 func (a *Log) Follow(head Chain) {
 	for {
-		known := a.Head.Load()
-		if known != nil && (known.Seq > head.Seq || *known == head) || a.Head.CompareAndSwap(known, &head) {
+		known := a.head.Load()
+		if known != nil && (known.Seq > head.Seq || *known == head) || a.head.CompareAndSwap(known, &head) {
 			return
 		}
 	}

@@ -53,10 +53,12 @@ func (w *writer) act(t *testing.T, actors ...string) {
 	}
 }
 
+// entries are written so many minutes past noon as their actor's number says.
 func (w *writer) entries(actors ...string) func(transaction) error {
 	return func(tx transaction) error {
 		for _, actor := range actors {
-			if err := w.log.Add(tx, noon, &audit.Entry{Actor: actor, Action: audit.ActKeyCreate, Key: "key_1"}); err != nil {
+			at := noon.Add(time.Duration(actor[len(actor)-1]-'0') * time.Minute)
+			if err := w.log.Add(tx, at, &audit.Entry{Actor: actor, Action: audit.ActKeyCreate, Key: "key_1"}); err != nil {
 				return err
 			}
 		}
@@ -127,10 +129,10 @@ func TestTwoNodesWriteOneChain(t *testing.T) {
 	if got := strings.Join(actors, " "); got != "a1 b1 b2 b3 a2" || head.Seq != 5 {
 		t.Errorf("the log has %s and ends with entry %d", got, head.Seq)
 	}
-	if known := a.log.Head.Load(); *known != head {
+	if known := a.log.Known(); known != head {
 		t.Errorf("who wrote last knows of %+v", known)
 	}
-	if known := b.log.Head.Load(); known.Seq != 4 {
+	if known := b.log.Known(); known.Seq != 4 {
 		t.Errorf("who did not knows of %+v", known)
 	}
 }
@@ -218,31 +220,12 @@ func TestAnActThatFailsLeavesNoGap(t *testing.T) {
 	}
 }
 
-// prune removes the first entries of the log, as far as to one of them.
-func (w *writer) prune(t *testing.T, through uint64) {
+// prune removes the entries from before a time.
+func (w *writer) prune(t *testing.T, before time.Time) {
 	t.Helper()
 	err := w.Do(func(tx transaction) error {
-		end, err := w.log.Continue(tx)
-		if err != nil {
-			return err
-		}
-		for seq := end.Gone + 1; seq <= through; seq++ {
-			line, err := tx.Get(audit.EntryKey(seq))
-			if err != nil {
-				return err
-			}
-			e, err := audit.ParseLine(line)
-			if err != nil {
-				return err
-			}
-			if err := tx.Delete(audit.EntryKey(seq)); err != nil {
-				return err
-			}
-			end.Gone, end.GoneHash = e.Seq, e.Hash
-		}
-		return w.log.Add(tx, noon, &audit.Entry{Actor: "pruner", Action: audit.ActAuditPrune, Changes: map[string]record.Delta{
-			"through": {Before: nil, After: audit.PruneMark(end.Gone, end.GoneHash)},
-		}})
+		_, err := w.log.Prune(tx, noon.Add(time.Hour), before, "pruner")
+		return err
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -255,13 +238,23 @@ func TestAChainThatOneNodePrunesGoesOnAtTheOther(t *testing.T) {
 	c.Rehearse()
 	a, b := newWriter(t, node(t, c, "a")), newWriter(t, node(t, c, "b"))
 	a.act(t, "a1", "a2", "a3")
-	b.prune(t, 2)
+	b.prune(t, noon.Add(3*time.Minute))
 	a.act(t, "a4")
-	a.prune(t, 3)
+	a.prune(t, noon.Add(4*time.Minute))
 	b.act(t, "b1")
 	actors, head := chain(t, c)
-	if got := strings.Join(actors, " "); got != "pruner a4 pruner b1" || head.Gone != 3 || head.Seq != 7 {
+	if got := strings.Join(actors, " "); got != "pruner a4 pruner b1" || head.Seq != 7 {
 		t.Errorf("the log has %s; its ends are %+v", got, head)
+	}
+	err := c.View(func(r store.Reader) error {
+		v, err := audit.VerifyStored(t.Context(), r)
+		if v.First != 4 || v.Entries != 4 {
+			t.Errorf("it verifies as %+v", v)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
@@ -290,7 +283,7 @@ func TestAHeadThatWasReadReplacesOnlyAnEarlierOne(t *testing.T) {
 	var log audit.Log
 	for _, step := range []struct{ read, known uint64 }{{3, 3}, {5, 5}, {4, 5}, {5, 5}, {6, 6}} {
 		log.Follow(audit.Chain{Seq: step.read})
-		if got := log.Head.Load().Seq; got != step.known {
+		if got := log.Known().Seq; got != step.known {
 			t.Errorf("after reading %d it knows of %d, want %d", step.read, got, step.known)
 		}
 	}

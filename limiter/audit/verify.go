@@ -29,49 +29,51 @@ func (e *BrokenError) Error() string {
 // the chain itself.
 type Verifier struct {
 	Done   Verified
-	Next   uint64 // 0: before the first entry
+	next   uint64 // 0: before the first entry
 	before Hash
-	Pruned bool // the chain records that it begins where it does
+	pruned bool // the chain records that it begins where it does
 }
 
+// Add checks the next entry.
 func (v *Verifier) Add(line []byte) error {
 	e, err := ParseLine(line)
-	at := max(v.Next, 1)
+	at := max(v.next, 1)
 	switch {
 	case err != nil:
 		return &BrokenError{Seq: at, Why: err.Error()}
-	case v.Next == 0 && e.Seq == 1 && e.Prev != Hash{}:
+	case v.next == 0 && e.Seq == 1 && e.Prev != Hash{}:
 		return &BrokenError{Seq: 1, Why: "it is the first, and names one before it"}
-	case v.Next == 0:
-		v.Done.First, v.before, v.Pruned = e.Seq, e.Prev, e.Seq == 1
+	case v.next == 0:
+		v.Done.First, v.before, v.pruned = e.Seq, e.Prev, e.Seq == 1
 	case e.Seq < v.Done.First: // so the entry that came first did not belong there
 		return &BrokenError{Seq: e.Seq, Why: fmt.Sprintf("entry %d stands before it", v.Done.First)}
-	case e.Seq != v.Next:
+	case e.Seq != v.next:
 		return &BrokenError{Seq: at, Why: fmt.Sprintf("entry %d stands in its place", e.Seq)}
 	case e.Prev != v.Done.Head:
 		return &BrokenError{Seq: at, Why: "the entry before it is not the one that it follows"}
 	}
-	v.Done.Entries, v.Next, v.Done.Head = v.Done.Entries+1, e.Seq+1, e.Hash
+	v.Done.Entries, v.next, v.Done.Head = v.Done.Entries+1, e.Seq+1, e.Hash
 	if e.Fields["action"] == ActAuditPrune {
-		v.Pruned = v.Pruned || prunes(e.Fields, v.Done.First-1, v.before)
+		v.pruned = v.pruned || prunes(e.Fields, v.Done.First-1, v.before)
 	}
 	return nil
 }
 
-func (v *Verifier) end() error {
-	if v.Next != 0 && !v.Pruned {
+// End checks that no entries are missing before the first one.
+func (v *Verifier) End() error {
+	if v.next != 0 && !v.pruned {
 		return &BrokenError{Seq: 1, Why: fmt.Sprintf("the log begins with entry %d, and no entry says that those before it were pruned", v.Done.First)}
 	}
 	return nil
 }
 
-// PruneMark is how an entry names the last one that was pruned.
-func PruneMark(seq uint64, hash Hash) string { return fmt.Sprintf("%d %s", seq, hash) }
+// pruneMark is how an entry names the last one that was pruned.
+func pruneMark(seq uint64, hash Hash) string { return fmt.Sprintf("%d %s", seq, hash) }
 
 func prunes(fields map[string]any, seq uint64, hash Hash) bool {
 	changes, _ := fields["changes"].(map[string]any)
 	delta, _ := changes["through"].(map[string]any)
-	return delta["after"] == PruneMark(seq, hash)
+	return delta["after"] == pruneMark(seq, hash)
 }
 
 // Verify reads an export of the audit log, one entry per line, and returns a
@@ -96,11 +98,11 @@ func Verify(export io.Reader, head *Hash) (Verified, error) {
 		// The head of an empty log is the hash that precedes the first entry.
 		found = found || v.Done.Head == *head || v.Done.First == 1 && *head == Hash{}
 	}
-	if err := v.end(); err != nil {
+	if err := v.End(); err != nil {
 		return v.Done, err
 	}
 	if !found {
-		return v.Done, &BrokenError{Seq: max(v.Next, 1), Why: fmt.Sprintf("the log ends before it, and no entry has the hash %s", head)}
+		return v.Done, &BrokenError{Seq: max(v.next, 1), Why: fmt.Sprintf("the log ends before it, and no entry has the hash %s", head)}
 	}
 	return v.Done, nil
 }

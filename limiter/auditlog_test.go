@@ -13,7 +13,7 @@ import (
 )
 
 // read follows the pages of a list.
-func (w *world) read(by limiter.Caller, f limiter.AuditFilter) (seqs []string, lines []string) {
+func (w *world) read(by limiter.Caller, f audit.Filter) (seqs []string, lines []string) {
 	w.t.Helper()
 	for {
 		page, err := w.Audit(ctx, by, f)
@@ -51,7 +51,7 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 	if _, err := w.Suspend(ctx, lena, mine.ID); err != nil { // 5
 		t.Fatal(err)
 	}
-	for want, f := range map[string]limiter.AuditFilter{
+	for want, f := range map[string]audit.Filter{
 		"1 2 3 4 5": {},
 		"5 4 3 2 1": {Newest: true},
 		"3 4 5":     {Since: later},
@@ -70,7 +70,7 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 		}
 	}
 	var wrong *record.InvalidError
-	for _, f := range []limiter.AuditFilter{{Limit: 501}, {Limit: -1}, {Cursor: "x"}} {
+	for _, f := range []audit.Filter{{Limit: 501}, {Limit: -1}, {Cursor: "x"}} {
 		if _, err := w.Audit(ctx, limiter.Operator, f); !errors.As(err, &wrong) {
 			t.Errorf("%+v: %v", f, err)
 		}
@@ -94,16 +94,16 @@ func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if seqs, _ := w.read(rita, limiter.AuditFilter{}); strings.Join(seqs, " ") != "1 5" {
+	if seqs, _ := w.read(rita, audit.Filter{}); strings.Join(seqs, " ") != "1 5" {
 		t.Errorf("who sees own keys is shown %v, want 1 and 5", seqs)
 	}
-	if seqs, _ := w.read(rita, limiter.AuditFilter{Key: foreign.id}); len(seqs) != 0 {
+	if seqs, _ := w.read(rita, audit.Filter{Key: foreign.id}); len(seqs) != 0 {
 		t.Errorf("of a foreign key: %v", seqs)
 	}
-	if seqs, _ := w.read(ada, limiter.AuditFilter{}); len(seqs) != 5 {
+	if seqs, _ := w.read(ada, audit.Filter{}); len(seqs) != 5 {
 		t.Errorf("who sees all is shown %v", seqs)
 	}
-	if _, err := w.Audit(ctx, lena, limiter.AuditFilter{}); !errors.Is(err, limiter.ErrForbidden) {
+	if _, err := w.Audit(ctx, lena, audit.Filter{}); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("without audit:read: %v", err)
 	}
 	if err := w.ExportAudit(ctx, rita, func([]byte) error { return nil }); !errors.Is(err, limiter.ErrForbidden) {

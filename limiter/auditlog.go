@@ -1,0 +1,175 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Audit returns a page of the entries that the caller may see. With a role that
+// sees all, these are all entries; otherwise they are those about keys and tokens
+// that the caller sees, and about its own acts.
+func (l *Limiter) Audit(ctx context.Context, by Caller, f audit.Filter) (page audit.Page, err error) {
+	if err := errors.Join(l.authorise(by, record.AuditRead, nil), f.Check()); err != nil {
+		return page, err
+	}
+	err = l.store.View(func(r store.Reader) error {
+		sight := auditSight{l: l, r: r, by: by, keys: make(map[string]bool)}
+		page, err = audit.Read(ctx, r, &f, sight.sees)
+		return err
+	})
+	if err != nil {
+		return audit.Page{}, fmt.Errorf("reading the audit log: %w", err)
+	}
+	return page, nil
+}
+
+// auditSight decides which entries a caller sees, in one state of the store.
+type auditSight struct {
+	l    *Limiter
+	r    store.Reader
+	by   Caller
+	keys map[string]bool
+}
+
+func (s *auditSight) sees(e *audit.Line) (bool, error) {
+	if s.l.seesAll(s.by) {
+		return true, nil
+	}
+	id := e.Text("key")
+	switch {
+	case s.by.Token != "" && e.Text("actor") == s.by.Name:
+		return true, nil
+	case strings.HasPrefix(id, tokenIDPrefix):
+		t, ok := s.l.tokens.get(id)
+		return ok && s.l.seesToken(s.by, &t), nil
+	case !strings.HasPrefix(id, record.IDPrefix):
+		return false, nil
+	}
+	if seen, known := s.keys[id]; known {
+		return seen, nil
+	}
+	b, err := s.r.Get(record.RecordKey(id))
+	if errors.Is(err, store.ErrNotFound) { // forgotten
+		s.keys[id] = false
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	key, err := record.DecodeKey(b)
+	if err != nil {
+		return false, err
+	}
+	s.keys[id] = s.l.Sees(s.by, key)
+	return s.keys[id], nil
+}
+
+func (l *Limiter) seesAll(by Caller) bool {
+	if by.Role == record.OperatorRole {
+		return true
+	}
+	role := l.policy(by.Role)
+	return role != nil && role.Sees == record.SeesAll
+}
+
+// ExportAudit calls write for each entry of the whole log, as of one moment. The
+// caller needs a role that sees all.
+func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []byte) error) error {
+	if err := l.authorise(by, record.AuditRead, nil); err != nil {
+		return err
+	}
+	if !l.seesAll(by) {
+		return fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden)
+	}
+	return l.store.View(func(r store.Reader) error { return audit.Export(ctx, r, write) })
+}
+
+// AuditHead is the last entry of the audit log: its number and its hash. A copy
+// kept elsewhere proves later that the log was not rewritten.
+func (l *Limiter) AuditHead() (seq uint64, hash audit.Hash, err error) {
+	if l.shared != nil { // others may have written since
+		err = l.store.View(func(r store.Reader) error {
+			head, err := audit.ReadHead(r)
+			if err == nil {
+				l.auditLog.Follow(head)
+			}
+			return err
+		})
+		if err != nil {
+			return 0, hash, fmt.Errorf("reading the end of the audit log: %w", err)
+		}
+	}
+	head := l.auditLog.Known()
+	return head.Seq, head.Hash, nil
+}
+
+// AuditVerify checks every entry of the audit log, and where it ends.
+func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (done audit.Verified, err error) {
+	if err := l.authorise(by, record.AuditRead, nil); err != nil {
+		return done, err
+	}
+	err = l.store.View(func(r store.Reader) error {
+		done, err = audit.VerifyStored(ctx, r)
+		return err
+	})
+	return done, err
+}
+
+// The owner of the store could rewrite the whole audit log. Its head, which goes
+// to the server's log and is kept elsewhere, gives that away.
+const headEvery = time.Hour
+
+// LogAuditHead writes to the server's log where the audit log ends: every hour, at
+// a stop, and when a configuration starts.
+func (l *Limiter) LogAuditHead() {
+	seq, hash, err := l.AuditHead()
+	if err != nil {
+		l.log.Error("the audit log's head cannot be told", "error", err)
+		return
+	}
+	l.log.Info("audit log head", "seq", seq, "hash", hash.String())
+}
+
+// KeepAudit sets how long entries of the audit log are kept, at start and after
+// each reload. Zero means for ever.
+func (l *Limiter) KeepAudit(d time.Duration) {
+	if l.keepAudit.Swap(int64(d)) != int64(d) {
+		l.wakeUpkeep()
+	}
+}
+
+// pruneAudit removes the entries that are older than KeepAudit allows.
+func (l *Limiter) pruneAudit() error {
+	keep := time.Duration(l.keepAudit.Load())
+	if keep <= 0 || !l.mayForget() {
+		return nil
+	}
+	before := l.clock.Now().Add(-keep)
+	// Each pruning adds an entry, so it waits until there is enough to remove.
+	due := false
+	err := l.store.View(func(r store.Reader) (err error) {
+		due, err = audit.Prunable(r, before.Add(-min(keep/10, 24*time.Hour)))
+		return err
+	})
+	if err != nil || !due {
+		return err
+	}
+	for !l.stopping() {
+		n := 0
+		err := l.committer.DoPatiently(func(b *batch) (err error) {
+			n, err = b.log.Prune(b.Transaction, b.clock.Now(), before, itself.Name)
+			return err
+		}, nil)
+		if err != nil || n < audit.PruneStep {
+			return err
+		}
+	}
+	return nil
+}
