@@ -3,10 +3,8 @@ package limiter_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -352,41 +350,23 @@ func (s *ensemble) step() {
 // TestSimulationOfNodes runs many seeds over several nodes that share a simulated store.
 func TestSimulationOfNodes(t *testing.T) {
 	t.Parallel()
-	from, n := uint64(1), 20
-	if os.Getenv(ciVariable) != "" || os.Getenv(tortureVariable) != "" {
-		n = tortureSize(t, 0, 500)
-		from = uint64(time.Now().UnixNano())
-	}
-	if text := os.Getenv(seedVariable); text != "" {
-		var err error
-		if from, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("%s must be a number, got %q", seedVariable, text)
-		}
-		n = 1
-	}
-	t.Logf("seeds from %d", from) // in case one hangs
 	var mu sync.Mutex
 	var sum ensembleCounts
+	seeds := someSeeds(t, 20, 500)
 	t.Cleanup(func() { // when all shares have ended
-		t.Logf("%d seeds from %d: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d takeovers, %d outages, %d failovers of which %d lost commits; %d commits",
-			n, from, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.takeovers, sum.outages, sum.failovers, sum.losses, sum.commits)
+		t.Logf("%s: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d takeovers, %d outages, %d failovers of which %d lost commits; %d commits",
+			seeds, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.takeovers, sum.outages, sum.failovers, sum.losses, sum.commits)
 	})
-	shares := uint64(runtime.GOMAXPROCS(0))
-	for share := range shares {
-		t.Run(fmt.Sprint("share", share), func(t *testing.T) {
-			t.Parallel()
-			for seed := from + share; seed < from+uint64(n) && !t.Failed(); seed += shares {
-				s := &ensemble{seed: seed}
-				synctest.Test(t, func(t *testing.T) {
-					s.t = t
-					s.run()
-				})
-				mu.Lock()
-				sum.add(&s.counts)
-				mu.Unlock()
-			}
+	seeds.run(t, func(t *testing.T, seed uint64) {
+		s := &ensemble{seed: seed}
+		synctest.Test(t, func(t *testing.T) {
+			s.t = t
+			s.run()
 		})
-	}
+		mu.Lock()
+		defer mu.Unlock()
+		sum.add(&s.counts)
+	})
 }
 
 func (s *ensembleCounts) add(o *ensembleCounts) {

@@ -3,9 +3,6 @@ package limiter_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -194,9 +191,6 @@ func (s *simulation) consistent() {
 	}
 }
 
-// seedVariable names one seed to replay.
-const seedVariable = "TILL_SEED"
-
 func (s *simulation) run() {
 	s.random = rand.New(rand.NewPCG(s.seed, 1))
 	s.clock, s.disk = newClock(), storetest.NewDisk()
@@ -293,40 +287,23 @@ var jumps = []time.Duration{
 // TestSimulation runs many seeds over the simulated machine.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
-	from, n := uint64(1), 80
-	if os.Getenv(ciVariable) != "" || os.Getenv(tortureVariable) != "" {
-		n = tortureSize(t, 0, 5000)
-		from = uint64(time.Now().UnixNano())
-	}
-	if text := os.Getenv(seedVariable); text != "" {
-		var err error
-		if from, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("%s must be a number, got %q", seedVariable, text)
-		}
-		n = 1
-	}
 	var mu sync.Mutex
 	var sum simulated
+	seeds := someSeeds(t, 80, 5000)
 	t.Cleanup(func() { // when all shares have ended
-		t.Logf("%d seeds from %d: %d requests (%d refused), %d kills, %d power cuts, %d faults, %d rollbacks; %d extra",
-			n, from, sum.requests, sum.refused, sum.kills, sum.cuts, sum.faults, sum.rollbacks, sum.extra)
+		t.Logf("%s: %d requests (%d refused), %d kills, %d power cuts, %d faults, %d rollbacks; %d extra",
+			seeds, sum.requests, sum.refused, sum.kills, sum.cuts, sum.faults, sum.rollbacks, sum.extra)
 	})
-	shares := uint64(runtime.GOMAXPROCS(0))
-	for share := range shares {
-		t.Run(fmt.Sprint("share", share), func(t *testing.T) {
-			t.Parallel()
-			for seed := from + share; seed < from+uint64(n) && !t.Failed(); seed += shares {
-				s := &simulation{seed: seed}
-				synctest.Test(t, func(t *testing.T) {
-					s.t = t
-					s.run()
-				})
-				mu.Lock()
-				sum.add(&s.counts)
-				mu.Unlock()
-			}
+	seeds.run(t, func(t *testing.T, seed uint64) {
+		s := &simulation{seed: seed}
+		synctest.Test(t, func(t *testing.T) {
+			s.t = t
+			s.run()
 		})
-	}
+		mu.Lock()
+		defer mu.Unlock()
+		sum.add(&s.counts)
+	})
 }
 
 func (s *simulated) add(o *simulated) {
