@@ -82,13 +82,50 @@ func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 	}
 }
 
-// TestNodesOpenADatabaseThatWentBackOnlyAfterARepair loses, by a failover to a standby
-// that lags: requests, a revocation, and a mint.
+// TestNodesOpenADatabaseThatWentBackOnlyAfterARepair loses requests, a revocation, and a
+// mint, in each of the ways there are.
 func TestNodesOpenADatabaseThatWentBackOnlyAfterARepair(t *testing.T) {
 	t.Parallel()
-	primary := postgrestest.Start(t)
-	standby := primary.Standby(t)
-	network := postgrestest.NewProxy(t, primary)
+	for name, remember := range map[string]func(*testing.T, *postgrestest.Server, *postgrestest.Proxy) (back func()){
+		"a failover to a standby that lags": func(t *testing.T, primary *postgrestest.Server, network *postgrestest.Proxy) func() {
+			standby := primary.Standby(t)
+			primary.CaughtUp(t, standby)
+			if err := standby.Kill(); err != nil { // it lags from here on
+				t.Fatal(err)
+			}
+			return func() {
+				if err := errors.Join(primary.Kill(), standby.Start()); err != nil {
+					t.Fatal(err)
+				}
+				standby.Promote(t)
+				network.Lead(standby)
+			}
+		},
+		"a base backup that is restored": func(t *testing.T, s *postgrestest.Server, _ *postgrestest.Proxy) func() {
+			return s.Backup(t)
+		},
+		"a copy of its files, from a stop": func(t *testing.T, s *postgrestest.Server, _ *postgrestest.Proxy) func() {
+			if err := s.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			restore := s.Backup(t)
+			if err := s.Start(); err != nil {
+				t.Fatal(err)
+			}
+			return restore
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			opensOnlyAfterARepair(t, remember)
+		})
+	}
+}
+
+// opensOnlyAfterARepair has a database that remember remembers, and takes back.
+func opensOnlyAfterARepair(t *testing.T, remember func(*testing.T, *postgrestest.Server, *postgrestest.Proxy) (back func())) {
+	server := postgrestest.Start(t)
+	network := postgrestest.NewProxy(t, server)
 	one, o1 := engineOnDatabase(t, network.DSN(), "one")
 	two, o2 := engineOnDatabase(t, network.DSN(), "two")
 	const patience = 2 * time.Minute
@@ -96,7 +133,7 @@ func TestNodesOpenADatabaseThatWentBackOnlyAfterARepair(t *testing.T) {
 		t.Helper()
 		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 			l, err := e.open(o, 0)
-			if err == nil && l.Ready() == nil {
+			if err == nil && l.Ready() == nil && l.Ping(t.Context()) == nil {
 				return l
 			}
 			if time.Now().After(deadline) {
@@ -138,10 +175,8 @@ func TestNodesOpenADatabaseThatWentBackOnlyAfterARepair(t *testing.T) {
 	if err := l1.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	primary.CaughtUp(t, standby)
-	if err := standby.Kill(); err != nil { // it lags from here on
-		t.Fatal(err)
-	}
+	back := remember(t, server, network)
+	l1, l2 = open(one, o1), open(two, o2)
 	for range 10 {
 		if code := useIn(t, l2, used); code != "" {
 			t.Fatal(code)
@@ -151,14 +186,7 @@ func TestNodesOpenADatabaseThatWentBackOnlyAfterARepair(t *testing.T) {
 	if _, _, err := l1.Revoke(t.Context(), limiter.Operator, id(l1, revoked), ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := primary.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := standby.Start(); err != nil {
-		t.Fatal(err)
-	}
-	standby.Promote(t)
-	network.Lead(standby)
+	back()
 
 	doubted(one, o1)
 	doubted(two, o2)

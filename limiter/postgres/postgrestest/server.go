@@ -113,7 +113,10 @@ func start(settings ...string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{dir: dir}
-	err = s.run("initdb", "--pgdata", s.Data(), "--username", User, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
+	from, err := template()
+	if err == nil {
+		err = copyData(from.Data(), s.Data())
+	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

@@ -1,0 +1,68 @@
+package postgrestest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// template has data as initdb makes them, which takes seconds on a busy machine: each
+// server of this process begins with a copy.
+var template = sync.OnceValues(func() (*Server, error) {
+	dir, err := makeDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{dir: dir}
+	// It is removed when the input is closed: once this process has ended, however it did.
+	remove := exec.Command("/bin/sh", "-c", `read -r _; rm -rf "$1"`, "remove", dir)
+	remove.SysProcAttr = asServer()
+	remove.SysProcAttr.Credential = nil
+	if templateHold, err = remove.StdinPipe(); err == nil {
+		err = remove.Start()
+	}
+	if err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	return s, s.run("initdb", "--pgdata", s.Data(), "--username", User, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
+})
+
+// templateHold is open as long as this process runs.
+var templateHold io.Closer
+
+// copyData copies a data directory of which no server runs.
+func copyData(from, to string) error {
+	cmd := exec.Command("cp", "-a", from, to)
+	cmd.SysProcAttr = asServer()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("copying %s: %w\n%s", from, err, out)
+	}
+	return nil
+}
+
+// Backup copies the server's data, as they are: with pg_basebackup while it runs, and
+// file by file while it does not. Restore puts the copy in their place, and starts the
+// server with it.
+func (s *Server) Backup(t testing.TB) (restore func()) {
+	t.Helper()
+	backup := filepath.Join(s.dir, "backup")
+	s.mu.Lock()
+	runs := s.proc != nil
+	s.mu.Unlock()
+	if runs {
+		s.Run(t, "pg_basebackup", "--pgdata", backup, "--checkpoint=fast", "--no-sync")
+	} else if err := copyData(s.Data(), backup); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		t.Helper()
+		if err := errors.Join(s.Kill(), os.RemoveAll(s.Data()), os.Rename(backup, s.Data()), s.Start()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
