@@ -5,10 +5,11 @@
 // failed, and what took longest. It removes the processes, mounts and directories
 // that the tests leave behind, however it ends.
 //
-//	go run ./scripts/runtests +unit -race -timeout 5m ./... +big TILL_CI=1 -timeout 9m -run 'TestA|TestB' ./e2e
+//	go run ./scripts/runtests +unit -race -timeout 5m ./... ++ +big TILL_CI=1 -timeout 9m -run 'TestA|TestB' ./e2e
 //
 // Each phase is +NAME, then variables for its environment, then the arguments of `go
-// test`. It knows nothing of what is tested.
+// test`. Phases follow each other, but those after a ++ run beside those before it. It
+// knows nothing of what is tested.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -33,7 +35,10 @@ const (
 
 func main() {
 	parent := os.Getppid() // read at once: the parent may be gone soon
-	phases, err := parse(os.Args[1:])
+	if len(os.Args) > 2 && os.Args[1] == keeping {
+		os.Exit(runKept(os.Args[2:]))
+	}
+	streams, err := parse(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runtests:", err)
 		os.Exit(exitUsage)
@@ -42,7 +47,7 @@ func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, orphaned := context.WithCancel(ctx)
 	go watchParent(parent, orphaned)
-	code, err := run(ctx, os.Stdout, phases)
+	code, err := run(ctx, os.Stdout, streams)
 	cancel()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runtests:", err)
@@ -60,8 +65,10 @@ func watchParent(parent int, orphaned func()) {
 	}
 }
 
-func run(ctx context.Context, out io.Writer, phases []phase) (code int, err error) {
+func run(ctx context.Context, out io.Writer, streams [][]*phase) (code int, err error) {
 	began := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	p := newProcesses()
 	if err := p.adopt(); err != nil {
 		return exitFailed, err
@@ -75,14 +82,30 @@ func run(ctx context.Context, out io.Writer, phases []phase) (code int, err erro
 			code, err = exitFailed, errors.Join(err, failed)
 		}
 	}()
-	rec := newRecord(out, began)
-	for _, ph := range phases {
-		if err := ph.run(ctx, rec, p, r); err != nil {
-			return exitFailed, fmt.Errorf("%s: %w", ph.name, err)
+	rec := newRecord(out, began, slices.Concat(streams...))
+	// Without their processes the streams end. Whether there are any left is what end
+	// says at the end, too.
+	context.AfterFunc(ctx, func() { _ = p.end() })
+	over := make(chan error)
+	for _, phases := range streams {
+		go func() { over <- runStream(ctx, phases, rec, p, r) }()
+	}
+	minute := time.NewTicker(time.Minute)
+	defer minute.Stop()
+	var broken error
+	for left := len(streams); left > 0; {
+		select {
+		case <-minute.C:
+			rec.progress(time.Now())
+		case err := <-over:
+			if left--; err != nil {
+				broken = errors.Join(broken, err)
+				cancel()
+			}
 		}
-		if ctx.Err() != nil {
-			break
-		}
+	}
+	if broken != nil {
+		return exitFailed, broken
 	}
 	rec.report(ctx.Err() != nil, time.Since(began))
 	switch {
@@ -92,4 +115,16 @@ func run(ctx context.Context, out io.Writer, phases []phase) (code int, err erro
 		return exitFailed, nil
 	}
 	return 0, nil
+}
+
+func runStream(ctx context.Context, phases []*phase, rec *record, procs *processes, r *room) error {
+	for _, p := range phases {
+		if err := p.run(ctx, rec, procs, r); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil
 }

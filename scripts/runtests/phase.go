@@ -22,41 +22,49 @@ type phase struct {
 	name string
 	env  []string
 	args []string
+
+	began          time.Time
+	took, computed time.Duration // by the clock, and of processors; none before its end
 }
 
 var variable = regexp.MustCompile(`^[A-Z_]+=`)
 
-// parse reads phases: +NAME, variables, arguments of `go test`.
-func parse(args []string) ([]phase, error) {
-	var phases []phase
+// parse reads streams of phases: +NAME, variables, arguments of `go test`, and ++
+// between two streams.
+func parse(args []string) ([][]*phase, error) {
+	streams := [][]*phase{nil}
 	for _, arg := range args {
-		if name, ok := strings.CutPrefix(arg, "+"); ok {
-			phases = append(phases, phase{name: name})
+		last := &streams[len(streams)-1]
+		if name, ok := strings.CutPrefix(arg, "+"); name == "+" {
+			streams = append(streams, nil)
+			continue
+		} else if ok {
+			*last = append(*last, &phase{name: name})
 			continue
 		}
-		if len(phases) == 0 {
+		if len(*last) == 0 {
 			return nil, fmt.Errorf("a phase begins with +NAME, got %q", arg)
 		}
-		p := &phases[len(phases)-1]
+		p := (*last)[len(*last)-1]
 		if len(p.args) == 0 && variable.MatchString(arg) {
 			p.env = append(p.env, arg)
 		} else {
 			p.args = append(p.args, arg)
 		}
 	}
-	if len(phases) == 0 {
-		return nil, errors.New("usage: runtests +NAME [VARIABLE=VALUE…] [arguments of go test] [+NAME …]")
+	if slices.ContainsFunc(streams, func(phases []*phase) bool { return len(phases) == 0 }) {
+		return nil, errors.New("usage: runtests +NAME [VARIABLE=VALUE…] [arguments of go test] [[++] +NAME …]")
 	}
-	for _, p := range phases {
+	for _, p := range slices.Concat(streams...) {
 		if !slices.ContainsFunc(p.args, func(arg string) bool { return strings.HasPrefix(strings.TrimLeft(arg, "-"), "timeout") }) {
 			return nil, fmt.Errorf("phase %s has no -timeout: a hang would take go test's ten minutes", p.name)
 		}
 	}
-	return phases, nil
+	return streams, nil
 }
 
 // patterns are the alternatives of -run, to report which of them match nothing.
-func (p phase) patterns() []string {
+func (p *phase) patterns() []string {
 	for i, arg := range p.args {
 		text, ok := strings.CutPrefix(strings.TrimLeft(arg, "-"), "run=")
 		if !ok && strings.TrimLeft(arg, "-") == "run" && i+1 < len(p.args) {
@@ -69,9 +77,12 @@ func (p phase) patterns() []string {
 	return nil
 }
 
-// run runs the phase to its end, or until ctx ends, and ends what its tests left
-// running.
-func (p phase) run(ctx context.Context, rec *record, procs *processes, r *room) error {
+// says reports whether the output of passing tests is shown as well.
+func (p *phase) says() bool { return slices.Contains(p.args, "-v") }
+
+// run runs the phase to its end, or until ctx ends and with it all processes, and ends
+// what its tests left running.
+func (p *phase) run(ctx context.Context, rec *record, procs *processes, r *room) error {
 	cmd := exec.Command("go", append([]string{"test", "-json"}, p.args...)...)
 	cmd.Env = slices.Concat(os.Environ(), r.env(), p.env)
 	cmd.Stderr = rec.out
@@ -80,48 +91,25 @@ func (p phase) run(ctx context.Context, rec *record, procs *processes, r *room) 
 		return err
 	}
 	rec.begin(p)
-	if err := procs.start(cmd); err != nil {
+	kept, err := procs.start(cmd)
+	if err != nil {
 		return err
 	}
-	lines := make(chan []byte)
-	read := make(chan error, 1)
-	go func() {
-		defer close(lines)
-		read <- readLines(pipe, lines)
-	}()
-	minute := time.NewTicker(time.Minute)
-	defer minute.Stop()
-	interrupted := ctx.Done()
-	var failed error // the error of ending what was interrupted
-	for going := true; going; {
-		select {
-		case line, ok := <-lines:
-			going = ok
-			if ok {
-				rec.line(line)
-			}
-		case <-minute.C:
-			rec.progress(time.Now())
-		case <-interrupted:
-			interrupted = nil
-			failed = procs.end() // which also ends the output
-		}
-	}
-	err = <-read
+	err = readLines(pipe, func(line []byte) { rec.line(p, line) })
 	ended := cmd.Wait()
-	if ctx.Err() != nil {
-		return errors.Join(failed, procs.end())
+	left, failed := kept.end()
+	if ctx.Err() == nil {
+		rec.end(p, ended, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime(), left)
 	}
-	rec.end(p, ended)
-	return errors.Join(err, rec.leftOver(procs))
+	return errors.Join(err, failed)
 }
 
-func readLines(from io.Reader, to chan<- []byte) error {
+func readLines(from io.Reader, take func([]byte)) error {
 	b := bufio.NewReader(from)
 	for {
 		line, err := b.ReadBytes('\n')
 		if len(line) > 0 {
-			to <- line
+			take(line)
 		}
 		if err == io.EOF {
 			return nil
@@ -144,11 +132,13 @@ type event struct {
 }
 
 // line takes one line of go test's.
-func (rec *record) line(line []byte) {
+func (rec *record) line(p *phase, line []byte) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
 	var e event
 	if err := json.Unmarshal(line, &e); err != nil {
 		fmt.Fprintf(rec.out, "%s", line) // not an event
 		return
 	}
-	rec.add(e)
+	rec.add(p, e)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,10 +23,64 @@ import (
 // join.
 type processes struct {
 	mu   sync.Mutex
-	mine int // the child that exec waits for
+	mine []int // the children that exec waits for
+	over bool  // all have been ended
 }
 
 func newProcesses() *processes { return &processes{} }
+
+// keeping is the first argument of this program where it keeps one command, with the
+// command after it.
+const keeping = "keep"
+
+// keptNames is the file to which a keeper writes what its command left running.
+const keptNames = 3
+
+// runKept runs a command. What that leaves running becomes a child of this process, and so
+// does not pass for what a phase beside it has started; it is named and ended.
+func runKept(args []string) int {
+	p := newProcesses()
+	code, err := p.keep(exec.Command(args[0], args[1:]...))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runtests:", err)
+		return exitFailed
+	}
+	return code
+}
+
+func (p *processes) keep(cmd *exec.Cmd) (code int, err error) {
+	if err := p.adopt(); err != nil {
+		return 0, err
+	}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := p.startOwn(cmd); err != nil {
+		return 0, err
+	}
+	if err := cmd.Wait(); err != nil && cmd.ProcessState == nil {
+		return 0, err
+	}
+	code = cmd.ProcessState.ExitCode()
+	if code < 0 { // a signal has ended it
+		code = exitFailed
+	}
+	names := os.NewFile(keptNames, "names")
+	for _, d := range p.living() {
+		if _, err := fmt.Fprintln(names, d.name); err != nil {
+			return 0, err
+		}
+	}
+	return code, p.end()
+}
+
+// kept is a command that is kept by a process of its own.
+type kept struct{ names *os.File }
+
+// end returns what the command left running, after its keeper has ended that.
+func (k *kept) end() (left []string, err error) {
+	defer k.names.Close()
+	b, err := io.ReadAll(k.names)
+	return strings.FieldsFunc(string(b), func(r rune) bool { return r == '\n' }), err
+}
 
 // adopt makes this process the parent of orphans, and reaps them when they end, as
 // init would: tests wait for processes to be gone.
@@ -47,27 +102,55 @@ func (p *processes) bury() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, d := range descendants() {
-		if d.dead && d.parent == os.Getpid() && d.pid != p.mine {
+		if d.dead && d.parent == os.Getpid() && !slices.Contains(p.mine, d.pid) {
 			_, _ = syscall.Wait4(d.pid, nil, syscall.WNOHANG, nil) // at worst it stays a zombie until we end
 		}
 	}
 }
 
-// start starts a command that does not see the terminal's signals, and ends with
+// start starts a command with a keeper.
+func (p *processes) start(cmd *exec.Cmd) (*kept, error) {
+	if cmd.Err != nil {
+		return nil, cmd.Err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Args = slices.Concat([]string{self, keeping, cmd.Path}, cmd.Args[1:])
+	cmd.Path = self
+	names, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = []*os.File{theirs} // keptNames
+	if err := errors.Join(p.startOwn(cmd), theirs.Close()); err != nil {
+		return nil, errors.Join(err, names.Close())
+	}
+	return &kept{names}, nil
+}
+
+// startOwn starts a command that does not see the terminal's signals, and ends with
 // this process.
-func (p *processes) start(cmd *exec.Cmd) error {
+func (p *processes) startOwn(cmd *exec.Cmd) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		return errors.New("all processes have been ended")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	p.mine = cmd.Process.Pid
+	p.mine = append(p.mine, cmd.Process.Pid)
 	return nil
 }
 
-// end ends all of them.
+// end ends all of them, and lets no other start.
 func (p *processes) end() error {
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
 	var failed error
 	for range 1000 { // a process may start while the others are killed
 		living := p.living()

@@ -9,16 +9,17 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
-// record is what is known of a run. It belongs to one goroutine.
+// record is what is known of a run.
 type record struct {
 	out   io.Writer
 	began time.Time
-	phase string
-	says  bool // the output of passing tests is shown as well
 
+	mu     sync.Mutex
+	phases []*phase
 	rows   []*row // in the order in which they began
 	done   []result
 	asked  []string        // alternatives of -run
@@ -27,7 +28,8 @@ type record struct {
 }
 
 type row struct {
-	phase, pack             string
+	phase                   *phase
+	pack                    string
 	passed, failed, skipped int
 	elapsed                 time.Duration
 	ended, cached           bool
@@ -60,12 +62,14 @@ type result struct {
 	counted                   bool
 }
 
-func newRecord(out io.Writer, began time.Time) *record {
-	return &record{out: out, began: began, heard: map[string]bool{}}
+func newRecord(out io.Writer, began time.Time, phases []*phase) *record {
+	return &record{out: out, began: began, phases: phases, heard: map[string]bool{}}
 }
 
-func (rec *record) begin(p phase) {
-	rec.phase, rec.says = p.name, slices.Contains(p.args, "-v")
+func (rec *record) begin(p *phase) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	p.began = time.Now()
 	rec.say("%s begins", p.name)
 }
 
@@ -73,18 +77,18 @@ func (rec *record) say(format string, args ...any) {
 	fmt.Fprintln(rec.out, cut("["+clock(time.Since(rec.began))+"] "+fmt.Sprintf(format, args...), width))
 }
 
-func (rec *record) row(pack string) *row {
+func (rec *record) row(p *phase, pack string) *row {
 	for _, r := range slices.Backward(rec.rows) {
-		if r.phase == rec.phase && r.pack == pack {
+		if r.phase == p && r.pack == pack {
 			return r
 		}
 	}
-	r := &row{phase: rec.phase, pack: pack, tests: map[string]*test{}, names: map[string]bool{}}
+	r := &row{phase: p, pack: pack, tests: map[string]*test{}, names: map[string]bool{}}
 	rec.rows = append(rec.rows, r)
 	return r
 }
 
-func (rec *record) add(e event) {
+func (rec *record) add(p *phase, e event) {
 	switch e.Action {
 	case "build-output": // go vet's output as well
 		fmt.Fprint(rec.out, e.Output)
@@ -92,7 +96,7 @@ func (rec *record) add(e event) {
 	case "build-fail":
 		return // its package fails
 	}
-	r := rec.row(e.Package)
+	r := rec.row(p, e.Package)
 	if e.Test == "" {
 		rec.addPackage(r, e)
 		return
@@ -167,7 +171,7 @@ func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 		if counts {
 			r.passed++
 		}
-		if rec.says && t.output.written > 0 {
+		if r.phase.says() && t.output.written > 0 {
 			rec.show(r, "ok", t.name, took, t.output.String())
 		}
 	case "skip":
@@ -185,7 +189,7 @@ func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 			rec.show(r, "FAIL", t.name, took, t.output.String())
 		}
 	}
-	res := result{phase: r.phase, pack: r.pack, name: t.name, action: action, took: took + t.beside, whole: t.parent == nil, counted: counts}
+	res := result{phase: r.phase.name, pack: r.pack, name: t.name, action: action, took: took + t.beside, whole: t.parent == nil, counted: counts}
 	if action == "skip" {
 		res.why = reason(t.output.String())
 	}
@@ -230,7 +234,7 @@ func (rec *record) addPackage(r *row, e event) {
 			if r.failed == 0 {
 				r.failed++
 				rec.failed++
-				rec.done = append(rec.done, result{phase: r.phase, pack: r.pack, name: name, action: "fail", counted: true})
+				rec.done = append(rec.done, result{phase: r.phase.name, pack: r.pack, name: name, action: "fail", counted: true})
 			}
 			rec.show(r, "FAIL", name, r.elapsed, r.output.String())
 		}
@@ -248,19 +252,30 @@ func sorted(tests map[string]*test) []*test {
 
 func (rec *record) show(r *row, how, name string, took time.Duration, text string) {
 	fmt.Fprintf(rec.out, "\n--- %s: %s %s (%s)\n", how, short(r.pack), name, seconds(took))
-	shown, err := excerpt(text, r.phase+" "+short(r.pack)+" "+name)
+	shown, err := excerpt(text, r.phase.name+" "+short(r.pack)+" "+name)
 	if err != nil {
 		fmt.Fprintln(rec.out, err)
 	}
 	fmt.Fprintln(rec.out, shown)
 }
 
+// progress tells where the phases are that run.
 func (rec *record) progress(now time.Time) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	for _, p := range rec.phases {
+		if !p.began.IsZero() && p.took == 0 {
+			rec.progressOf(p, now)
+		}
+	}
+}
+
+func (rec *record) progressOf(p *phase, now time.Time) {
 	var passed, failed, done int
 	var longest *test
 	others := -1
 	for _, r := range rec.rows {
-		if r.phase != rec.phase {
+		if r.phase != p {
 			continue
 		}
 		passed, failed = passed+r.passed, failed+r.failed
@@ -278,7 +293,7 @@ func (rec *record) progress(now time.Time) {
 			}
 		}
 	}
-	text := fmt.Sprintf("%s: %d passed, %d failed, %d packages done", rec.phase, passed, failed, done)
+	text := fmt.Sprintf("%s: %d passed, %d failed, %d packages done", p.name, passed, failed, done)
 	if longest == nil {
 		rec.say("%s; building", text)
 		return
@@ -291,12 +306,15 @@ func (rec *record) progress(now time.Time) {
 	fmt.Fprintf(rec.out, "        %s in %s%s\n", clock(now.Sub(longest.began)), cut(longest.name, width-30), more)
 }
 
-// end closes a phase whose command has ended.
-func (rec *record) end(p phase, ended error) {
+// end closes a phase whose command has ended, and tells what it left running.
+func (rec *record) end(p *phase, ended error, computed time.Duration, left []string) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	p.took, p.computed = time.Since(p.began), computed
 	var passed, failed, skipped int
 	names := map[string]bool{}
 	for _, r := range rec.rows {
-		if r.phase == p.name {
+		if r.phase == p {
 			passed, failed, skipped = passed+r.passed, failed+r.failed, skipped+r.skipped
 			maps.Copy(names, r.names)
 		}
@@ -310,7 +328,7 @@ func (rec *record) end(p phase, ended error) {
 	if fault != "" {
 		failed++
 		rec.failed++
-		rec.rows = append(rec.rows, &row{phase: p.name, pack: "", failed: 1, ended: true})
+		rec.rows = append(rec.rows, &row{phase: p, pack: "", failed: 1, ended: true})
 		rec.done = append(rec.done, result{phase: p.name, name: fault, action: "fail", counted: true})
 		fmt.Fprintf(rec.out, "\n--- FAIL: %s: %s\n", p.name, fault)
 	}
@@ -320,13 +338,9 @@ func (rec *record) end(p phase, ended error) {
 		rec.heard[pattern] = rec.heard[pattern] || err == nil && slices.ContainsFunc(slices.Collect(maps.Keys(names)), re.MatchString)
 	}
 	rec.say("%s: %d passed, %d failed, %d skipped", p.name, passed, failed, skipped)
-}
-
-func (rec *record) leftOver(procs *processes) error {
-	for _, d := range procs.living() {
-		rec.say("%s left a process running: %s", rec.phase, d.name)
+	for _, name := range left {
+		rec.say("%s left a process running: %s", p.name, name)
 	}
-	return procs.end()
 }
 
 var place = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)

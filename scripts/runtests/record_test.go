@@ -16,8 +16,9 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 
 // recordOf returns a record after the given events: "seconds action test elapsed".
 func recordOf(out *bytes.Buffer, events ...string) *record {
-	rec := newRecord(out, noon)
-	rec.begin(phase{name: "unit"})
+	p := &phase{name: "unit"}
+	rec := newRecord(out, noon, []*phase{p})
+	rec.begin(p)
 	for _, text := range events {
 		var at int
 		e := event{Package: "example.com/a/module/pack"}
@@ -26,7 +27,7 @@ func recordOf(out *bytes.Buffer, events ...string) *record {
 		}
 		e.Time = noon.Add(time.Duration(at) * time.Second)
 		e.Test = strings.TrimPrefix(e.Test, "-")
-		rec.add(e)
+		rec.add(p, e)
 	}
 	return rec
 }
@@ -54,11 +55,11 @@ func TestWaitingForATurnIsNotInATestsTime(t *testing.T) {
 	var out bytes.Buffer
 	rec := recordOf(&out, "0 run TestA 0", "0 run TestB 0", "0 run TestB/x 0", "1 pause TestB/x 0", "1 cont TestB/x 0")
 	for _, name := range []string{"TestA", "TestB/x"} {
-		rec.add(event{Action: "output", Package: "example.com/a/module/pack", Test: name, Output: "    weight_test.go:62: waited 8.5s for its turn\n"})
+		rec.add(rec.phases[0], event{Action: "output", Package: "example.com/a/module/pack", Test: name, Output: "    weight_test.go:62: waited 8.5s for its turn\n"})
 	}
 	for _, e := range []event{{Test: "TestA", Elapsed: 10}, {Test: "TestB/x", Elapsed: 11}, {Test: "TestB", Elapsed: 1}} {
 		e.Action, e.Package = "pass", "example.com/a/module/pack"
-		rec.add(e)
+		rec.add(rec.phases[0], e)
 	}
 	rec.listSlowest()
 	if !strings.Contains(out.String(), "     3.5  unit pack TestB\n     1.5  unit pack TestA\n") {
@@ -97,10 +98,13 @@ func TestARepeatedTestCountsEachTime(t *testing.T) {
 
 func TestArgumentsBecomePhases(t *testing.T) {
 	t.Parallel()
-	phases, err := parse([]string{"+a", "A=1", "B_C=2", "-timeout", "1m", "D=3", "+b", "-timeout=2m", "-run", "X|Y"})
-	if err != nil || len(phases) != 2 || !slices.Equal(phases[0].env, []string{"A=1", "B_C=2"}) ||
-		!slices.Equal(phases[0].args, []string{"-timeout", "1m", "D=3"}) || !slices.Equal(phases[1].patterns(), []string{"X", "Y"}) {
-		t.Errorf("%v %v", phases, err)
+	streams, err := parse([]string{"+a", "A=1", "B_C=2", "-timeout", "1m", "D=3", "+b", "-timeout=2m", "-run", "X|Y", "++", "+c", "-timeout=3m"})
+	if err != nil || len(streams) != 2 || len(streams[0]) != 2 || len(streams[1]) != 1 {
+		t.Fatalf("%v %v", streams, err)
+	}
+	a, b := streams[0][0], streams[0][1]
+	if !slices.Equal(a.env, []string{"A=1", "B_C=2"}) || !slices.Equal(a.args, []string{"-timeout", "1m", "D=3"}) || !slices.Equal(b.patterns(), []string{"X", "Y"}) {
+		t.Errorf("%v %v", a, b)
 	}
 }
 

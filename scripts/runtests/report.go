@@ -18,9 +18,11 @@ const width = 80
 const slowest = 10
 
 func (rec *record) report(interrupted bool, took time.Duration) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
 	var passed, failed, skipped int
 	fmt.Fprintf(rec.out, "\n%-10s %-28s %7s %7s %7s %8s\n", "phase", "package", "passed", "failed", "skipped", "seconds")
-	for _, r := range rec.rows {
+	for _, r := range slices.SortedStableFunc(slices.Values(rec.rows), rec.byPhase) {
 		if r.passed+r.failed+r.skipped == 0 && r.ended {
 			continue // it has no tests
 		}
@@ -32,7 +34,13 @@ func (rec *record) report(interrupted bool, took time.Duration) {
 		case r.cached:
 			took = "cached"
 		}
-		fmt.Fprintf(rec.out, "%-10s %-28s %7d %7d %7d %8s\n", cut(r.phase, 10), cut(short(r.pack), 28), r.passed, r.failed, r.skipped, took)
+		fmt.Fprintf(rec.out, "%-10s %-28s %7d %7d %7d %8s\n", cut(r.phase.name, 10), cut(short(r.pack), 28), r.passed, r.failed, r.skipped, took)
+	}
+	fmt.Fprintf(rec.out, "\n%-10s %8s %17s\n", "phase", "seconds", "processor seconds")
+	for _, p := range rec.phases {
+		if p.took > 0 {
+			fmt.Fprintf(rec.out, "%-10s %8.1f %17.1f\n", cut(p.name, 10), p.took.Seconds(), p.computed.Seconds())
+		}
 	}
 	rec.list("\nskipped", "skip")
 	rec.listSlowest()
@@ -51,6 +59,11 @@ func (rec *record) report(interrupted bool, took time.Duration) {
 		verdict = "FAIL"
 	}
 	fmt.Fprintf(rec.out, "%s after %s\n", verdict, clock(took))
+}
+
+// byPhase keeps the rows of a phase together: others may run beside it.
+func (rec *record) byPhase(a, b *row) int {
+	return cmp.Compare(slices.Index(rec.phases, a.phase), slices.Index(rec.phases, b.phase))
 }
 
 // list names the tests that ended in one way, each once.

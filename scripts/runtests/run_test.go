@@ -208,16 +208,36 @@ func TestAFailedRunLeavesNothing(t *testing.T) {
 	r.nothingIsLeft()
 }
 
+// TestPhasesRunBesideEachOther has two phases that wait for each other. The second
+// begins when one beside the first has ended, whose left process is not the first's.
+func TestPhasesRunBesideEachOther(t *testing.T) {
+	t.Parallel()
+	r := newRunner(t, "+leak", "-timeout", "5m", "-run", "TestLeaksAndFails", "./leak", "+then", "ME=then", "OTHER=beside", "-timeout", "5m", "./meets",
+		"++", "+beside", "ME=beside", "OTHER=then", "-timeout", "5m", "./meets")
+	out := r.ends(1)
+	for _, want := range []string{`(?m)^leak +leak +0 +1 +0 .*\nthen +meets +1 +0 +0 .*\nbeside +meets +1 +0 +0 `, `(?m)^beside +\d+\.\d +\d+\.\d$`, `(?m)^2 passed, 1 failed, 0 skipped$`} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("missing: %s", want)
+		}
+	}
+	if strings.Contains(out, "then left a process") || strings.Contains(out, "beside left a process") {
+		t.Error("a process passes for another phase's")
+	}
+	r.nothingIsLeft()
+}
+
 func TestAnInterruptedRunLeavesNothing(t *testing.T) {
 	t.Parallel()
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(signal.String(), func(t *testing.T) {
 			t.Parallel()
-			r := newRunner(t, "+leak", "-timeout", "5m", "-run", "TestLeaksAndWaits", "./leak", "+never", "-timeout", "5m", "./good")
+			r := newRunner(t, "+leak", "-timeout", "5m", "-run", "TestLeaksAndWaits", "./leak", "+never", "-timeout", "5m", "./good",
+				"++", "+beside", "ME=beside", "OTHER=nobody", "-timeout", "5m", "./meets")
 			if err := r.Start(); err != nil {
 				t.Fatal(err)
 			}
 			r.reported("pid")
+			r.reported("beside")
 			if err := r.Process.Signal(signal); err != nil {
 				t.Fatal(err)
 			}
