@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -20,38 +19,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// AdminToken is the durable record of an admin token: who it is for and what
-// role it gives. It has no secret: Lookup is the SHA-256 of its string.
-type AdminToken struct {
-	ID        string       `json:"id"` // tok_ + ULID
-	Lookup    token.Lookup `json:"lookup"`
-	Name      string       `json:"name"` // no two tokens have the same
-	Role      string       `json:"role"`
-	CreatedAt time.Time    `json:"created_at"`
-	CreatedBy string       `json:"created_by"`
-	// Token is the token that this one was made with; empty if by the operator.
-	Token      string    `json:"token,omitempty"`
-	ExpiresAt  time.Time `json:"expires_at,omitzero"`
-	RevokedAt  time.Time `json:"revoked_at,omitzero"`
-	LastUsedAt time.Time `json:"last_used_at,omitzero"` // a crash may lose the last minute
-	// Pending names the nodes that have not yet followed that it was made or
-	// revoked; see [Limiter.Pending].
-	Pending []string `json:"-"`
-}
-
-// Status is active, expired or revoked.
-func (t *AdminToken) Status(now time.Time) record.Status {
-	switch {
-	case !t.RevokedAt.IsZero():
-		return record.Revoked
-	case !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt):
-		return record.Expired
-	}
-	return record.Active
-}
-
 const (
-	tokenIDPrefix = "tok_"
 	// maxTokens bounds the tokens that are kept, all of them in memory.
 	maxTokens = 10_000
 	// keepTokens is how long ended tokens stay listed, and their names taken.
@@ -74,11 +42,11 @@ type tokens struct {
 }
 
 type liveToken struct {
-	rec  *AdminToken // replaced, never changed
+	rec  *record.AdminToken // replaced, never changed
 	used atomic.Int64
 }
 
-func (t *tokens) put(rec *AdminToken) {
+func (t *tokens) put(rec *record.AdminToken) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	live := t.byID[rec.ID]
@@ -107,55 +75,40 @@ func (t *tokens) drop(id string) {
 }
 
 // all returns the records with their last use, the newest first.
-func (t *tokens) all() []AdminToken {
+func (t *tokens) all() []record.AdminToken {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	list := make([]AdminToken, 0, len(t.byID))
+	list := make([]record.AdminToken, 0, len(t.byID))
 	for _, id := range slices.Backward(slices.Sorted(maps.Keys(t.byID))) {
 		list = append(list, t.byID[id].now())
 	}
 	return list
 }
 
-func (l *liveToken) now() AdminToken {
+func (l *liveToken) now() record.AdminToken {
 	rec := *l.rec
 	rec.LastUsedAt = record.FromNanos(l.used.Load())
 	return rec
 }
 
-func (t *tokens) get(id string) (AdminToken, bool) {
+func (t *tokens) get(id string) (record.AdminToken, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	live := t.byID[id]
 	if live == nil {
-		return AdminToken{}, false
+		return record.AdminToken{}, false
 	}
 	return live.now(), true
 }
 
-func tokenKey(id string) []byte       { return append([]byte(record.SpaceTokens+"i/"), id...) }
-func tokenNameKey(name string) []byte { return append([]byte(record.SpaceTokens+"n/"), name...) }
-
 // readTokens loads all tokens.
 func (l *Limiter) readTokens() error {
 	l.tokens.byLookup, l.tokens.byID = make(map[token.Lookup]*liveToken), make(map[string]*liveToken)
-	return l.store.View(func(r store.Reader) error { return eachToken(r, l.tokens.put) })
-}
-
-// eachToken calls fn with the record of each token, the oldest first.
-func eachToken(r store.Reader, fn func(rec *AdminToken)) error {
-	return r.Scan(tokenKey(""), nil, false, func(key, value []byte) (bool, error) {
-		rec := new(AdminToken)
-		if err := json.Unmarshal(value, rec); err != nil {
-			return false, fmt.Errorf("admin token %s: %w: %w", key, record.ErrRecord, err)
-		}
-		fn(rec)
-		return true, nil
-	})
+	return l.store.View(func(r store.Reader) error { return record.EachToken(r, l.tokens.put) })
 }
 
 // token returns a token by its id, also one that another node has just made.
-func (l *Limiter) token(id string) (t AdminToken, ok bool, err error) {
+func (l *Limiter) token(id string) (t record.AdminToken, ok bool, err error) {
 	if t, ok = l.tokens.get(id); ok || l.shared == nil {
 		return t, ok, nil
 	}
@@ -177,7 +130,7 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 	if err == nil {
 		l.tokens.mu.RLock()
 		live := l.tokens.byLookup[lookup]
-		var rec *AdminToken
+		var rec *record.AdminToken
 		if live != nil {
 			rec = live.rec
 		}
@@ -212,50 +165,50 @@ type TokenSpec struct {
 
 // CreateToken makes an admin token. Its role must be within the caller's own,
 // and it ends no later than the caller's own token.
-func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (AdminToken, error) {
+func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
-		return AdminToken{}, err
+		return record.AdminToken{}, err
 	}
 	now := l.clock.Now().UTC()
 	if err := l.tokenSpec(by, &spec, now); err != nil {
 		if errors.Is(err, ErrForbidden) {
 			l.attempts.note(l, by, audit.ActRefused, "a token with the role "+spec.Role)
 		}
-		return AdminToken{}, err
+		return record.AdminToken{}, err
 	}
 	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
 	if err != nil {
-		return AdminToken{}, fmt.Errorf("making an id: %w", err)
+		return record.AdminToken{}, fmt.Errorf("making an id: %w", err)
 	}
-	rec := &AdminToken{
-		ID: tokenIDPrefix + id.String(), Lookup: spec.Lookup, Name: spec.Name, Role: spec.Role, Token: by.Token,
+	rec := &record.AdminToken{
+		ID: record.TokenIDPrefix + id.String(), Lookup: spec.Lookup, Name: spec.Name, Role: spec.Role, Token: by.Token,
 		CreatedAt: now, CreatedBy: by.Name, ExpiresAt: spec.ExpiresAt,
 	}
-	var old []AdminToken
+	var old []record.AdminToken
 	err = l.committer.Do(func(b *batch) (err error) {
 		all := l.tokens.all()
 		if b.Shared() {
 			all = nil
-			if err := eachToken(b, func(rec *AdminToken) { all = append(all, *rec) }); err != nil {
+			if err := record.EachToken(b, func(rec *record.AdminToken) { all = append(all, *rec) }); err != nil {
 				return err
 			}
 		}
-		if old, err = rec.among(all, now); err != nil {
+		if old, err = makeRoom(all, rec, now); err != nil {
 			return err
 		}
 		for _, t := range old {
-			if err := errors.Join(b.Delete(tokenKey(t.ID)), b.Delete(tokenNameKey(t.Name))); err != nil {
+			if err := errors.Join(b.Delete(record.TokenKey(t.ID)), b.Delete(record.TokenNameKey(t.Name))); err != nil {
 				return err
 			}
 		}
-		if _, err := b.Get(tokenNameKey(rec.Name)); err == nil {
+		if _, err := b.Get(record.TokenNameKey(rec.Name)); err == nil {
 			return record.Invalid("name", "must be one that no other token has, got %q", rec.Name)
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		return errors.Join(b.Set(tokenNameKey(rec.Name), []byte(rec.ID)), writeToken(b, rec),
+		return errors.Join(b.Set(record.TokenNameKey(rec.Name), []byte(rec.ID)), rec.Write(b),
 			b.tell(Event{Name: TokenCreated, Token: rec, By: by.Name}),
-			b.audit(by.entry(audit.ActTokenCreate, rec.ID, record.Deltas(nil, rec.facts(now)))))
+			b.audit(by.entry(audit.ActTokenCreate, rec.ID, record.Deltas(nil, rec.Facts(now)))))
 	}, func() {
 		for i := range old {
 			l.tokens.drop(old[i].ID)
@@ -263,7 +216,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 		l.tokens.put(rec)
 	})
 	if err != nil {
-		return AdminToken{}, err
+		return record.AdminToken{}, err
 	}
 	l.log.Info("admin token created", "token_id", rec.ID, "name", rec.Name, "role", rec.Role, "by", by.Name)
 	made := *rec
@@ -271,9 +224,9 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (Adm
 	return made, nil
 }
 
-// among checks a new token against all that there are, and returns those that make
+// makeRoom checks a new token against all that there are, and returns those that make
 // room for it.
-func (t *AdminToken) among(all []AdminToken, now time.Time) (old []AdminToken, err error) {
+func makeRoom(all []record.AdminToken, t *record.AdminToken, now time.Time) (old []record.AdminToken, err error) {
 	for _, other := range all {
 		if ended := latest(other.RevokedAt, other.ExpiresAt); other.Status(now) != record.Active && now.Sub(ended) > keepTokens {
 			old = append(old, other)
@@ -327,17 +280,17 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 }
 
 // ListTokens returns the tokens that the caller sees, the newest first.
-func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]AdminToken, error) {
+func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return nil, err
 	}
 	all := l.tokens.all()
-	return slices.DeleteFunc(all, func(t AdminToken) bool { return !l.seesToken(by, &t) }), nil
+	return slices.DeleteFunc(all, func(t record.AdminToken) bool { return !l.seesToken(by, &t) }), nil
 }
 
 // seesToken is Sees for tokens. A caller's own tokens are the one it has and
 // those that were made with it.
-func (l *Limiter) seesToken(by Caller, t *AdminToken) bool {
+func (l *Limiter) seesToken(by Caller, t *record.AdminToken) bool {
 	role := l.policy(by.Role)
 	switch {
 	case by.Role == record.OperatorRole:
@@ -351,24 +304,24 @@ func (l *Limiter) seesToken(by Caller, t *AdminToken) bool {
 }
 
 // RevokeToken ends an admin token for ever. Revoking twice changes nothing.
-func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminToken, error) {
+func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
-		return AdminToken{}, err
+		return record.AdminToken{}, err
 	}
 	seen, ok, err := l.token(id)
 	if err != nil {
-		return AdminToken{}, err
+		return record.AdminToken{}, err
 	}
 	if !ok || !l.seesToken(by, &seen) {
-		return AdminToken{}, store.ErrNotFound
+		return record.AdminToken{}, store.ErrNotFound
 	}
 	if by.Role != record.OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
 		if err := l.within(seen.Role, by.Role); err != nil {
-			return AdminToken{}, err
+			return record.AdminToken{}, err
 		}
 	}
 	if err := l.endToken(by, audit.ActTokenRevoke, id); err != nil {
-		return AdminToken{}, err
+		return record.AdminToken{}, err
 	}
 	pending := l.Pending()
 	done, _ := l.tokens.get(id)
@@ -379,9 +332,9 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (AdminTok
 // endToken ends a token on behalf of a caller that is entitled to do so.
 func (l *Limiter) endToken(by Caller, action, id string) error {
 	now := l.clock.Now().UTC()
-	var rec *AdminToken
+	var rec *record.AdminToken
 	err := l.committer.Do(func(b *batch) error {
-		before, err := readToken(b, id)
+		before, err := record.ReadToken(b, id)
 		if err != nil {
 			return err
 		}
@@ -394,7 +347,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 		if action == ActTokenLeak {
 			err = b.tell(Event{Name: KeyLeaked, Token: rec, By: by.Name})
 		}
-		return errors.Join(err, writeToken(b, rec), b.audit(by.entry(action, id, record.Deltas(before.facts(now), after.facts(now)))))
+		return errors.Join(err, rec.Write(b), b.audit(by.entry(action, id, record.Deltas(before.Facts(now), after.Facts(now)))))
 	}, func() { l.tokens.put(rec) })
 	if err == nil {
 		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
@@ -402,40 +355,11 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 	return err
 }
 
-// facts are what the audit log records of a token.
-func (t *AdminToken) facts(now time.Time) map[string]any {
-	f := map[string]any{"name": token.Scrub(t.Name), "role": t.Role, "status": string(t.Status(now))}
-	if !t.ExpiresAt.IsZero() {
-		f["expires_at"] = record.Stamp(t.ExpiresAt)
-	}
-	return f
-}
-
-func readToken(r store.Reader, id string) (*AdminToken, error) {
-	v, err := r.Get(tokenKey(id))
-	if err != nil {
-		return nil, err
-	}
-	rec := new(AdminToken)
-	if err := json.Unmarshal(v, rec); err != nil {
-		return nil, fmt.Errorf("admin token %s: %w: %w", id, record.ErrRecord, err)
-	}
-	return rec, nil
-}
-
-func writeToken(tx store.Tx, rec *AdminToken) error {
-	v, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	return tx.Set(tokenKey(rec.ID), v)
-}
-
 // saveTokens makes the last use of each token durable.
 func (l *Limiter) saveTokens() error {
 	changed := l.tokens.all()
 	l.tokens.mu.RLock()
-	changed = slices.DeleteFunc(changed, func(t AdminToken) bool {
+	changed = slices.DeleteFunc(changed, func(t record.AdminToken) bool {
 		live := l.tokens.byID[t.ID]
 		return live == nil || !t.LastUsedAt.After(live.rec.LastUsedAt)
 	})
@@ -443,11 +367,11 @@ func (l *Limiter) saveTokens() error {
 	if len(changed) == 0 {
 		return nil
 	}
-	saved := make([]*AdminToken, 0, len(changed))
+	saved := make([]*record.AdminToken, 0, len(changed))
 	return l.committer.Do(func(b *batch) error {
 		saved = saved[:0]
 		for _, t := range changed {
-			rec, err := readToken(b, t.ID)
+			rec, err := record.ReadToken(b, t.ID)
 			if errors.Is(err, store.ErrNotFound) {
 				continue
 			}
@@ -458,7 +382,7 @@ func (l *Limiter) saveTokens() error {
 				continue // it was used later on another node
 			}
 			rec.LastUsedAt = t.LastUsedAt
-			if err := writeToken(b, rec); err != nil {
+			if err := rec.Write(b); err != nil {
 				return err
 			}
 			saved = append(saved, rec)

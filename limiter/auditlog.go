@@ -46,7 +46,7 @@ func (s *auditSight) sees(e *audit.Line) (bool, error) {
 	switch {
 	case s.by.Token != "" && e.Text("actor") == s.by.Name:
 		return true, nil
-	case strings.HasPrefix(id, tokenIDPrefix):
+	case strings.HasPrefix(id, record.TokenIDPrefix):
 		t, ok := s.l.tokens.get(id)
 		return ok && s.l.seesToken(s.by, &t), nil
 	case !strings.HasPrefix(id, record.IDPrefix):

@@ -15,7 +15,7 @@ type Event struct {
 	Key  *record.Key // nil where it is about no key
 	By   string      // the name of the caller; empty if there was none
 	// Token is that of TokenCreated.
-	Token *AdminToken
+	Token *record.AdminToken
 	// Code is why a key ended.
 	Code record.Code
 	// Of KeyAfterDeath: how often a dead key was used, the address of the last

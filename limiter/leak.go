@@ -89,7 +89,7 @@ func (l *Limiter) revokeLeaked(ctx context.Context, k *Live, by Caller) error {
 func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leaked, error) {
 	l.tokens.mu.RLock()
 	live := l.tokens.byLookup[lookup]
-	var rec AdminToken
+	var rec record.AdminToken
 	if live != nil {
 		rec = *live.rec
 	}

@@ -209,7 +209,7 @@ func jobAbout(number int64) string { return fmt.Sprintf("job_%d", number) }
 // except for calls about none of these.
 type Replay struct {
 	Key   *View
-	Token *AdminToken
+	Token *record.AdminToken
 	Job   *Job
 }
 
@@ -245,7 +245,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 		}
 		v := k.View()
 		return Replay{Key: &v}, true, nil
-	case strings.HasPrefix(rec.about, tokenIDPrefix):
+	case strings.HasPrefix(rec.about, record.TokenIDPrefix):
 		t, ok, err := l.token(rec.about)
 		if err != nil {
 			return Replay{}, true, err

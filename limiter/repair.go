@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -136,7 +135,7 @@ func (r *rebuild) records() error {
 	for _, space := range []struct {
 		prefix string
 		each   func(tx store.Tx, key, value []byte) error
-	}{{spaceIndexes, wipe}, {record.SpaceAccounts, r.account}, {record.SpaceKeys, r.key}, {string(tokenKey("")), r.token}} {
+	}{{spaceIndexes, wipe}, {record.SpaceAccounts, r.account}, {record.SpaceKeys, r.key}, {string(record.TokenKey("")), r.token}} {
 		if err := r.each(space.prefix, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
@@ -294,16 +293,16 @@ func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 	if !r.suspend && !r.forfeit {
 		return nil
 	}
-	rec := new(AdminToken)
-	if err := json.Unmarshal(value, rec); err != nil {
-		return fmt.Errorf("admin token %s: %w: %w", at, record.ErrRecord, err)
+	rec, err := record.DecodeToken(at, value)
+	if err != nil {
+		return err
 	}
 	if rec.Status(r.now) != record.Active {
 		return nil
 	}
 	rec.RevokedAt = r.now.UTC()
 	r.done.Tokens++
-	return writeToken(tx, rec)
+	return rec.Write(tx)
 }
 
 func (r *rebuild) key(tx store.Tx, at, value []byte) error {

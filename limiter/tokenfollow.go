@@ -4,12 +4,13 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // followTokens lets memory follow the admin tokens with these ids; nil: all of them.
 func (l *Limiter) followTokens(ids []string) error {
-	var found []*AdminToken
+	var found []*record.AdminToken
 	var gone []string
 	looked := make(chan error, 1)
 	l.committer.Look(func(r store.Reader) error {
@@ -17,8 +18,8 @@ func (l *Limiter) followTokens(ids []string) error {
 		known := ids
 		if ids == nil {
 			known = l.tokens.ids()
-			err := r.Scan(tokenKey(""), nil, false, func(at, _ []byte) (bool, error) {
-				if id := string(at[len(tokenKey("")):]); !slices.Contains(known, id) {
+			err := r.Scan(record.TokenKey(""), nil, false, func(at, _ []byte) (bool, error) {
+				if id := string(at[len(record.TokenKey("")):]); !slices.Contains(known, id) {
 					known = append(known, id)
 				}
 				return true, nil
@@ -28,7 +29,7 @@ func (l *Limiter) followTokens(ids []string) error {
 			}
 		}
 		for _, id := range known {
-			rec, err := readToken(r, id)
+			rec, err := record.ReadToken(r, id)
 			switch {
 			case errors.Is(err, store.ErrNotFound):
 				gone = append(gone, id)
