@@ -14,7 +14,7 @@ import (
 // everything that is kept in step with them.
 type batch struct {
 	*commit.Transaction
-	clock       commit.Teller
+	clock       commit.TimeSource
 	mark        *commit.ClockMark
 	log         *audit.Log
 	onces       *onces
@@ -32,7 +32,7 @@ func (b *batch) participants() []commit.Participant {
 }
 
 // offline is a batch in a store that no Limiter has open.
-func offline(tx store.Tx, clock commit.Teller) (*batch, error) {
+func offline(tx store.Tx, clock commit.TimeSource) (*batch, error) {
 	b := &batch{
 		Transaction: &commit.Transaction{Tx: tx}, clock: clock, log: new(audit.Log), revocations: new(revocations),
 		sums: &commit.Sums{Durable: commit.Tally{Keys: make(map[record.Status]int64)}},

@@ -108,58 +108,9 @@ func (l *Limiter) followEvents(keys [][]byte) error {
 // pruneShared removes the events for other nodes that are older than keepShared.
 func (l *Limiter) pruneShared() error {
 	before := l.clock.Now().Add(-keepShared).UnixNano()
-	return l.prune(sharedPrefix, func(key []byte) (gone, more bool) {
+	return commit.Prune(l.committer.Writer(), l.store, l.stopping, sharedPrefix, func(key []byte) (gone, more bool) {
 		at := key[len(sharedPrefix):]
 		more = len(at) >= 8 && int64(binary.BigEndian.Uint64(at)) < before
 		return more, more
 	}, nil)
-}
-
-// pruneRows bounds what one change of prune removes.
-const pruneRows = 1000
-
-// prune removes those records under a prefix that old picks, until old says that no
-// more follow. also is done with each in its transaction; it may be nil.
-func (l *Limiter) prune(prefix []byte, old func(key []byte) (gone, more bool), also func(b *batch, key []byte) error) error {
-	var after []byte
-	for !l.stopping() {
-		var gone [][]byte
-		end := true
-		err := l.store.View(func(r store.Reader) error {
-			return r.Scan(prefix, after, false, func(key, _ []byte) (bool, error) {
-				after = slices.Clone(key)
-				is, more := old(key)
-				if is {
-					gone = append(gone, after)
-				}
-				end = !more
-				return more && len(gone) < pruneRows, nil
-			})
-		})
-		if err != nil || len(gone) == 0 {
-			return err
-		}
-		err = l.committer.DoPatiently(func(b *batch) error {
-			for _, key := range gone {
-				if _, err := b.Get(key); errors.Is(err, store.ErrNotFound) {
-					continue // another node has removed it
-				} else if err != nil {
-					return err
-				}
-				if also != nil {
-					if err := also(b, key); err != nil {
-						return err
-					}
-				}
-				if err := b.Delete(key); err != nil {
-					return err
-				}
-			}
-			return nil
-		}, nil)
-		if err != nil || end || len(gone) < pruneRows {
-			return err
-		}
-	}
-	return nil
 }

@@ -185,7 +185,7 @@ var (
 func TimeAfter(start time.Time, elapsed, set time.Duration) time.Time {
 	w := &commit.Watch{}
 	w.Last.Store(start.UnixNano())
-	return w.Tell(start.Add(elapsed+set), start.Add(elapsed)).UTC()
+	return w.At(start.Add(elapsed+set), start.Add(elapsed)).UTC()
 }
 
 // AuditLines are the entries of the audit log as they are stored.

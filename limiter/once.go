@@ -269,46 +269,19 @@ func countOnces(r store.Reader) (n int, err error) {
 
 // pruneOnces forgets calls from long ago.
 func (l *Limiter) pruneOnces() error {
-	const step = 1000
-	before := l.clock.Now().Add(-keepOnce)
-	for {
-		var old [][]byte
-		err := l.store.View(func(r store.Reader) error {
-			return r.Scan([]byte(record.SpaceOnce+"t/"), nil, false, func(key, _ []byte) (bool, error) {
-				at := key[len(record.SpaceOnce)+2:]
-				if len(at) != 8+sha256.Size || int64(binary.BigEndian.Uint64(at)) > before.UnixNano() {
-					return false, nil
-				}
-				old = append(old, append([]byte(nil), key...))
-				return len(old) < step, nil
-			})
-		})
-		if err != nil || len(old) == 0 {
+	prefix, before := []byte(record.SpaceOnce+"t/"), l.clock.Now().Add(-keepOnce).UnixNano()
+	return commit.Prune(l.committer.Writer(), l.store, l.stopping, prefix, func(key []byte) (gone, more bool) {
+		at := key[len(prefix):]
+		gone = len(at) == 8+sha256.Size && int64(binary.BigEndian.Uint64(at)) <= before
+		return gone, gone
+	}, func(t *commit.Transaction, key []byte) error {
+		n, err := l.onces.count(t)
+		if err != nil {
 			return err
 		}
-		err = l.committer.Do(func(b *batch) error {
-			n, err := b.onces.count(b.Transaction)
-			if err != nil {
-				return err
-			}
-			for _, key := range old {
-				if _, err := b.Get(key); errors.Is(err, store.ErrNotFound) {
-					continue // taken again meanwhile
-				} else if err != nil {
-					return err
-				}
-				id := [sha256.Size]byte(key[len(key)-sha256.Size:])
-				if err := errors.Join(b.Delete(key), b.Delete(onceKey(id))); err != nil {
-					return err
-				}
-				*n--
-			}
-			return nil
-		}, nil)
-		if err != nil || len(old) < step {
-			return err
-		}
-	}
+		*n--
+		return t.Delete(onceKey([sha256.Size]byte(key[len(key)-sha256.Size:])))
+	})
 }
 
 // Interface guards

@@ -522,17 +522,17 @@ func (l *Limiter) sweepOutbox() error {
 	for _, h := range l.outbox.known() {
 		known[h.id] = true
 	}
-	return l.prune([]byte(record.SpaceOutbox), func(key []byte) (gone, more bool) {
+	return commit.Prune(l.committer.Writer(), l.store, l.stopping, []byte(record.SpaceOutbox), func(key []byte) (gone, more bool) {
 		if len(key) != postKeyLen {
 			return true, true
 		}
 		at := int64(binary.BigEndian.Uint64(key[len(record.SpaceOutbox)+8:]))
 		return !known[hookID(key[len(record.SpaceOutbox):])] && at < before.UnixNano(), true
-	}, func(b *batch, key []byte) error {
+	}, func(t *commit.Transaction, key []byte) error {
 		if len(key) != postKeyLen {
 			return nil
 		}
-		return b.outbox.move(b.Transaction, hookID(key[len(record.SpaceOutbox):]), -1)
+		return l.outbox.move(t, hookID(key[len(record.SpaceOutbox):]), -1)
 	})
 }
 

@@ -75,12 +75,12 @@ func (w *Watch) Now() time.Time {
 		w.from.CompareAndSwap(from, &watchStart{steady: steady, base: shown})
 		base = shown
 	}
-	return w.Tell(shown, base)
+	return w.At(shown, base)
 }
 
-// Tell returns the time when the machine's clock shows shown and the steady one says
+// At returns the time by which limits are judged when the machine's clock shows shown and the steady one says
 // base.
-func (w *Watch) Tell(shown, base time.Time) time.Time {
+func (w *Watch) At(shown, base time.Time) time.Time {
 	if ahead := shown.Sub(base); ahead < 0 || ahead > maxLead {
 		shown = base
 	}
@@ -112,14 +112,14 @@ func (w *Watch) Set() time.Time {
 	return shown
 }
 
-// Teller knows the time by which limits are judged.
-type Teller interface{ Now() time.Time }
+// TimeSource has the time by which limits are judged.
+type TimeSource interface{ Now() time.Time }
 
 // ClockMark writes the time to the store every now and then, so that it does not go
 // back over a restart. A store that several nodes share has a clock of its own, which
 // all of them go by.
 type ClockMark struct {
-	Clock Teller
+	Clock TimeSource
 	last  time.Time // the mark that is durable
 	next  time.Time // the mark that this batch writes; zero: none
 }
