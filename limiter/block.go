@@ -59,10 +59,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 		if rec, own, err = b.books(a); err != nil {
 			return err
 		}
-		if err := a.current(&rec); err != nil {
-			return err
-		}
-		if err := a.wentBack(&rec, &own); err != nil {
+		if err := errors.Join(a.wentBack(&rec, &own), a.current(&rec)); err != nil {
 			return err
 		}
 		limit := mine(&rec, &own)
@@ -161,11 +158,15 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 	return record.DecodeAccount(b)
 }
 
-// wentBack compares a record with what memory knows to be reserved. Only the
-// owner lowers that, so a record below it is older than what was acknowledged.
+// wentBack compares a record with what memory knows of it. Only the owner lowers what is
+// reserved, and nobody begins a former window again, so a record below either is older
+// than what was acknowledged.
 func (a *account) wentBack(rec *record.Account, own *record.Part) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if rec.Lineage < a.lineage {
+		return store.Doubt("a budget was in its window number %d, and the store says %d", a.lineage, rec.Lineage)
+	}
 	for i, limit := range rec.Limit {
 		if limit != record.NoLimit && a.limit[i] != record.NoLimit && rec.Lineage == a.lineage && own.Reserved[i] < a.reserved[i] {
 			return store.Doubt("a budget of %d %s was reserved, and the store says %d", a.reserved[i], record.Kind(i), own.Reserved[i])

@@ -149,6 +149,8 @@ type Limiter struct {
 	exiting   func() bool
 	forfeited atomic.Int64
 	closed    atomic.Bool
+	// contradicted is Contradicted of a Limiter that is closed.
+	contradicted atomic.Bool
 
 	retain      atomic.Int64  // nanoseconds that ended keys stay
 	forgetFrom  time.Time     // nothing is forgotten before
@@ -221,6 +223,11 @@ func Open(o Options) (_ *Limiter, err error) {
 	jobs, err := l.readBooks()
 	if err != nil {
 		return nil, err
+	}
+	if o.After != nil && !o.Repaired && o.After.Contradicted() {
+		if err := l.auditLog.Succeeds(&o.After.auditLog); err != nil {
+			return nil, err
+		}
 	}
 	l.startCommitter(&o, jobs)
 	l.Retain(o.Retain)
@@ -328,9 +335,11 @@ const closePatience = 10 * time.Second
 // Close gives back what is reserved and unused, writes what is known, and
 // closes the store. Requests still in flight count as used up to their bound.
 func (l *Limiter) Close() error {
+	contradicted := l.Contradicted() // a closed store does not say whether it is in doubt
 	if l.closed.Swap(true) {
 		return store.ErrClosed
 	}
+	l.contradicted.Store(contradicted)
 	closeStore := sync.OnceValue(l.store.Close)
 	if l.shared != nil {
 		defer time.AfterFunc(closePatience, func() { closeStore() }).Stop() // its error is returned below

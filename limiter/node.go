@@ -188,10 +188,7 @@ func (f *follower) Stale(err error) {
 	if f.early() {
 		return
 	}
-	n := 0
-	for _, k := range f.l.everyLive() {
-		n += k.cutWhere(outOfTouch(err), func(*Grant) bool { return true })
-	}
+	n := f.l.cutAll(outOfTouch(err))
 	if !errors.Is(err, store.ErrStale) { // the store refuses everything from here on
 		f.l.committer.Poison(err)
 	}

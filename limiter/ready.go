@@ -13,7 +13,10 @@ func (l *Limiter) Leads() bool { return l.leads() }
 // Ready returns why nothing is admitted now, in words that tell a stranger nothing of
 // the store, or nil. It asks no disk and no network.
 func (l *Limiter) Ready() error {
-	if errors.Is(l.Failed(), store.ErrDoubt) {
+	switch err := l.Failed(); {
+	case errors.As(err, new(*store.Contradiction)):
+		return errors.New("a record contradicts what this node knows, again: it stays closed until it is restarted")
+	case errors.Is(err, store.ErrDoubt):
 		return errors.New("the store is in doubt")
 	}
 	if refusal := l.unavailable(); refusal != nil {

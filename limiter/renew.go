@@ -84,6 +84,9 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		if rec, own, err = b.books(a); err != nil {
 			return err
 		}
+		if err := a.wentBack(&rec, &own); err != nil {
+			return err
+		}
 		a.mu.Lock()
 		former, past, spent := a.lineage, a.past, a.spent
 		used := usage{a.first, a.last, a.pin, a.addr}

@@ -205,14 +205,14 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		if stored, own, err = b.books(a); err != nil {
 			return err
 		}
+		if err := a.wentBack(&stored, &own); err != nil {
+			return err
+		}
 		own.Kinds, own.Booked = noted.Kinds, booked
 		used.write(b.node, &stored)
 		// Otherwise the window that this is about is over, and what it left is gone.
 		if stored.Lineage == lineage {
 			stored.Epoch, own.Past = cmp.Or(stored.Epoch, epoch), noted.Past
-			if err := a.wentBack(&stored, &own); err != nil {
-				return err
-			}
 			for i, n := range free {
 				own.Reserved[i] -= n
 			}

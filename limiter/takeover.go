@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -43,8 +42,9 @@ func (l *Limiter) inherit(former *Limiter) error {
 			continue
 		}
 		successor, err := l.load(id)
-		if errors.Is(err, store.ErrNotFound) {
-			continue // what minted it was not acknowledged
+		if errors.Is(err, store.ErrNotFound) { // what minted it was not acknowledged, or another node has forgotten it
+			k.cut(record.UnknownKey())
+			continue
 		}
 		if err != nil {
 			return err
@@ -63,7 +63,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	}
 	// A store that was in doubt may have misled that memory: only what runs, and
 	// what was stopped, is believed.
-	believed := !errors.Is(former.Failed(), store.ErrDoubt)
+	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt), least: former.contradicted.Load()}
 	moved := make(map[*account]*account)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -73,20 +73,25 @@ func (l *Limiter) inherit(former *Limiter) error {
 		old.mu.Lock()
 		a.mu.Lock()
 		moved[old] = a
-		a.inherit(old, believed, l.shadow)
+		l.inheritAccount(a, nil, old, how)
 		a.mu.Unlock()
 		old.mu.Unlock()
 	}
 	for i, k := range from {
-		to[i].inherit(k, believed, moved)
+		to[i].inherit(k, how, moved)
 	}
 	for _, k := range from {
 		k.mu.Unlock()
 	}
+	now := l.clock.Now()
 	for _, k := range to {
 		k.mu.Lock()
 		redo := k.unsaved
+		why := k.stands(now)
 		k.mu.Unlock()
+		if l.shared != nil { // another node may have stopped it meanwhile
+			l.cutWhatMayNotRun(k, why, now)
+		}
 		if redo != nil {
 			// It holds in memory; making it durable is tried again.
 			if err := redo(l); err != nil {
@@ -97,10 +102,16 @@ func (l *Limiter) inherit(former *Limiter) error {
 	return nil
 }
 
-// inherit takes over the books of the same account. Both are held. They are of the
+// memory says how far what a former limiter knew of its accounts is believed.
+type memory struct {
+	believed bool // it is what was used, and is held
+	least    bool // at least as much was used, with all that is held: the store's own word is in doubt, too
+}
+
+// inheritAccount takes over the books of the same account. Both are held. They are of the
 // same budget while their lineages agree; otherwise a new window had begun just
-// before, in which nothing was used.
-func (a *account) inherit(old *account, believed bool, s *integrity.Shadow) {
+// before, in which nothing was used. k is the key that owns it; nil for a role.
+func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) {
 	if a.first == 0 {
 		a.first = old.first
 	}
@@ -109,29 +120,40 @@ func (a *account) inherit(old *account, believed bool, s *integrity.Shadow) {
 	}
 	a.last, a.addr = max(a.last, old.last), old.addr
 	a.pace, a.mean = old.pace, old.mean
-	if !believed || a.lineage != old.lineage {
+	switch {
+	case a.lineage != old.lineage:
+		return
+	case how.believed:
+		a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
+	case how.least:
+		for i, n := range old.taken() {
+			a.spent[i], a.past[i] = max(a.spent[i], n), max(a.past[i], old.past[i])
+		}
+	default:
 		return
 	}
-	a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
 	if a.unsettled() || a.held != (record.Amounts{}) || !a.recorded() {
-		a.shade(s)
+		a.shade(l.shadow)
+	}
+	if how.least && a.overdrawn() {
+		l.askBlock(a, k) // other nodes have to know
 	}
 }
 
 // inherit takes over a key. The former one is held, and this one is not known to
 // others yet.
-func (k *Live) inherit(old *Live, believed bool, roles map[*account]*account) {
+func (k *Live) inherit(old *Live, how memory, roles map[*account]*account) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	same := believed && k.lineage == old.lineage
-	k.account.inherit(&old.account, believed, k.l.shadow)
+	same := how.believed && k.lineage == old.lineage
+	k.l.inheritAccount(&k.account, k, &old.account, how)
 	for g := old.grants; g != nil; g = g.next {
 		g.move(old, k)
 		g.k.Store(k)
 		g.epoch = inherited(g.epoch, &old.account, &k.account, same)
 		if role := g.role; role != nil {
 			g.role = roles[role]
-			g.roleEpoch = inherited(g.roleEpoch, role, g.role, believed && g.role != nil && role.lineage == g.role.lineage)
+			g.roleEpoch = inherited(g.roleEpoch, role, g.role, how.believed && g.role != nil && role.lineage == g.role.lineage)
 		}
 	}
 	k.grants, k.inflight, k.free = old.grants, old.inflight, old.free

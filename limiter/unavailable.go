@@ -65,8 +65,34 @@ func (l *Limiter) complain(what string, err error, args ...any) {
 	}
 }
 
-// StillFailed says why the store of a failed Limiter could not be opened again.
-func (l *Limiter) StillFailed(err error) { l.committer.SetFailure(err) }
+// Contradicted reports whether the limiter has failed because a record contradicts what
+// this node knows, while the store that nodes share has lost no commit. Then either memory
+// was wrong, or somebody has changed the record. Another limiter may follow: what this one
+// has used, and holds, counts as spent there, whatever the store says.
+func (l *Limiter) Contradicted() bool {
+	if l.closed.Load() {
+		return l.contradicted.Load()
+	}
+	return l.shared != nil && errors.Is(l.committer.Cause(), store.ErrDoubt) && !errors.Is(l.shared.Fresh(), store.ErrDoubt)
+}
+
+// StillFailed says why the store of a failed Limiter, which is closed, could not be opened
+// again. Where nodes share it, what runs is cut: nobody could tell this node that a key
+// was stopped.
+func (l *Limiter) StillFailed(err error) {
+	l.committer.StillFailed(err)
+	if l.shared != nil {
+		l.cutAll(storeRefusal("this server has lost touch with the database"))
+	}
+}
+
+// cutAll cuts every request, and returns how many there were.
+func (l *Limiter) cutAll(why *record.Refusal) (n int) {
+	for _, k := range l.everyLive() {
+		n += k.cutWhere(why, func(*Grant) bool { return true })
+	}
+	return n
+}
 
 // Ping waits until the store has answered, and returns what is wrong with it.
 func (l *Limiter) Ping(context.Context) error {

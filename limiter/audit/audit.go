@@ -207,12 +207,25 @@ func (a *Log) end(t *commit.Transaction) (*Chain, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the end of the audit log: %w", err)
 	}
-	if known := a.head.Load(); known != nil && head.Seq < known.Seq {
-		return nil, store.Doubt("the audit log had reached entry %d, and the store says that it ends with entry %d", known.Seq, head.Seq)
+	if known := a.head.Load(); known != nil {
+		if err := known.precedes(&head); err != nil {
+			return nil, err
+		}
 	}
 	a.from, a.next, a.known = head, head, true
 	return &a.next, nil
 }
+
+// precedes returns an error if the log ends earlier than it once did.
+func (c *Chain) precedes(head *Chain) error {
+	if head.Seq < c.Seq {
+		return store.Doubt("the audit log had reached entry %d, and the store says that it ends with entry %d", c.Seq, head.Seq)
+	}
+	return nil
+}
+
+// Succeeds returns an error if the log ends earlier than former had known.
+func (a *Log) Succeeds(former *Log) error { return former.head.Load().precedes(a.head.Load()) }
 
 // Add writes an entry in the transaction of the act that it records. Add assigns its
 // number, its time and the hash of the entry before it: a batch that is run again

@@ -86,8 +86,8 @@ type Committer[B any] struct {
 
 	// failed holds the first commit error. The state on disk is unknown from
 	// then on, so everything after it is refused: what was requested counts
-	// as spent.
-	failed atomic.Pointer[error]
+	// as spent. still holds why that has not ended yet.
+	failed, still atomic.Pointer[error]
 }
 
 // Options is what a committer works with.
@@ -389,11 +389,19 @@ func (c *Committer[B]) Poison(err error) {
 	}
 }
 
-// SetFailure replaces the reason for which everything is refused.
-func (c *Committer[B]) SetFailure(err error) { c.failed.Store(&err) }
+// StillFailed says why everything is still refused.
+func (c *Committer[B]) StillFailed(err error) { c.still.Store(&err) }
 
 // Failure is the reason why everything is refused, or nil.
 func (c *Committer[B]) Failure() error {
+	if err := c.still.Load(); err != nil {
+		return *err
+	}
+	return c.Cause()
+}
+
+// Cause is the first reason why everything was refused, or nil.
+func (c *Committer[B]) Cause() error {
 	if err := c.failed.Load(); err != nil {
 		return *err
 	}

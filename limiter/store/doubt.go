@@ -9,7 +9,31 @@ import (
 // stays closed until an operator decides.
 var ErrDoubt = errors.New("the store may be older than what it had acknowledged")
 
-func Doubt(format string, args ...any) error {
-	return fmt.Errorf("%w: %s; put the newest store and its anchor in place, or count every remaining budget as spent with: caddy till repair --forfeit",
-		ErrDoubt, fmt.Sprintf(format, args...))
+// Doubt is the error of a store that contradicts what it had acknowledged.
+func Doubt(format string, args ...any) error { return &doubt{fmt.Sprintf(format, args...)} }
+
+type doubt struct{ why string }
+
+func (d *doubt) Error() string {
+	return fmt.Sprintf("%v: %s; put the newest store and its anchor in place, or count every remaining budget as spent with: caddy till repair --forfeit",
+		ErrDoubt, d.why)
 }
+
+func (d *doubt) Unwrap() error { return ErrDoubt }
+
+// Contradiction is the error of one node that has found a record which contradicts what it
+// knows, in a store that nodes share and that has all of their commits.
+type Contradiction struct{ why string }
+
+// Contradicted is the contradiction that a doubt is about.
+func Contradicted(err error) *Contradiction {
+	if d := (*doubt)(nil); errors.As(err, &d) {
+		return &Contradiction{d.why}
+	}
+	return &Contradiction{err.Error()}
+}
+
+func (c *Contradiction) Error() string { return "a record contradicts what this node knows: " + c.why }
+
+// Unwrap says that the node stays closed until an operator decides.
+func (c *Contradiction) Unwrap() error { return ErrDoubt }

@@ -1,0 +1,295 @@
+package limiter_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// What becomes of a node that finds a record which contradicts what it knows, in a
+// database that has all commits.
+
+// writes changes rows of the database as no node would.
+func (c *nodes) writes(fn func(tx store.Tx) error) {
+	c.t.Helper()
+	stranger := c.Node("stranger")
+	if err := stranger.Join(deafFollower{}); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := errors.Join(stranger.Update(fn), stranger.Close()); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// deafFollower keeps nothing in memory.
+type deafFollower struct{}
+
+func (deafFollower) Follows([]byte) bool    { return false }
+func (deafFollower) Changed([][]byte) error { return nil }
+func (deafFollower) Missed() error          { return nil }
+func (deafFollower) Recalled([]byte)        {}
+func (deafFollower) Stale(error)            {}
+
+// contradict takes from a node's part of a key's account what it has reserved.
+func (c *nodes) contradict(k *key) {
+	c.t.Helper()
+	id, err := record.KeyAccount(k.id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.writes(func(tx store.Tx) error {
+		b, err := tx.Get(record.AccountKey(id))
+		if err != nil {
+			return err
+		}
+		rec, err := record.DecodeAccount(b)
+		if err != nil {
+			return err
+		}
+		at := record.PartKey(id, k.w.node)
+		if b, err = tx.Get(at); err != nil {
+			return err
+		}
+		part, err := record.DecodePart(b)
+		if err != nil {
+			return err
+		}
+		rec.Reserved[record.Activations]--
+		part.Reserved[record.Activations]--
+		return errors.Join(tx.Set(record.AccountKey(id), rec.Encode()), tx.Set(at, part.Encode()))
+	})
+}
+
+// succeed closes a node that refuses everything, and opens another after it. What
+// between does happens when neither is open.
+func (w *world) succeed(between func()) error {
+	former := w.Limiter
+	if err := former.Close(); err == nil {
+		w.t.Fatal("a failed limiter closes as if nothing had happened")
+	}
+	if between != nil {
+		between()
+	}
+	l, err := limiter.Open(limiter.Options{
+		Patience: patience, Store: w.cluster.Node(w.node), Disk: w.beside(), Shadow: w.shadow, Roles: w.roles, Clock: w.cluster.Clock(w.node), After: former,
+	})
+	if err != nil {
+		former.StillFailed(err)
+		return err
+	}
+	w.Limiter = l
+	return nil
+}
+
+func TestANodeWhoseRecordWasContradictedGoesOnFromWhatItKnows(t *testing.T) {
+	for name, shadow := range map[string]string{"with a shadow": "shadow", "without one": ""} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(activations(100))
+				n := int64(0)
+				for ; n < 10; n++ {
+					if code := k.use(); code != "" {
+						t.Fatal(code)
+					}
+				}
+				var running []*limiter.Grant
+				for range 3 {
+					g, refusal := k.ask()
+					if refusal != nil {
+						t.Fatal(refusal)
+					}
+					running = append(running, g)
+				}
+				c.sweep()
+				c.contradict(k)
+				for range 50 { // until the block is used up
+					if k.use() != "" {
+						break
+					}
+					n++
+				}
+				w := c.w[0]
+				if !errors.Is(w.Failed(), store.ErrDoubt) || !w.Contradicted() {
+					t.Fatalf("the node has not found it: %v", w.Failed())
+				}
+				if err := w.succeed(nil); err != nil {
+					t.Fatal(err)
+				}
+				for _, g := range running {
+					if g.Cut() != nil {
+						t.Error("a request was cut")
+					}
+					g.Settle(record.Amounts{record.Activations: 1})
+				}
+				n += int64(len(running))
+				n += c.drain(k, record.CodeActivationsExhausted)
+				if n != 100 {
+					t.Errorf("%d forwarded of 100", n)
+				}
+				c.settle()
+			}, func(w *world) { w.shadow = shadow })
+		})
+	}
+}
+
+func TestWhatWasInDoubtStaysSoAfterAnAttemptThatFailed(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		w := c.w[0]
+		if _, refusal := k.ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.sweep()
+		c.contradict(k)
+		for range 50 {
+			if k.use() != "" {
+				break
+			}
+		}
+		if err := w.succeed(c.Stop); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("without a database: %v", err)
+		}
+		if !w.Contradicted() {
+			t.Error("that it was in doubt is forgotten")
+		}
+		c.Start()
+		if err := w.succeed(nil); err != nil {
+			t.Fatal(err)
+		}
+		if v := k.view(); v.InFlight != 1 || v.Held != (record.Amounts{}) {
+			t.Errorf("%d in flight, and %v held: what runs must count as spent", v.InFlight, v.Held)
+		}
+	})
+}
+
+func TestAKeyThatIsStoppedWhileANodeIsOpenedAgainIsCutThere(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		doubted, revoked := w.mint(activations(100)), w.mint(activations(100))
+		running, refusal := revoked.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if _, refusal := doubted.ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.sweep()
+		c.contradict(doubted)
+		for range 50 {
+			if doubted.use() != "" {
+				break
+			}
+		}
+		if err := w.succeed(func() {
+			if _, _, err := c.w[1].Revoke(ctx, limiter.Operator, revoked.id, ""); err != nil {
+				t.Fatal(err)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if running.Cut() == nil {
+			t.Error("a request goes on whose key was revoked")
+		}
+	})
+}
+
+func TestWhatRunsIsCutWhenANodeCannotBeOpenedAgain(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		running, refusal := k.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.sweep()
+		c.contradict(k)
+		for range 50 {
+			if k.use() != "" {
+				break
+			}
+		}
+		if err := c.w[0].succeed(c.Stop); err == nil {
+			t.Fatal("it was opened without a database")
+		}
+		time.Sleep(time.Second)
+		if running.Cut() == nil {
+			t.Error("a request goes on of whose key nobody could hear that it was revoked")
+		}
+	})
+}
+
+func TestANodeThatKnowsALongerAuditLogStaysClosed(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		if _, refusal := k.ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		var former []byte
+		if err := c.View(func(r store.Reader) error {
+			b, err := r.Get(record.MetaAudit)
+			former = bytes.Clone(b)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c.w[0].mint(activations(1))
+		c.sweep()
+		c.contradict(k)
+		for range 50 {
+			if k.use() != "" {
+				break
+			}
+		}
+		c.writes(func(tx store.Tx) error { return tx.Set(record.MetaAudit, former) })
+		if err := c.w[0].succeed(nil); !errors.Is(err, store.ErrDoubt) {
+			t.Errorf("entries of the audit log are missing, and it opens: %v", err)
+		}
+	})
+}
+
+func TestARecordThatIsInAFormerWindowIsDoubted(t *testing.T) {
+	for name, act := range map[string]func(c *nodes, k *key){
+		"asking for a block": func(c *nodes, k *key) { k.use() },
+		"saving":             func(c *nodes, k *key) { c.w[0].SweepActive() },
+		"renewing":           func(c *nodes, k *key) { c.Advance(24 * time.Hour); k.use() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 1, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(renewing(100, record.Daily))
+				if code := k.use(); code != "" {
+					t.Fatal(code)
+				}
+				id, err := record.KeyAccount(k.id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.sweep()
+				var former []byte
+				if err := c.View(func(r store.Reader) error {
+					b, err := r.Get(record.AccountKey(id))
+					former = bytes.Clone(b)
+					return err
+				}); err != nil {
+					t.Fatal(err)
+				}
+				c.pass(24 * time.Hour)
+				if code := k.use(); code != "" {
+					t.Fatal(code)
+				}
+				c.writes(func(tx store.Tx) error { return tx.Set(record.AccountKey(id), former) })
+				c.Advance(3 * time.Second)
+				act(c, k)
+				synctest.Wait()
+				if !c.w[0].Contradicted() {
+					t.Errorf("it is believed: %v", c.w[0].Failed())
+				}
+			})
+		})
+	}
+}
