@@ -46,6 +46,8 @@ type engine struct {
 	failed      error            // why it could not be opened; the next attempt is at nextTry
 	opening     chan struct{}    // closed at the end of the attempt in progress; nil if there is none
 	repaired    bool             // the store was repaired since limiter was closed
+	doubted     time.Time        // when a record contradicted limiter last
+	halted      error            // that has come too often, so the store stays closed; nil: it has not
 	nextTry     time.Time
 	loggedError string // the error that was logged last, at loggedAt
 	loggedAt    time.Time
@@ -64,6 +66,10 @@ const (
 	// operator may put another one in its place.
 	reopenAfter        = time.Second
 	reopenDamagedAfter = 10 * time.Second
+
+	// doubtsApart is the time in which a record may contradict what this node knows once:
+	// the second time is no slip, and a person has to look.
+	doubtsApart = time.Hour
 
 	// openingTime is how long a request waits for a store that is being opened.
 	openingTime = 2 * time.Second
@@ -180,7 +186,9 @@ func (e *engine) failure() error {
 // open returns the limiter. It opens the store at the first call, and again after it
 // failed, and waits for that at most as long as patience; 0 means for ever. A store
 // that was found to be in doubt while it was open is not opened again: the same would
-// be found again, only later. While the store cannot be opened, open returns the last
+// be found again, only later. It is different where nodes share it and it lacks none of
+// their commits: then what this node knew counts as spent, and it goes on, but not twice
+// within doubtsApart. While the store cannot be opened, open returns the last
 // limiter, if there was one. That limiter refuses every request, and still stops keys
 // in memory.
 func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter, error) {
@@ -188,12 +196,13 @@ func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter,
 	defer e.mu.Unlock()
 	err := e.wait(patience)
 	if err == nil && e.shouldOpen() {
+		e.noteContradiction(o.log)
 		e.opening = make(chan struct{})
 		if !e.delivering { // also delivers what happens while the store is closed
 			e.delivering = true
 			go e.events.run()
 		}
-		go e.tryOpen(e.limiter, o) // a disk that hangs must not block the caller
+		go e.tryOpen(e.limiter, e.halted, o) // a disk that hangs must not block the caller
 		err = e.wait(patience)
 	}
 	switch {
@@ -212,12 +221,29 @@ func (e *engine) shouldOpen() bool {
 	failed := e.failure()
 	opened := e.limiter != nil && e.failed == nil
 	switch {
-	case e.closed, opened && failed == nil:
+	case e.closed, e.halted != nil && e.failed != nil, opened && failed == nil:
 		return false
 	case opened && errors.Is(failed, store.ErrDoubt):
-		return e.healed()
+		return e.healed() || e.limiter.Contradicted()
 	}
 	return failed == nil || !time.Now().Before(e.nextTry)
+}
+
+// noteContradiction says that the store is about to be closed because a record contradicts
+// what this node knows, if it is, and whether it may be opened again. The caller holds e.mu.
+func (e *engine) noteContradiction(log *slog.Logger) {
+	if e.failed != nil || e.limiter == nil || !e.limiter.Contradicted() {
+		return
+	}
+	e.metrics.doubts.Inc()
+	why := store.Contradicted(e.limiter.Failed())
+	if !e.doubted.IsZero() && time.Since(e.doubted) < doubtsApart {
+		e.halted = why
+		log.Error("this node refuses every key until it is restarted: within an hour a record of the database has contradicted again what this node knows", "error", why)
+	} else {
+		log.Error("the store is opened again, and what this node has used and holds counts as spent: a record of the database contradicts what this node knows", "error", why)
+	}
+	e.doubted = time.Now()
 }
 
 // healed reports whether the reason to doubt the open store is gone: only that store
@@ -227,10 +253,11 @@ func (e *engine) healed() bool {
 	return ok && doubted.Healed()
 }
 
-// tryOpen is the attempt that open begins. It returns when the disk has answered.
-func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
+// tryOpen is the attempt that open begins. It returns when the disk has answered. If the
+// store is to stay closed, halted says why.
+func (e *engine) tryOpen(former *limiter.Limiter, halted error, o storeOptions) {
 	way := o.wayText()
-	next, opened, err := e.reopen(former, o)
+	next, opened, err := e.reopen(former, halted, o)
 	if err == nil {
 		e.compareNodes(o, opened.Store)
 	}
@@ -245,7 +272,7 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 	}
 	switch {
 	case err != nil:
-		if text := err.Error(); text != e.loggedError || time.Since(e.loggedAt) >= time.Minute {
+		if text := err.Error(); halted == nil && (text != e.loggedError || time.Since(e.loggedAt) >= time.Minute) {
 			e.loggedError, e.loggedAt = text, time.Now()
 			o.log.Error("the store cannot be opened, so every key is refused; it is tried again", "error", err)
 		}
@@ -268,8 +295,9 @@ func (e *engine) tryOpen(former *limiter.Limiter, o storeOptions) {
 }
 
 // reopen closes the limiter whose store has failed, if there is one, and opens
-// another. No lock is held, and only one call runs at a time.
-func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limiter, OpenedStore, error) {
+// another. No lock is held, and only one call runs at a time. A store that is to stay
+// closed is closed all the same, so that the nodes that share it do not wait for this one.
+func (e *engine) reopen(former *limiter.Limiter, halted error, o storeOptions) (*limiter.Limiter, OpenedStore, error) {
 	var none OpenedStore
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
@@ -278,6 +306,9 @@ func (e *engine) reopen(former *limiter.Limiter, o storeOptions) (*limiter.Limit
 		if _, err := os.Stat(e.place.Dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, none, fmt.Errorf("the store's directory %s is gone: put it back, or stop the server", e.place.Dir)
 		}
+	}
+	if halted != nil {
+		return nil, none, halted
 	}
 	if err := e.claim(); err != nil {
 		return nil, none, err

@@ -46,10 +46,12 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions, imagine bool) (limit
 	switch {
 	case imagine && e.place.Shared:
 		e.failed = was
+	case err != nil && e.halted != nil:
+		e.failed = e.halted // until it is restarted
 	case err == nil && imagine:
 		e.failed = doubted
 	case err == nil:
-		e.failed, e.repaired = errRepaired, true
+		e.failed, e.repaired, e.halted = errRepaired, true, nil
 	}
 	close(repaired)
 	e.mu.Unlock()

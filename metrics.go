@@ -26,6 +26,7 @@ type metrics struct {
 	// contradictions are answers that passed what was held, and refusals of what till
 	// wrote, by upstream and by the option that fixes it.
 	contradictions *prometheus.CounterVec
+	doubts         prometheus.Counter
 	collectors     []prometheus.Collector
 	limiter        atomic.Pointer[limiter.Limiter]
 
@@ -50,10 +51,13 @@ func newMetrics() *metrics {
 		spend:          counter("spend_usd_total", "US dollars charged to keys with a limit in dollars.", "upstream"),
 		contradictions: counter("contradictions_total", "Upstreams found not to do what limits rely on, by the option that fixes it.", "upstream", "option"),
 	}
+	m.doubts = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "caddy_till_store_contradictions_total", Help: "Times that this node was closed because a record of the shared database contradicts what it knows.",
+	})
 	reading := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "caddy_till_draining", Help: "Requests in flight whose client went away, and whose answer is read on to learn what it used.",
 	}, func() float64 { return float64(drains.taken()) })
-	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, reading,
+	m.collectors = []prometheus.Collector{m.activations, m.refusals, m.commits, m.overhead, m.tokens, m.spend, m.contradictions, m.doubts, reading,
 		&nodeCollector{m, prometheus.NewDesc("caddy_till_ready", "Whether keys are admitted: 1, or 0 while the store is closed or out of touch.", nil, nil),
 			prometheus.NewDesc("caddy_till_leads", "Whether this node does what one node does for all that share the store.", nil, nil),
 			prometheus.NewDesc("caddy_till_nodes", "Servers that share the store, by state: fresh, behind, gone.", []string{"state"}, nil)},

@@ -125,6 +125,7 @@ func TestDoctorKnowsTheStateOfTheStore(t *testing.T) {
 		"clock set": {nil, -time.Hour, false, "clock", "repair --clock"},
 
 		"a database in order":       {nil, 0, true, "", ""},
+		"a record that contradicts": {fmt.Errorf("opening: %w", store.Contradicted(store.Doubt("less"))), 0, true, "store", "restart this node"},
 		"a database in doubt":       {fmt.Errorf("opening: %w", store.ErrDoubt), 0, true, "store", "docs/cluster.md"},
 		"a database that is gone":   {fmt.Errorf("reading: %w", store.ErrUnavailable), 0, true, "store", "does the password hold"},
 		"a database's clock is set": {nil, -time.Hour, true, "clock", "on its machine; when the clock is right"},
