@@ -308,9 +308,6 @@ func (s *Store) Settled(patience time.Duration) (behind []string, err error) {
 			for _, row := range results[0].Rows {
 				behind = append(behind, string(row[0]))
 			}
-			if s.follow.at() < head {
-				behind = append(behind, s.options.Node)
-			}
 			if len(behind) == 0 {
 				return nil, nil
 			}

@@ -45,10 +45,10 @@ type Shared interface {
 	// calls it: it touches memory only.
 	Fresh() error
 
-	// Settled waits until every node whose session lives has followed all that was
+	// Settled waits until every other node whose session lives has followed all that was
 	// committed before the call. When patience ends it returns the names of those that
-	// have not: their own Fresh refuses, or they will follow soon. This node may be among
-	// them, but not because of its own commits: those it need not follow.
+	// have not: their own Fresh refuses, or they will follow soon. This node is never among
+	// them: its memory follows its own commits as they are made.
 	Settled(patience time.Duration) (behind []string, err error)
 
 	// Recall asks the other nodes to give back what they have reserved of an

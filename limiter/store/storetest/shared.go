@@ -38,6 +38,7 @@ func RunShared(t *testing.T, open func(t *testing.T, node string) store.Shared) 
 		{"OnlyWhatIsFollowedAndCommittedIsTold", feedContent},
 		{"AFailedChangeIsMissedUntilItIsNot", failedChange},
 		{"SettledWaitsUntilEveryNodeHasFollowed", settled},
+		{"SettledIsAboutTheOtherNodes", settledOfOthers},
 		{"SettledDoesNotWaitForANodeThatHasLeft", settledWithoutLeft},
 		{"ARecallReachesTheOtherNodes", recall},
 		{"OneNodeLeadsUntilItLeaves", leader},

@@ -246,6 +246,21 @@ func settled(c *nodes) {
 	}
 }
 
+func settledOfOthers(c *nodes) {
+	a, b := c.join("a"), c.join("b")
+	f := c.followers["a"]
+	f.hang()
+	set(c.t, b, followed+"1", "")
+	if behind, err := b.Settled(50 * time.Millisecond); err != nil || !slices.Equal(behind, []string{"a"}) {
+		c.t.Errorf("the node that has written it finds %q behind, %v", behind, err)
+	}
+	set(c.t, a, followed+"2", "")
+	if behind, err := a.Settled(sharedPatience); err != nil || len(behind) != 0 {
+		c.t.Errorf("the node that has not followed another finds %q behind, %v", behind, err)
+	}
+	f.release()
+}
+
 func settledWithoutLeft(c *nodes) {
 	a, b := c.join("a"), c.join("b")
 	c.leave(b)
