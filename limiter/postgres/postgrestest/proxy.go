@@ -257,7 +257,7 @@ func (p *Proxy) questions(l *link) {
 	var trips tripCount
 	for typed := false; ; typed = true {
 		m, err := message(l.client, typed)
-		if err != nil || p.wait(&p.held) {
+		if p.wait(&p.held) || err != nil { // that a connection ends is a packet, too
 			return
 		}
 		if !typed && binary.BigEndian.Uint32(m[4:]) == wantsTLS {
