@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,6 +142,9 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemov
 			case !errors.Is(err, store.ErrNotFound):
 				return err
 			}
+			if err := b.fetchParts(node, ids[:n]); err != nil {
+				return err
+			}
 			for _, id := range ids[:n] {
 				some, there, err := b.foldPart(id, node, now)
 				if err != nil {
@@ -161,6 +165,32 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemov
 		ids = ids[n:]
 	}
 	return nil
+}
+
+// fetchParts reads at once what foldPart will read.
+func (b *batch) fetchParts(node string, ids []record.AccountID) error {
+	var rows, hours [][]byte
+	for _, id := range ids {
+		rows = append(append(rows, accountRows(id, node)...), record.PartKey(id, removedNode))
+	}
+	if err := store.Fetch(b, rows...); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		v, err := b.Get(record.AccountKey(id))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		rec, err := record.DecodeAccount(v)
+		if err != nil {
+			return fmt.Errorf("account %x: %w", id, err)
+		}
+		hours = append(hours, hourRow(id, cmp.Or(rec.Last, b.clock.Now().UnixNano())))
+	}
+	return store.Fetch(b, hours...)
 }
 
 // foldPart makes a node's part of an account one with those of nodes that were removed,

@@ -79,6 +79,13 @@ func (l *Limiter) sessionKey() []byte {
 // add up is left alone, and so counts as spent. inherited says that the rest of what
 // memory knew, such as the history, is not lost.
 func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record.AccountID]bool, now int64, inherited bool) error {
+	var rows [][]byte
+	for i := range accounts {
+		rows = append(append(rows, accountRows(accounts[i].ID, b.node)...), hourRow(accounts[i].ID, cmp.Or(min(accounts[i].Last, now), now)))
+	}
+	if err := store.Fetch(b, rows...); err != nil {
+		return err
+	}
 	for i := range accounts {
 		seen := &accounts[i]
 		rec := record.Account{Lineage: seen.Lineage} // of a role that was being used for the first time
@@ -120,6 +127,16 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 		}
 	}
 	return nil
+}
+
+// accountRows names the records of an account, of its key, and of a node's part.
+func accountRows(id record.AccountID, node string) [][]byte {
+	return [][]byte{record.AccountKey(id), record.RecordKey(record.IDPrefix + ulid.ULID(id).String()), record.PartKey(id, node)}
+}
+
+// hourRow names the record of an hour of an account's key.
+func hourRow(id record.AccountID, at int64) []byte {
+	return record.HourKey(record.IDPrefix+ulid.ULID(id).String(), time.Unix(0, at).UTC().Truncate(time.Hour).Unix())
 }
 
 // recoverAccount brings what the shadow saw of an account into its record.

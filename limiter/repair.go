@@ -40,7 +40,7 @@ func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
-	r := rebuild{store: s, disk: disk, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, roles: roles}
+	r := rebuild{store: s, disk: disk, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, roles: roles, log: log}
 	err := r.run(anchorPath)
 	if err == nil {
 		log.Warn("the store was repaired: remaining budgets count as spent",
@@ -59,9 +59,13 @@ type rebuild struct {
 	forfeit bool   // what is left of budgets counts as spent
 	suspend bool   // every living key
 	shared  bool   // several nodes share the store
+	imagine bool   // nothing is written
 	roles   map[string]record.Role
 	last    func(store.Tx) error // what the last commit has besides; nil: nothing
 	why     string               // what the store was doubted for, for the audit log
+
+	log  *slog.Logger // of how far it is; nil: none
+	told int64        // how many records it has said
 
 	digest *integrity.Rebuild // nil if several nodes share the store
 	done   rebuilt
@@ -71,6 +75,7 @@ type rebuild struct {
 type rebuilt struct {
 	Repaired
 	sums             commit.Tally
+	seen             int64 // records
 	sealed, unsalted int64 // sealed keys that were not revoked
 }
 
@@ -132,11 +137,20 @@ func (r *rebuild) begin() error {
 
 // records goes through all records.
 func (r *rebuild) records() error {
+	if !r.imagine { // otherwise the indexes, which are most of the records, would be read for nothing
+		if err := r.each(spaceIndexes, nothingBeside, wipe); err != nil {
+			return fmt.Errorf("rebuilding the store: %w", err)
+		}
+	}
 	for _, space := range []struct {
 		prefix string
+		beside func(key []byte) [][]byte
 		each   func(tx store.Tx, key, value []byte) error
-	}{{spaceIndexes, wipe}, {record.SpaceAccounts, r.account}, {record.SpaceKeys, r.key}, {string(record.TokenKey("")), r.token}} {
-		if err := r.each(space.prefix, space.each); err != nil {
+	}{
+		{record.SpaceAccounts, besideAccount, r.account}, {record.SpaceKeys, besideKey, r.key},
+		{string(record.TokenKey("")), nothingBeside, r.token},
+	} {
+		if err := r.each(space.prefix, space.beside, space.each); err != nil {
 			return fmt.Errorf("rebuilding the store: %w", err)
 		}
 	}
@@ -182,8 +196,12 @@ type stopped time.Time
 
 func (s stopped) Now() time.Time { return time.Time(s) }
 
-// each calls fn for the records of a space, a page of them in each transaction.
-func (r *rebuild) each(space string, fn func(tx store.Tx, key, value []byte) error) error {
+// progressEvery is after how many records it is logged how many there have been.
+const progressEvery = 100_000
+
+// each calls fn for the records of a space, a page of them in each transaction. What
+// lies beside the records of a page is read at once: a store may have far to go.
+func (r *rebuild) each(space string, beside func(key []byte) [][]byte, fn func(tx store.Tx, key, value []byte) error) error {
 	var after []byte
 	for {
 		var last []byte
@@ -193,19 +211,50 @@ func (r *rebuild) each(space string, fn func(tx store.Tx, key, value []byte) err
 				return err
 			}
 			last = nil
+			var rows [][]byte
+			for _, key := range keys {
+				rows = append(rows, beside(key)...)
+			}
+			if err := store.Fetch(tx, rows...); err != nil {
+				return err
+			}
 			for i, key := range keys {
 				last = key
 				if err := fn(tx, key, values[i]); err != nil {
 					return err
 				}
 			}
+			r.done.seen += int64(len(keys))
 			return nil
 		})
 		if err != nil || last == nil {
 			return err
 		}
 		after = last
+		if r.log != nil && r.done.seen-r.told >= progressEvery {
+			r.told = r.done.seen
+			r.log.Info("the store is being repaired", "records", r.told)
+		}
 	}
+}
+
+// nothingBeside is of records that are judged by themselves.
+func nothingBeside([]byte) [][]byte { return nil }
+
+// besideAccount names what account reads.
+func besideAccount(at []byte) [][]byte {
+	id, _ := record.AccountOf(at)
+	return [][]byte{record.RecordKey(record.IDPrefix + ulid.ULID(id).String())}
+}
+
+// besideKey names what key reads.
+func besideKey(at []byte) [][]byte {
+	id := string(at[len(record.SpaceKeys):])
+	rows := [][]byte{record.SaltKey(id)}
+	if account, err := record.KeyAccount(id); err == nil {
+		rows = append(rows, record.AccountKey(account))
+	}
+	return rows
 }
 
 func wipe(tx store.Tx, key, _ []byte) error { return tx.Delete(key) }

@@ -36,12 +36,12 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
-	r := rebuild{store: s, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, shared: true, roles: roles, why: s.Why()}
+	r := rebuild{store: s, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, shared: true, roles: roles, why: s.Why(), log: log}
 	if err := errors.Join(r.begin(), r.records()); err != nil {
 		return r.done.Repaired, err
 	}
 	// What was in the parts is in the accounts. Nodes begin again without parts.
-	if err := r.each(record.SpaceParts, wipe); err != nil {
+	if err := r.each(record.SpaceParts, nothingBeside, wipe); err != nil {
 		return r.done.Repaired, fmt.Errorf("folding the parts of nodes: %w", err)
 	}
 	err := s.Finish(func(tx store.Tx) error {
@@ -80,7 +80,7 @@ func ImagineForfeit(s store.Store, by Caller, roles map[string]record.Role, now 
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
-	r := rebuild{store: imagined{s}, now: now, by: by, forfeit: true, roles: roles}
+	r := rebuild{store: imagined{s}, now: now, by: by, forfeit: true, imagine: true, roles: roles}
 	err := errors.Join(r.begin(), r.records())
 	return r.done.Repaired, err
 }
@@ -112,6 +112,9 @@ func (d *draft) Get(key []byte) ([]byte, error) {
 	return value, nil
 }
 
+// Fetch implements store.Fetcher.
+func (d *draft) Fetch(keys [][]byte) error { return store.Fetch(d.Reader, keys...) }
+
 // Set implements store.Tx.
 func (d *draft) Set(key, value []byte) error {
 	d.writes[string(key)] = append([]byte{}, value...)
@@ -126,6 +129,7 @@ func (d *draft) Delete(key []byte) error {
 
 // Interface guards
 var (
-	_ store.Tx    = (*draft)(nil)
-	_ store.Store = imagined{}
+	_ store.Tx      = (*draft)(nil)
+	_ store.Fetcher = (*draft)(nil)
+	_ store.Store   = imagined{}
 )

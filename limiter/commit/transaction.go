@@ -84,5 +84,11 @@ func (t *Transaction) write(key, value []byte, deleted bool) error {
 	return nil
 }
 
+// Fetch implements store.Fetcher.
+func (t *Transaction) Fetch(keys [][]byte) error { return store.Fetch(t.Tx, keys...) }
+
 // Interface guards
-var _ store.Tx = (*Transaction)(nil)
+var (
+	_ store.Tx      = (*Transaction)(nil)
+	_ store.Fetcher = (*Transaction)(nil)
+)
