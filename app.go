@@ -300,7 +300,7 @@ func (a *App) Stop() error {
 	}
 	a.engine.leave(a)
 	if l := a.engine.current(); l != nil {
-		l.EndFeeds() // a server that stops does not wait for their readers
+		l.Outbox().Feeds.EndAll() // a server that stops does not wait for their readers
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (a *App) putInForce() error {
 		err = l.SetRoles(a.roles)
 	}
 	if err == nil {
-		err = l.SetHooks(a.limiterHooks())
+		err = l.Outbox().SetHooks(a.limiterHooks())
 	}
 	if misconfigured(err) && !a.engine.place.Shared { // others may be at work on a database
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream"
@@ -119,7 +120,7 @@ type storeOptions struct {
 	common  func() string // StoreOpening.Configuration; nil if nobody asks
 	log     *slog.Logger
 	roles   map[string]record.Role
-	hooks   []limiter.Hook
+	hooks   []event.Hook
 	// keepAudit is how long entries of the audit log are kept; 0 means for ever.
 	keepAudit time.Duration
 	// retain is how long ended keys stay listed.

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 )
 
 // maxEvents is how many events may wait to be delivered. More are dropped, and the
@@ -19,7 +20,7 @@ const maxEvents = 4096
 // of requests. It lives as long as the store is in use; events go to the handlers of
 // the configuration that started last.
 type events struct {
-	queue   chan limiter.Event
+	queue   chan event.Event
 	stop    chan struct{}
 	stopped chan struct{}
 	dropped atomic.Int64
@@ -33,11 +34,11 @@ type eventSink struct {
 }
 
 func newEvents() *events {
-	return &events{queue: make(chan limiter.Event, maxEvents), stop: make(chan struct{}), stopped: make(chan struct{})}
+	return &events{queue: make(chan event.Event, maxEvents), stop: make(chan struct{}), stopped: make(chan struct{})}
 }
 
 // add queues an event. It never blocks.
-func (e *events) add(ev limiter.Event) {
+func (e *events) add(ev event.Event) {
 	select {
 	case e.queue <- ev:
 	default:
@@ -84,7 +85,7 @@ type observer struct {
 }
 
 // Happened implements limiter.Observer.
-func (o observer) Happened(e limiter.Event) { o.events.add(e) }
+func (o observer) Happened(e event.Event) { o.events.add(e) }
 
 // Interface guard
 var _ limiter.Observer = observer{}

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/webhook"
 )
 
@@ -76,10 +76,10 @@ func (w *Webhook) provision() (*webhook.Endpoint, error) {
 		return nil, errors.New("needs a secret: secret {file./etc/till/hook.key}")
 	}
 	for _, name := range w.Events {
-		if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
+		if !slices.Contains(event.Names, event.Name(name)) {
 			return nil, fmt.Errorf("there is no event %q; there are %s", name, eventNames())
 		}
-		h.Events = append(h.Events, limiter.EventName(name))
+		h.Events = append(h.Events, event.Name(name))
 	}
 	return h, nil
 }
@@ -107,10 +107,10 @@ func (a *App) warnLiteralHooks() {
 }
 
 // limiterHooks returns the webhooks in the form of the limiter's outbox.
-func (a *App) limiterHooks() []limiter.Hook {
-	hooks := make([]limiter.Hook, len(a.hooks))
+func (a *App) limiterHooks() []event.Hook {
+	hooks := make([]event.Hook, len(a.hooks))
 	for i, h := range a.hooks {
-		hooks[i] = limiter.Hook{URL: h.URL, Events: h.Events}
+		hooks[i] = event.Hook{URL: h.URL, Events: h.Events}
 	}
 	return hooks
 }
@@ -121,8 +121,8 @@ func (a *App) Delivery(address string) wire.Delivery {
 }
 
 func eventNames() string {
-	names := make([]string, len(limiter.EventNames))
-	for i, name := range limiter.EventNames {
+	names := make([]string, len(event.Names))
+	for i, name := range event.Names {
 		names[i] = string(name)
 	}
 	return strings.Join(names, " ")
@@ -158,7 +158,7 @@ func parseWebhook(d *caddyfile.Dispenser) (*Webhook, error) {
 				return nil, d.Errf("events takes some of %s; without this line all are sent", eventNames())
 			}
 			for _, name := range args {
-				if !slices.Contains(limiter.EventNames, limiter.EventName(name)) {
+				if !slices.Contains(event.Names, event.Name(name)) {
 					return nil, d.Errf("there is no event %q; there are %s", name, eventNames())
 				}
 				if slices.Contains(w.Events, name) {

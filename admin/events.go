@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 func (a *api) events(l *limiter.Limiter, w http.ResponseWriter, r *http.Request) {
 	feed, err := l.Subscribe(a.caller)
 	if err != nil {
-		if errors.Is(err, limiter.ErrFeeds) {
+		if errors.Is(err, event.ErrFeeds) {
 			w.Header().Set("Retry-After", "10")
 			err = &apiError{http.StatusTooManyRequests, "too_many_feeds", err.Error()}
 		}
@@ -46,7 +47,7 @@ func (a *api) events(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 	}
 	err = send(": these are the events from now on\n\n")
 	for err == nil {
-		var e *limiter.Event
+		var e *event.Event
 		if e, err = feed.Next(r.Context(), feedBeat); err != nil {
 			break
 		}

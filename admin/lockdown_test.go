@@ -9,6 +9,7 @@ import (
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -79,7 +80,7 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 	if err := w.SetRoles(roles); err != nil {
 		t.Fatal(err)
 	}
-	callers, feeds := make(map[string]*world), make(map[string]*limiter.Feed)
+	callers, feeds := make(map[string]*world), make(map[string]*event.Feed)
 	for name := range roles {
 		hired := w.newToken("one who sees "+name, name)
 		callers[name] = w.as(hired.Token)
@@ -106,7 +107,7 @@ func TestTheReasonOfALockdownIsForThoseWhoSeeAll(t *testing.T) {
 		}
 		if feed := feeds[name]; feed != nil {
 			e, err := feed.Next(t.Context(), time.Minute)
-			if err != nil || e == nil || e.Name != limiter.LockdownSet || (e.Reason == "anna is a spy") != sees[name] || (e.By == "operator") != sees[name] {
+			if err != nil || e == nil || e.Name != event.LockdownSet || (e.Reason == "anna is a spy") != sees[name] || (e.By == "operator") != sees[name] {
 				t.Errorf("who sees %s reads %+v, %v", name, e, err)
 			}
 		}

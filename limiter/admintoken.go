@@ -14,6 +14,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -63,6 +64,14 @@ func (l *liveToken) usedAt(nanos int64) {
 	for used := l.used.Load(); used < nanos && !l.used.CompareAndSwap(used, nanos); {
 		used = l.used.Load()
 	}
+}
+
+// active reports whether a token is known and works.
+func (t *tokens) active(id string, now time.Time) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	live := t.byID[id]
+	return live != nil && live.rec.Status(now) == record.Active
 }
 
 func (t *tokens) drop(id string) {
@@ -207,7 +216,7 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (rec
 			return err
 		}
 		return errors.Join(b.Set(record.TokenNameKey(rec.Name), []byte(rec.ID)), rec.Write(b),
-			b.tell(Event{Name: TokenCreated, Token: rec, By: by.Name}),
+			b.emit(event.Event{Name: event.TokenCreated, Token: rec, By: by.Name}),
 			b.audit(by.entry(audit.ActTokenCreate, rec.ID, record.Deltas(nil, rec.Facts(now)))))
 	}, func() {
 		for i := range old {
@@ -345,7 +354,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 		}
 		after.RevokedAt = now
 		if action == ActTokenLeak {
-			err = b.tell(Event{Name: KeyLeaked, Token: rec, By: by.Name})
+			err = b.emit(event.Event{Name: event.KeyLeaked, Token: rec, By: by.Name})
 		}
 		return errors.Join(err, rec.Write(b), b.audit(by.entry(action, id, record.Deltas(before.Facts(now), after.Facts(now)))))
 	}, func() { l.tokens.put(rec) })

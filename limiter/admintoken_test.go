@@ -9,6 +9,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -288,7 +289,7 @@ func TestOneTokenDoesNotTakeAllFeeds(t *testing.T) {
 		}
 		defer feed.Close()
 	}
-	if !errors.Is(last, limiter.ErrFeeds) {
+	if !errors.Is(last, event.ErrFeeds) {
 		t.Errorf("one token reads 300 feeds: %v, want ErrFeeds", last)
 	}
 	for _, by := range []limiter.Caller{bob, limiter.Operator} {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -54,11 +55,11 @@ func (k *Live) usedDead(now time.Time, r *record.Refusal, addr netip.Addr) {
 func (k *Live) reportDead(now time.Time) {
 	d := &k.dead
 	canary := k.key.Canary()
-	e := Event{Name: KeyAfterDeath, Key: k.key, Code: d.code, Count: d.n, Canary: canary}
+	e := event.Event{Name: event.KeyAfterDeath, Key: k.key, Code: d.code, Count: d.n, Canary: canary}
 	if d.addr.IsValid() {
 		e.From = d.addr.String()
 	}
-	k.l.tell(e)
+	k.l.emit(e)
 	k.l.log.Warn("a key that works no more was used", "key_id", k.key.ID, "code", string(d.code), "uses", d.n, "from", e.From, "canary", canary)
 	d.n, d.reported = 0, now.UnixNano()
 }

@@ -36,9 +36,9 @@ const (
 )
 
 const (
-	maxAttempters   = 1024
-	attemptsAMinute = 20
-	tellAttempts    = time.Minute
+	maxAttempters       = 1024
+	attemptsAMinute     = 20
+	reportAttemptsEvery = time.Minute
 )
 
 // attemptError refuses an act that a caller is not entitled to; what is the name
@@ -89,7 +89,7 @@ func (a *attempts) note(l *Limiter, by Caller, action, what string) bool {
 	c.recent++
 	c.since++
 	few := c.recent <= attemptsAMinute
-	due := now.Sub(c.reported) >= tellAttempts
+	due := now.Sub(c.reported) >= reportAttemptsEvery
 	var n int64
 	if due {
 		n, c.since, c.reported = c.since, 0, now
@@ -111,7 +111,7 @@ func (a *attempts) sweep(l *Limiter, now time.Time) {
 	var overdue []due
 	a.mu.Lock()
 	for at, c := range a.seen {
-		if now.Sub(c.reported) < tellAttempts {
+		if now.Sub(c.reported) < reportAttemptsEvery {
 			continue
 		}
 		if c.since == 0 {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -18,7 +19,7 @@ type batch struct {
 	mark        *commit.ClockMark
 	log         *audit.Log
 	onces       *onces
-	outbox      *outbox
+	outbox      *event.Outbox
 	revocations *revocations
 	sums        *commit.Sums
 	node        string // whose parts of accounts are written; "": there is only one

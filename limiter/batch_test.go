@@ -11,6 +11,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -151,8 +152,8 @@ func (w *world) memory(t *testing.T, ids ...string) (all []string) {
 func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 	t.Parallel()
 	for name, act := range map[string]func(w *world, k *key) error{
-		"hooks":    func(w *world, _ *key) error { return w.SetHooks([]limiter.Hook{{URL: "https://b.example.com"}}) },
-		"no hooks": func(w *world, _ *key) error { return w.SetHooks(nil) },
+		"hooks":    func(w *world, _ *key) error { return w.Outbox().SetHooks([]event.Hook{{URL: "https://b.example.com"}}) },
+		"no hooks": func(w *world, _ *key) error { return w.Outbox().SetHooks(nil) },
 		"mint": func(w *world, _ *key) error {
 			_, err := w.tryMint(limiter.Operator.Once("it", [32]byte{1}), &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()})
 			return err
@@ -174,7 +175,7 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 		},
 		"a message": func(w *world, _ *key) error {
 			_, messages := w.waiting()
-			return w.ForgetMessage(ctx, hookURL, messages[0])
+			return w.Outbox().Forget(hookURL, messages[0])
 		},
 		"what was used": func(w *world, _ *key) error {
 			w.clock.advance(time.Second)
@@ -186,7 +187,7 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 			disk := storetest.NewDisk()
 			rolling := &rolled{Store: disk.Open()}
 			w := &world{t: t, clock: newClock(), disk: disk, shadow: "shadow", anchor: "anchor", files: disk.Files()}
-			w.hooks = []limiter.Hook{{URL: hookURL}}
+			w.hooks = []event.Hook{{URL: hookURL}}
 			w.open(rolling)
 			t.Cleanup(w.Abandon)
 			k := w.mint(delegating(activations(100), func(k *record.Key) { k.Limit[record.Tokens] = record.NoLimit }))
@@ -219,13 +220,13 @@ func TestMessagesThatComeAndGoBesideAChangeOfHooksAreCountedOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newMachine(t)
-		w.hook(limiter.KeyCreated)
+		w.hook(event.KeyCreated)
 		m := &mortal{w: w, key: w.mint(activations(1))}
 		w.mint(activations(1))
 		_, messages := w.waiting()
 		forget := func(i int) func() {
 			return func() {
-				if err := w.ForgetMessage(ctx, hookURL, messages[i]); err != nil {
+				if err := w.Outbox().Forget(hookURL, messages[i]); err != nil {
 					t.Error(err)
 				}
 			}
@@ -233,7 +234,7 @@ func TestMessagesThatComeAndGoBesideAChangeOfHooksAreCountedOnce(t *testing.T) {
 		mint := func() { w.mint(activations(1)) }
 		m.together(mint, forget(0), mint, forget(1), // and, in the same commit:
 			func() {
-				if err := w.SetHooks([]limiter.Hook{{URL: hookURL}}); err != nil {
+				if err := w.Outbox().SetHooks([]event.Hook{{URL: hookURL}}); err != nil {
 					t.Error(err)
 				}
 			},

@@ -218,7 +218,7 @@ func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record
 	a.told = own.Settled
 	a.size, a.looked = l.nodes.size(), l.clock.Now().UnixNano()
 	if k != nil {
-		k.tellThresholds() // that the others' use has crossed
+		k.emitThresholds() // that the others' use has crossed
 		k.setMarks()
 		k.endIfSpent()
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -234,7 +235,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 			return ErrRevoked
 		case old.SuspendedAt.IsZero():
 			key.SuspendedAt, key.SuspendedBy = at, stop
-			if err := b.tell(Event{Name: KeySuspended, Key: key, Code: record.CodeKeySuspended, By: by.Name}); err != nil {
+			if err := b.emit(event.Event{Name: event.KeySuspended, Key: key, Code: record.CodeKeySuspended, By: by.Name}); err != nil {
 				return err
 			}
 		case stop.Above(old.SuspendedBy):

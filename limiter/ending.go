@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -19,7 +20,7 @@ type ending struct {
 	at     time.Time
 }
 
-var endEvents = map[record.Status]EventName{record.Exhausted: KeyExhausted, record.Expired: KeyExpired, record.Revoked: KeyRevoked}
+var endEvents = map[record.Status]event.Name{record.Exhausted: event.KeyExhausted, record.Expired: event.KeyExpired, record.Revoked: event.KeyRevoked}
 
 var endActions = map[record.Status]string{record.Exhausted: audit.ActKeyExhausted, record.Expired: audit.ActKeyExpired}
 
@@ -43,18 +44,18 @@ func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) err
 	}
 	key.Version = old.Version + 1
 	key.EndedAt, key.EndedStatus, key.EndedReason = e.at.UTC(), e.status, e.reason
-	event := Event{Name: endEvents[e.status], Key: key, Code: e.code}
+	happened := event.Event{Name: endEvents[e.status], Key: key, Code: e.code}
 	if e.status == record.Revoked {
 		key.SuspendedAt, key.SuspendedBy = time.Time{}, record.Stopper{}
-		event.By = e.by.Name
+		happened.By = e.by.Name
 	}
 	if err := writeKey(b, old, key, acct, e.by.entry(e.action, key.ID, record.Changes(old, key))); err != nil {
 		return err
 	}
-	if err := b.tell(event); err != nil || e.action != ActKeyLeak {
+	if err := b.emit(happened); err != nil || e.action != ActKeyLeak {
 		return err
 	}
-	return b.tell(Event{Name: KeyLeaked, Key: key, By: e.by.Name})
+	return b.emit(event.Event{Name: event.KeyLeaked, Key: key, By: e.by.Name})
 }
 
 // endByItself records that a key has run out or its time is over. Callers hold

@@ -11,6 +11,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -18,7 +19,7 @@ import (
 // endings are the actions and events of which one key has one each.
 var (
 	endActions = []string{audit.ActKeyRevoke, limiter.ActKeyLeak, audit.ActKeyExpired, audit.ActKeyExhausted}
-	endEvents  = []limiter.EventName{limiter.KeyRevoked, limiter.KeyExpired, limiter.KeyExhausted}
+	endEvents  = []event.Name{event.KeyRevoked, event.KeyExpired, event.KeyExhausted}
 )
 
 // mortal is a key that ends in a test, with a request that runs or nil.
@@ -77,10 +78,10 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 		end    func(t *testing.T, m *mortal)
 
 		action, by string
-		event      limiter.EventName
+		event      event.Name
 		code       record.Code
 		status     record.Status
-		also       limiter.EventName
+		also       event.Name
 		reason     string
 	}{
 		{
@@ -92,7 +93,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					}
 				}
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "it has to go",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "it has to go",
 		},
 		{
 			name: "revoke a suspended key", runs: true,
@@ -104,7 +105,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", also: limiter.KeySuspended, reason: "revoked by operator",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", also: event.KeySuspended, reason: "revoked by operator",
 		},
 		{
 			name: "revoke on a full disk", runs: true,
@@ -115,7 +116,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				}
 				m.w.disk.Heal()
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "revoked by operator",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "revoked by operator",
 		},
 		{
 			name: "by its holder", runs: true,
@@ -125,22 +126,22 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "its id", reason: "revoked by its holder",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "its id", reason: "revoked by its holder",
 		},
 		{
 			name: "in bulk", runs: true, end: func(t *testing.T, m *mortal) { m.revokeAnns(t) },
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, not in memory", stored: true, end: func(t *testing.T, m *mortal) { m.revokeAnns(t) },
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, inside another change", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.together(func() { m.w.mint(never) }, func() { m.change(t, rename) }, func() { m.revokeAnns(t) })
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, inside a suspension", runs: true,
@@ -151,14 +152,14 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					}
 				}, func() { m.revokeAnns(t) })
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", also: limiter.KeySuspended, reason: "ann left",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", also: event.KeySuspended, reason: "ann left",
 		},
 		{
 			name: "in bulk, changed before that was written", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.together(func() { m.change(t, rename) }, func() { m.revokeAnns(t) })
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "in bulk, and by name", runs: true,
@@ -169,7 +170,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					}
 				}, func() { m.revokeAnns(t) })
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "it has to go",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "it has to go",
 		},
 		{
 			name: "with its parent", parent: delegating(), runs: true,
@@ -178,7 +179,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
 		},
 		{
 			name: "with its parent, not in memory", parent: delegating(), stored: true,
@@ -187,12 +188,12 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					t.Error(err)
 				}
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "its parent key PARENT was revoked",
 		},
 		{
 			name: "with its parent that expires", runs: true,
 			parent: delegating(func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }), end: pass(2 * time.Hour),
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: "its parent key PARENT has expired",
 		},
 		{
@@ -202,18 +203,18 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.clock.advance(2 * time.Hour)
 				m.together(func() { m.w.mint(never) }, m.w.SweepDue, func() { m.revokeAnns(t) })
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "operator", reason: "ann left",
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "operator", reason: "ann left",
 		},
 		{
 			name: "expiry while it runs", runs: true,
 			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
 			name: "expiry, not in memory", stored: true,
 			spec: func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }, end: pass(2 * time.Hour),
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
@@ -223,7 +224,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.clock.advance(2 * time.Hour)
 				m.w.SweepDue()
 			},
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
@@ -232,18 +233,18 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.use()
 				m.w.clock.advance(2 * time.Hour)
 			},
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
 			reason: string(record.CodeKeyIdle),
 		},
 		{
 			name: "not used for long, not in memory", stored: true,
 			spec: func(k *record.Key) { k.IdleTimeout = time.Hour }, end: pass(2 * time.Hour),
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyIdle, status: record.Expired,
 			reason: string(record.CodeKeyIdle),
 		},
 		{
 			name: "never used", spec: func(k *record.Key) { k.FirstUseWithin = time.Hour }, end: pass(2 * time.Hour),
-			action: audit.ActKeyExpired, event: limiter.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
+			action: audit.ActKeyExpired, event: event.KeyExpired, code: record.CodeKeyExpired, status: record.Expired,
 			reason: string(record.CodeKeyExpired),
 		},
 		{
@@ -251,8 +252,8 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 			end: func(_ *testing.T, m *mortal) {
 				m.drain(record.CodeActivationsExhausted)
 			},
-			action: audit.ActKeyExhausted, event: limiter.KeyExhausted, code: record.CodeActivationsExhausted,
-			status: record.Exhausted, reason: string(record.CodeActivationsExhausted), also: limiter.KeyThreshold,
+			action: audit.ActKeyExhausted, event: event.KeyExhausted, code: record.CodeActivationsExhausted,
+			status: record.Exhausted, reason: string(record.CodeActivationsExhausted), also: event.KeyThreshold,
 		},
 		{
 			name: "leak", runs: true,
@@ -260,7 +261,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.leak(limiter.Operator, m.lookup, false)
 				m.w.leak(limiter.Operator, m.lookup, false)
 			},
-			action: limiter.ActKeyLeak, event: limiter.KeyRevoked, by: "operator", also: limiter.KeyLeaked,
+			action: limiter.ActKeyLeak, event: event.KeyRevoked, by: "operator", also: event.KeyLeaked,
 			reason: "its string was found in the open by operator",
 		},
 		{
@@ -272,7 +273,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				}
 				m.w.disk.Heal()
 			},
-			action: limiter.ActKeyLeak, event: limiter.KeyRevoked, by: "operator", also: limiter.KeyLeaked,
+			action: limiter.ActKeyLeak, event: event.KeyRevoked, by: "operator", also: event.KeyLeaked,
 			reason: "its string was found in the open by operator",
 		},
 		{
@@ -284,7 +285,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.clock.advance(2 * 24 * time.Hour)
 				m.w.SweepStale()
 			},
-			action: audit.ActKeyRevoke, event: limiter.KeyRevoked, by: "till", also: limiter.KeyStale,
+			action: audit.ActKeyRevoke, event: event.KeyRevoked, by: "till", also: event.KeyStale,
 			reason: "unused since 2026-11-24T09:00:00Z, longer than stale_after allows",
 		},
 	}
@@ -295,7 +296,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				heard := &listener{}
 				w := newMachine(t)
 				w.observe = heard
-				w.hooks = []limiter.Hook{{URL: hookURL}}
+				w.hooks = []event.Hook{{URL: hookURL}}
 				w.restart()
 				m := &mortal{w: w}
 				w.mint(activations(5))
@@ -331,14 +332,14 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 					m.running.Settle(record.Amounts{record.Activations: 1})
 				}
 				w.settle()
-				m.judge(t, heard, way.action, limiter.Event{Name: way.event, By: way.by, Code: way.code}, way.also, way.status, way.reason)
+				m.judge(t, heard, way.action, event.Event{Name: way.event, By: way.by, Code: way.code}, way.also, way.status, way.reason)
 			})
 		})
 	}
 }
 
 // judge holds what is known of a key's end in all places against each other.
-func (m *mortal) judge(t *testing.T, heard *listener, action string, want limiter.Event, also limiter.EventName, status record.Status, reason string) {
+func (m *mortal) judge(t *testing.T, heard *listener, action string, want event.Event, also event.Name, status record.Status, reason string) {
 	t.Helper()
 	if want.Code == "" {
 		want.Code, status = record.CodeKeyRevoked, record.Revoked
@@ -358,7 +359,7 @@ func (m *mortal) judge(t *testing.T, heard *listener, action string, want limite
 		t.Errorf("the audit log says it ended by %q, want %s", acts, action)
 	}
 	var said []string
-	for _, name := range append([]limiter.EventName{also}, endEvents...) {
+	for _, name := range append([]event.Name{also}, endEvents...) {
 		for _, e := range heard.take(name) {
 			if e.Key.ID != m.id {
 				continue
@@ -369,7 +370,7 @@ func (m *mortal) judge(t *testing.T, heard *listener, action string, want limite
 		}
 	}
 	posted, _ := m.w.waiting()
-	for _, name := range append([]limiter.EventName{also}, endEvents...) {
+	for _, name := range append([]event.Name{also}, endEvents...) {
 		least := 0
 		if name == want.Name || name == also && name != "" {
 			least = 1
@@ -385,7 +386,7 @@ func (m *mortal) judge(t *testing.T, heard *listener, action string, want limite
 				kept++
 			}
 		}
-		if n != least && name != limiter.KeyThreshold || n != kept {
+		if n != least && name != event.KeyThreshold || n != kept {
 			t.Errorf("%q was reported %d times, and %d times to the webhook, want %d", name, n, kept, least)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -19,11 +20,11 @@ type watcher struct {
 
 func (w *watcher) Committed(time.Duration, int) {}
 
-func (w *watcher) Happened(e limiter.Event) {
+func (w *watcher) Happened(e event.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	line := string(e.Name)
-	if e.Name == limiter.KeyThreshold {
+	if e.Name == event.KeyThreshold {
 		line = fmt.Sprintf("%d%% of %s, %d of %d", e.Percent, e.Kind, e.Used, e.Limit)
 	}
 	w.said = append(w.said, line)

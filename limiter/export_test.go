@@ -271,14 +271,6 @@ func (l *Limiter) FillOnces(n int) error {
 	return l.committer.Do(func(*batch) error { return nil }, func() { l.onces.known = n })
 }
 
-// FillOutbox pretends that so many messages wait.
-func (l *Limiter) FillOutbox(url string, n int64) { hookOf(l.outbox.known(), url).pending.Store(n) }
-
-func DecodeMessage(key, value []byte) (Message, error) {
-	m, _, err := message(key, value)
-	return m, err
-}
-
 // SetPatience sets how long the callers of a lockdown wait for its disk.
 func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
 

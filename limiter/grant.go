@@ -86,7 +86,7 @@ func (g *Grant) finish(used record.Amounts) {
 	k.used(now)
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
-		k.tellThresholds()
+		k.emitThresholds()
 		k.kinds.Add(g.kinds)
 		k.history.used(g.began, &used, &g.kinds)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -15,19 +16,19 @@ import (
 // listener keeps whole events.
 type listener struct {
 	mu     sync.Mutex
-	events []limiter.Event
+	events []event.Event
 }
 
 func (w *listener) Committed(time.Duration, int) {}
 
-func (w *listener) Happened(e limiter.Event) {
+func (w *listener) Happened(e event.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, e)
 }
 
 // take returns the events with that name since the last time.
-func (w *listener) take(name limiter.EventName) (found []limiter.Event) {
+func (w *listener) take(name event.Name) (found []event.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, e := range w.events {
@@ -35,7 +36,7 @@ func (w *listener) take(name limiter.EventName) (found []limiter.Event) {
 			found = append(found, e)
 		}
 	}
-	w.events = slices.DeleteFunc(w.events, func(e limiter.Event) bool { return e.Name == name })
+	w.events = slices.DeleteFunc(w.events, func(e event.Event) bool { return e.Name == name })
 	return found
 }
 
@@ -95,7 +96,7 @@ func TestALeakedKeyIsRevokedWhateverItsStatus(t *testing.T) {
 	if done := w.leak(limiter.Operator, newLookup(t), false); done != (limiter.Leaked{State: limiter.LeakUnknown}) {
 		t.Errorf("unknown: %+v", done)
 	}
-	if events := heard.take(limiter.KeyLeaked); len(events) != 3 || events[0].Key.ID != live.id || events[0].By != "operator" {
+	if events := heard.take(event.KeyLeaked); len(events) != 3 || events[0].Key.ID != live.id || events[0].By != "operator" {
 		t.Errorf("%d events: %+v", len(events), events)
 	}
 }
@@ -119,7 +120,7 @@ func TestALeakedFormerStringEndsItsGraceAndNotTheKey(t *testing.T) {
 		t.Errorf("%+v", done)
 	}
 	second.expect("with the key revoked", record.CodeKeyRevoked)
-	if n := len(heard.take(limiter.KeyLeaked)); n != 1 {
+	if n := len(heard.take(event.KeyLeaked)); n != 1 {
 		t.Errorf("%d events", n)
 	}
 }
@@ -173,7 +174,7 @@ func TestALeakedAdminTokenIsRevoked(t *testing.T) {
 	if done := w.leak(limiter.Operator, newLookup(t), true); done.State != limiter.LeakUnknown {
 		t.Errorf("unknown: %+v", done)
 	}
-	if events := heard.take(limiter.KeyLeaked); len(events) != 1 || events[0].Token.ID != rec.ID {
+	if events := heard.take(event.KeyLeaked); len(events) != 1 || events[0].Token.ID != rec.ID {
 		t.Errorf("%+v", events)
 	}
 }
@@ -198,7 +199,7 @@ func TestTheUseOfADeadKeyIsToldOnceAnHour(t *testing.T) {
 	} {
 		told := func(what string, count int64) {
 			t.Helper()
-			events := heard.take(limiter.KeyAfterDeath)
+			events := heard.take(event.KeyAfterDeath)
 			if count == 0 {
 				if len(events) != 0 {
 					t.Errorf("%s: %s: %+v", test.name, what, events)
@@ -259,12 +260,12 @@ func TestLiveKeysAndUsedUpRolesAreNotToldAsDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.use()
-	if events := heard.take(limiter.KeyAfterDeath); len(events) != 0 {
+	if events := heard.take(event.KeyAfterDeath); len(events) != 0 {
 		t.Errorf("%+v", events)
 	}
 	next := s.rotate(0)
 	s.expect("a string that was replaced", record.CodeKeyRevoked)
-	if events := heard.take(limiter.KeyAfterDeath); len(events) != 1 || events[0].Key.ID != next.id {
+	if events := heard.take(event.KeyAfterDeath); len(events) != 1 || events[0].Key.ID != next.id {
 		t.Errorf("a replaced string: %+v", events)
 	}
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -59,7 +60,7 @@ type Options struct {
 	StaleAfter  time.Duration
 	StaleRevoke bool
 	// Hooks are the webhooks that events are kept for. Default: none.
-	Hooks []Hook
+	Hooks []event.Hook
 	// Posted is called when something was put into the webhooks' outbox. It must not
 	// block. Default: none.
 	Posted func()
@@ -90,7 +91,7 @@ type Observer interface {
 	Committed(took time.Duration, changes int)
 	// Happened is called with what happened to a key, once that is durable. Locks
 	// are held.
-	Happened(Event)
+	Happened(event.Event)
 }
 
 const lookupShards = 64
@@ -135,8 +136,7 @@ type Limiter struct {
 	fingerprintKey token.Secret
 	stale          staleRule
 
-	outbox outbox
-	feeds  feeds
+	outbox *event.Outbox
 
 	auditLog  audit.Log
 	onces     onces
@@ -245,7 +245,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	}
 	l.heardOf(jobs)
 	l.recallJobs(jobs)
-	if err := l.SetHooks(o.Hooks); err != nil {
+	if err := l.outbox.SetHooks(o.Hooks); err != nil {
 		return nil, err
 	}
 	if o.After != nil {
@@ -304,9 +304,13 @@ func (l *Limiter) readBooks() (jobs []Job, err error) {
 
 // startCommitter starts the committer with everything that takes part in commits.
 func (l *Limiter) startCommitter(o *Options, jobs []Job) {
-	l.outbox.posted, l.outbox.spread = o.Posted, l.spread
+	events := event.Options{Store: o.Store, Clock: l.clock, Posted: o.Posted, Stopping: l.stopping}
+	if o.Observe != nil {
+		events.Happened = o.Observe.Happened
+	}
+	l.outbox = event.NewOutbox(events)
 	b := &batch{
-		clock: l.clock, mark: &commit.ClockMark{Clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: &l.outbox,
+		clock: l.clock, mark: &commit.ClockMark{Clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: l.outbox,
 		revocations: &revocations{doomed: l.doomedBy, picked: l.picksStored}, sums: &l.sums, node: l.node(),
 	}
 	for i := range jobs {
@@ -326,6 +330,7 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 		with.Observe = o.Observe.Committed
 	}
 	l.committer = commit.New(with)
+	l.outbox.Start(l.committer.Writer())
 }
 
 // closePatience is how long Close waits for a database. What that has not taken by then
@@ -344,11 +349,11 @@ func (l *Limiter) Close() error {
 	if l.shared != nil {
 		defer time.AfterFunc(closePatience, func() { closeStore() }).Stop() // its error is returned below
 	}
-	l.EndFeeds()
+	l.outbox.Feeds.Close()
 	close(l.stop)
 	l.sweepers.Wait()
 	<-l.jobsStopped
-	l.attempts.sweep(l, l.clock.Now().Add(tellAttempts))
+	l.attempts.sweep(l, l.clock.Now().Add(reportAttemptsEvery))
 	if err := l.saveTokens(); err != nil && l.Failed() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -176,7 +177,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	cut := d.cut()
 	d.log.Warn("lockdown: every key is refused", "by", by.Name, "reason", reason, "requests_cut", cut)
 	if d.observe != nil {
-		d.observe.Happened(Event{Name: LockdownSet, At: now.UTC(), By: by.Name, Reason: reason})
+		d.observe.Happened(event.Event{Name: event.LockdownSet, At: now.UTC(), By: by.Name, Reason: reason})
 	}
 	patience := time.NewTimer(d.patience)
 	defer patience.Stop()
@@ -323,7 +324,7 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 		d.note(lift)
 	}
 	if d.observe != nil {
-		d.observe.Happened(Event{Name: LockdownLifted, At: time.Now().UTC(), By: by.Name})
+		d.observe.Happened(event.Event{Name: event.LockdownLifted, At: time.Now().UTC(), By: by.Name})
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -23,7 +24,7 @@ const (
 	ActLockdownLift = "lockdown.lift"
 )
 
-var lockdownEvents = map[string]EventName{ActLockdownSet: LockdownSet, ActLockdownLift: LockdownLifted}
+var lockdownEvents = map[string]event.Name{ActLockdownSet: event.LockdownSet, ActLockdownLift: event.LockdownLifted}
 
 type lockdownAct struct {
 	At     time.Time `json:"at"`
@@ -93,8 +94,8 @@ func (d *Lockdown) commit(l *Limiter) error {
 			if a.Reason != "" {
 				changes["reason"] = record.Delta{Before: nil, After: a.Reason}
 			}
-			e := Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
-			if err := b.outbox.report(b.Transaction, report{e, false}); err != nil { // the observer knows
+			e := event.Event{Name: lockdownEvents[a.Action], At: a.At.UTC(), By: a.By, Reason: a.Reason}
+			if err := b.outbox.EmitObserved(b.Transaction, e); err != nil { // the observer knows
 				return err
 			}
 			if err := b.audit(&act{Entry: audit.Entry{Actor: a.By, From: a.From, Action: a.Action, Changes: changes}}); err != nil {

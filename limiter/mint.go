@@ -8,6 +8,7 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -133,5 +134,5 @@ func writeNew(b *batch, by Caller, key *record.Key, acct *record.Account, birth 
 		}
 	}
 	return errors.Join(writeKey(b, nil, key, acct, by.entry(audit.ActKeyCreate, key.ID, record.Changes(nil, key))),
-		b.tell(Event{Name: KeyCreated, Key: key, By: by.Name}))
+		b.emit(event.Event{Name: event.KeyCreated, Key: key, By: by.Name}))
 }

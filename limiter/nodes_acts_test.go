@@ -15,6 +15,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -538,7 +539,7 @@ func TestAJobEndsWhatOnlyAnotherNodeKnowsToMatch(t *testing.T) {
 }
 
 // hooked gives every node a webhook.
-func hooked(w *world) { w.hooks = []limiter.Hook{{URL: hookURL}} }
+func hooked(w *world) { w.hooks = []event.Hook{{URL: hookURL}} }
 
 func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
@@ -552,7 +553,7 @@ func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
 				t.Errorf("%s says that %d messages wait", w.node, n)
 			}
 		}
-		if due, next, err := others[0].DueMessages(ctx, hookURL, 10); err != nil || len(due) != 0 || next <= 0 || next > time.Second {
+		if due, next, err := others[0].Outbox().Due(hookURL, 10); err != nil || len(due) != 0 || next <= 0 || next > time.Second {
 			t.Errorf("a node that does not lead gets %v, and shall look again in %s, %v", due, next, err)
 		}
 		_, messages := leads.waiting()
@@ -566,10 +567,10 @@ func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
 		if len(seen) != 4 {
 			t.Fatalf("%d different messages of %d", len(seen), len(messages))
 		}
-		if err := leads.ForgetMessage(ctx, hookURL, messages[0]); err != nil {
+		if err := leads.Outbox().Forget(hookURL, messages[0]); err != nil {
 			t.Fatal(err)
 		}
-		if err := others[0].ForgetMessage(ctx, hookURL, messages[0]); err != nil { // it led a moment ago
+		if err := others[0].Outbox().Forget(hookURL, messages[0]); err != nil { // it led a moment ago
 			t.Fatal(err)
 		}
 		for _, w := range c.w {
@@ -588,7 +589,7 @@ func TestAMessageIsDeliveredByOneNodeForAll(t *testing.T) {
 func TestAThresholdThatNodesCrossTogetherIsToldOnce(t *testing.T) {
 	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		leads, _ := c.leader()
-		var feeds []*limiter.Feed
+		var feeds []*event.Feed
 		for _, w := range c.w {
 			f, err := w.Subscribe(limiter.Operator)
 			if err != nil {
@@ -601,7 +602,7 @@ func TestAThresholdThatNodesCrossTogetherIsToldOnce(t *testing.T) {
 			c.sweep()
 			_, messages := leads.waiting()
 			for _, m := range messages {
-				if m.Event == limiter.KeyThreshold {
+				if m.Event == event.KeyThreshold {
 					_, rest, _ := strings.Cut(string(m.Payload), `"percent":`)
 					percent, _, _ := strings.Cut(rest, ",")
 					percents = append(percents, percent)
@@ -696,21 +697,21 @@ func TestAMessageForAWebhookThatOnlyAnotherNodeKnowsWaits(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
 		const newer = "https://newer.example.com/"
-		if err := others[0].SetHooks([]limiter.Hook{{URL: hookURL}, {URL: newer}}); err != nil {
+		if err := others[0].Outbox().SetHooks([]event.Hook{{URL: hookURL}, {URL: newer}}); err != nil {
 			t.Fatal(err)
 		}
 		others[0].mint(activations(1))
-		if err := leads.SetHooks([]limiter.Hook{{URL: hookURL}}); err != nil { // an older configuration starts again
+		if err := leads.Outbox().SetHooks([]event.Hook{{URL: hookURL}}); err != nil { // an older configuration starts again
 			t.Fatal(err)
 		}
 		leads.SweepAdmin()
-		if due, _, err := leads.DueMessages(ctx, newer, 10); err != nil || len(due) != 1 {
+		if due, _, err := leads.Outbox().Due(newer, 10); err != nil || len(due) != 1 {
 			t.Errorf("%d messages wait, %v", len(due), err)
 		}
 		c.Advance(4 * 24 * time.Hour)
 		c.settle()
 		leads.SweepAdmin()
-		if due, _, err := leads.DueMessages(ctx, newer, 10); err != nil || len(due) != 0 {
+		if due, _, err := leads.Outbox().Due(newer, 10); err != nil || len(due) != 0 {
 			t.Errorf("days later %d messages wait, %v", len(due), err)
 		}
 		if all, _ := leads.waiting(); len(all) != 1 {
@@ -977,7 +978,7 @@ func TestTheClockIsTheDatabasesAndRepairedForAllNodes(t *testing.T) {
 }
 
 // heard are the names of the events that a feed has, in order.
-func heardOn(t *testing.T, f *limiter.Feed) (names []string) {
+func heardOn(t *testing.T, f *event.Feed) (names []string) {
 	t.Helper()
 	for {
 		e, err := f.Next(context.Background(), time.Millisecond)
@@ -998,7 +999,7 @@ func heardOn(t *testing.T, f *limiter.Feed) (names []string) {
 func TestAFeedTellsWhatHappensOnAnyNode(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
-		feeds := make([]*limiter.Feed, 2)
+		feeds := make([]*event.Feed, 2)
 		for i, w := range c.w {
 			var err error
 			if feeds[i], err = w.Subscribe(limiter.Operator); err != nil {
@@ -1061,7 +1062,7 @@ func TestAFeedEndsWhereItCannotTellEverything(t *testing.T) {
 				act(c, leads, others[0])
 				time.Sleep(30 * time.Second)
 				synctest.Wait()
-				if got := heardOn(t, f); !slices.Contains(got, limiter.ErrFeedClosed.Error()) {
+				if got := heardOn(t, f); !slices.Contains(got, event.ErrFeedClosed.Error()) {
 					t.Errorf("it tells %q", got)
 				}
 			})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -18,9 +19,9 @@ import (
 const hookURL = "https://ops.example.com/till"
 
 // waiting lists what waits for the hook, as "event key".
-func (w *world) waiting() (all []string, messages []limiter.Message) {
+func (w *world) waiting() (all []string, messages []event.Message) {
 	w.t.Helper()
-	messages, _, err := w.DueMessages(ctx, hookURL, 100_000)
+	messages, _, err := w.Outbox().Due(hookURL, 100_000)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -38,10 +39,10 @@ func (w *world) waiting() (all []string, messages []limiter.Message) {
 	return all, messages
 }
 
-func (w *world) hook(events ...limiter.EventName) {
+func (w *world) hook(events ...event.Name) {
 	w.t.Helper()
-	w.hooks = []limiter.Hook{{URL: hookURL, Events: events}}
-	if err := w.SetHooks(w.hooks); err != nil {
+	w.hooks = []event.Hook{{URL: hookURL, Events: events}}
+	if err := w.Outbox().SetHooks(w.hooks); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -90,14 +91,14 @@ func TestAMessageIsWrittenWithTheActThatItTellsOf(t *testing.T) {
 // the act itself.
 func TestTheMessageOfAnActNeedsNoSecondCommit(t *testing.T) {
 	t.Parallel()
-	for name, act := range map[limiter.EventName]func(t *testing.T, w *world, k *key) (id string){
-		limiter.KeyStale: func(_ *testing.T, w *world, k *key) string {
+	for name, act := range map[event.Name]func(t *testing.T, w *world, k *key) (id string){
+		event.KeyStale: func(_ *testing.T, w *world, k *key) string {
 			w.clock.advance(31 * day)
 			w.disk.FailAt(2, false)
 			w.SweepStale()
 			return k.id
 		},
-		limiter.KeyLeaked: func(t *testing.T, w *world, _ *key) string {
+		event.KeyLeaked: func(t *testing.T, w *world, _ *key) string {
 			_, lookup, err := token.MintAdmin()
 			if err != nil {
 				t.Fatal(err)
@@ -132,14 +133,14 @@ func TestOnlyAMessageThatComesWakesWhoDelivers(t *testing.T) {
 	t.Parallel()
 	var woken atomic.Int64
 	w := newWorld(t)
-	w.hooks, w.posted = []limiter.Hook{{URL: hookURL}}, func() { woken.Add(1) }
+	w.hooks, w.posted = []event.Hook{{URL: hookURL}}, func() { woken.Add(1) }
 	w.restart()
 	w.mint(activations(1))
 	if n := woken.Load(); n != 1 {
 		t.Errorf("a message has woken it %d times", n)
 	}
 	_, messages := w.waiting()
-	if err := w.ForgetMessage(ctx, hookURL, messages[0]); err != nil {
+	if err := w.Outbox().Forget(hookURL, messages[0]); err != nil {
 		t.Fatal(err)
 	}
 	if n := woken.Load(); n != 1 || w.pending() != 0 {
@@ -150,7 +151,7 @@ func TestOnlyAMessageThatComesWakesWhoDelivers(t *testing.T) {
 func TestAMessageKeepsIdAndTextUntilItIsForgotten(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.hook(limiter.KeyCreated)
+	w.hook(event.KeyCreated)
 	for range 5 {
 		w.mint(activations(1))
 	}
@@ -158,17 +159,17 @@ func TestAMessageKeepsIdAndTextUntilItIsForgotten(t *testing.T) {
 	if len(first) != 5 {
 		t.Fatalf("%d wait", len(first))
 	}
-	if !slices.IsSortedFunc(first, func(a, b limiter.Message) int { return strings.Compare(a.ID, b.ID) }) {
+	if !slices.IsSortedFunc(first, func(a, b event.Message) int { return strings.Compare(a.ID, b.ID) }) {
 		t.Error("messages of one moment are not in order")
 	}
-	if err := w.PostponeMessage(ctx, first[0], time.Minute); err != nil {
+	if err := w.Outbox().Postpone(first[0], time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	due, next, err := w.DueMessages(ctx, hookURL, 100)
+	due, next, err := w.Outbox().Due(hookURL, 100)
 	if err != nil || len(due) != 4 || next != time.Minute {
 		t.Errorf("%d due and the next in %s, %v", len(due), next, err)
 	}
-	if err := w.ForgetMessage(ctx, hookURL, first[1]); err != nil {
+	if err := w.Outbox().Forget(hookURL, first[1]); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.advance(time.Minute)
@@ -177,7 +178,7 @@ func TestAMessageKeepsIdAndTextUntilItIsForgotten(t *testing.T) {
 	if len(later) != 4 || w.pending() != 4 || later[0].ID != first[0].ID || string(later[0].Payload) != string(first[0].Payload) || later[0].Attempts != 1 {
 		t.Errorf("later %d wait, the first with %d attempts", len(later), later[0].Attempts)
 	}
-	if err := w.ForgetMessage(ctx, hookURL, first[1]); err != nil { // once more
+	if err := w.Outbox().Forget(hookURL, first[1]); err != nil { // once more
 		t.Fatal(err)
 	}
 	if w.pending() != 4 {
@@ -189,7 +190,7 @@ func TestHooksAreToldWhatTheyWantAndForgottenWhenTheyAreGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.mint(activations(1)) // before there was any
-	w.hook(limiter.KeyRevoked, limiter.TokenCreated)
+	w.hook(event.KeyRevoked, event.TokenCreated)
 	k := w.mint(activations(1))
 	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 		t.Fatal(err)
@@ -197,7 +198,7 @@ func TestHooksAreToldWhatTheyWantAndForgottenWhenTheyAreGone(t *testing.T) {
 	if got, _ := w.waiting(); !slices.Equal(got, []string{"key_revoked " + k.id}) {
 		t.Errorf("waiting: %q", got)
 	}
-	if err := w.SetHooks([]limiter.Hook{{URL: "https://elsewhere.example.com"}}); err != nil {
+	if err := w.Outbox().SetHooks([]event.Hook{{URL: "https://elsewhere.example.com"}}); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := w.waiting(); len(got) != 0 {
@@ -205,26 +206,6 @@ func TestHooksAreToldWhatTheyWantAndForgottenWhenTheyAreGone(t *testing.T) {
 	}
 	if _, err := w.ListHooks(ctx, limiter.Caller{Name: "ann", Role: "crew"}); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("another than the operator lists webhooks: %v", err)
-	}
-}
-
-func TestTheOutboxIsBounded(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	w.hook(limiter.KeySuspended)
-	k := w.mint(activations(1))
-	w.FillOutbox(hookURL, 9_998)
-	for range 4 {
-		if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	hooks, err := w.ListHooks(ctx, limiter.Operator)
-	if err != nil || hooks[0].Pending != 10_000 || hooks[0].Dropped != 2 {
-		t.Errorf("%+v, %v", hooks, err)
 	}
 }
 
@@ -265,7 +246,7 @@ func TestAFeedShowsWhatItsReaderSees(t *testing.T) {
 	c := k.mustChild(activations(1))
 	for _, want := range []string{k.id, c.id} {
 		e, err := feed.Next(ctx, patience)
-		if err != nil || e.Name != limiter.KeyCreated || e.Key.ID != want {
+		if err != nil || e.Name != event.KeyCreated || e.Key.ID != want {
 			t.Errorf("%+v %v, want %s", e, err, want)
 		}
 	}
@@ -322,14 +303,14 @@ func TestASlowReaderIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	for ; err == nil; n++ {
 		_, err = feed.Next(ctx, patience)
 	}
-	if !errors.Is(err, limiter.ErrFeedSlow) || n > 257 || seen != 300 {
+	if !errors.Is(err, event.ErrFeedSlow) || n > 257 || seen != 300 {
 		t.Errorf("%d events, then %v; the other reader had %d", n, err, seen)
 	}
-	w.EndFeeds()
+	w.Outbox().Feeds.EndAll()
 	for err = nil; err == nil; {
 		_, err = quick.Next(ctx, patience)
 	}
-	if !errors.Is(err, limiter.ErrFeedClosed) {
+	if !errors.Is(err, event.ErrFeedClosed) {
 		t.Errorf("the other reader ended with %v", err)
 	}
 	gone, cancel := context.WithCancel(ctx)
@@ -343,15 +324,4 @@ func TestASlowReaderIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	}
 	last.Close()
 	last.Close()
-}
-
-func FuzzOutboxRecord(f *testing.F) {
-	f.Add([]byte("o/0123456701234567abcdefgh"), []byte(`{"event":"key_created","payload":{"type":"key_created"},"attempts":1,"next":5}`))
-	f.Add([]byte("o/"), []byte(`null`))
-	f.Fuzz(func(t *testing.T, key, value []byte) {
-		m, err := limiter.DecodeMessage(key, value)
-		if err == nil && (len(m.ID) != len("msg_")+32 || len(m.Payload) > len(value)) {
-			t.Errorf("%+v", m)
-		}
-	})
 }

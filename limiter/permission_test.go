@@ -228,7 +228,7 @@ var (
 	open   = []string{
 		"Close", "Failed", "Contradicted", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
-		"SetHooks", "EndFeeds", "DueMessages", "ForgetMessage", "PostponeMessage", // who delivers events
+		"Outbox",                                                                                            // whoever delivers events
 		"AuditHead", "Fingerprint", "Leads", "Nodes", "Pending", "Ready", "Roles", "Stats", "Time", "Turns", // no key is told of: any token may know
 	}
 )

@@ -11,6 +11,7 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -39,7 +40,7 @@ func followed(key []byte) bool {
 
 var followedSpaces = []string{
 	record.SpaceKeys, record.SpaceLookups, record.SpaceChildren, record.SpaceTokens + "i/", record.SpaceJobs,
-	string(sharedPrefix), string(lockdownKey), string(record.MetaClock),
+	string(event.SharedPrefix), string(lockdownKey), string(record.MetaClock),
 }
 
 // news is what the rows that other nodes have written are about.
@@ -48,7 +49,7 @@ type news struct {
 	parents []string // of children that were made, granted more or returned
 	lookups []token.Lookup
 	tokens  []string
-	events  [][]byte // the rows of sharedEvents
+	events  [][]byte // of events
 
 	jobs, lockdown, clock bool
 }
@@ -76,7 +77,7 @@ func about(rows [][]byte) news {
 			n.jobs = true
 		}
 		switch {
-		case bytes.HasPrefix(row, sharedPrefix):
+		case bytes.HasPrefix(row, event.SharedPrefix):
 			n.events = append(n.events, row)
 		case bytes.Equal(row, lockdownKey):
 			n.lockdown = true
@@ -111,7 +112,7 @@ func (l *Limiter) refresh(n news) error {
 		err = errors.Join(err, l.followJobs())
 	}
 	if len(n.events) > 0 { // last, so that who hears of one finds what it tells
-		err = errors.Join(err, l.followEvents(n.events))
+		err = errors.Join(err, l.outbox.Follow(n.events))
 	}
 	return err
 }
@@ -119,7 +120,7 @@ func (l *Limiter) refresh(n news) error {
 // refreshAll lets everything in memory follow.
 func (l *Limiter) refreshAll() error {
 	l.unknown.forget()
-	l.EndFeeds() // their readers have missed events: they connect again
+	l.outbox.Feeds.EndAll() // their readers have missed events: they connect again
 	return errors.Join(l.followLockdown(), l.refreshKeys(l.everyID(), nil), l.followTokens(nil), l.followJobs())
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -208,7 +209,7 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	sweep := func() (told []string) {
 		t.Helper()
 		w.SweepStale()
-		for _, e := range heard.take(limiter.KeyStale) {
+		for _, e := range heard.take(event.KeyStale) {
 			told = append(told, e.Key.ID)
 			if want := w.Now().Add(day).UTC(); !e.EndsAt.Equal(want) {
 				t.Errorf("revoked at %s, want %s", e.EndsAt, want)
@@ -264,7 +265,7 @@ func TestStaleKeysAreOnlyToldOfUnlessTheyAreToBeRevoked(t *testing.T) {
 		w.SweepStale()
 		w.clock.advance(2 * day)
 	}
-	if told := heard.take(limiter.KeyStale); len(told) != 1 || !told[0].EndsAt.IsZero() {
+	if told := heard.take(event.KeyStale); len(told) != 1 || !told[0].EndsAt.IsZero() {
 		t.Errorf("%+v", told)
 	}
 	if s := k.view().Status; s != record.Active {
@@ -302,12 +303,12 @@ func TestResumedKeysAreSweptAgain(t *testing.T) {
 	if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
-	if told := heard.take(limiter.KeyStale); len(told) != 0 {
+	if told := heard.take(event.KeyStale); len(told) != 0 {
 		t.Errorf("suspended: %+v", told)
 	}
 	w.clock.advance(time.Hour)
 	w.SweepStale()
-	if told := heard.take(limiter.KeyStale); len(told) != 1 {
+	if told := heard.take(event.KeyStale); len(told) != 1 {
 		t.Errorf("resumed: %+v", told)
 	}
 }

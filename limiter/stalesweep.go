@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -206,7 +207,7 @@ func (s *staleSweep) end(id string, since time.Time) error {
 
 // warn reports once that a key is stale.
 func (s *staleSweep) warn(v *View, since time.Time) error {
-	e := Event{Name: KeyStale, Since: since}
+	e := event.Event{Name: event.KeyStale, Since: since}
 	if s.revoke {
 		e.EndsAt = since.Add(s.after)
 		if earliest := s.now.Add(s.warning); e.EndsAt.Before(earliest) {
@@ -218,7 +219,7 @@ func (s *staleSweep) warn(v *View, since time.Time) error {
 			return nil // another node has reported it, or it was used
 		}
 		key.StaleToldAt, e.Key = s.now.UTC(), key
-		return b.tell(e)
+		return b.emit(e)
 	}, nil)
 	if err == nil {
 		s.l.log.Info("a key is stale", "key_id", v.ID, "unused_since", since, "revoked_at", e.EndsAt)

@@ -454,11 +454,8 @@ func (l *Limiter) sweepAdmin() {
 	if l.shared == nil {
 		return
 	}
-	if err := l.pruneShared(); err != nil {
-		l.log.Error("removing events that other nodes have heard of", "error", err)
-	}
-	if err := l.sweepOutbox(); err != nil {
-		l.log.Error("dropping messages for webhooks that are gone", "error", err)
+	if err := l.outbox.Sweep(); err != nil {
+		l.log.Error("sweeping the outbox", "error", err)
 	}
 	if err := l.foldShares(); err != nil {
 		l.log.Error("adding up what nodes that are gone have counted", "error", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -33,9 +34,9 @@ func (k *Live) setMarks() {
 	}
 }
 
-// tellThresholds reports the limits whose use has crossed a threshold since the
+// emitThresholds reports the limits whose use has crossed a threshold since the
 // last call. Callers hold the key.
-func (k *Live) tellThresholds() {
+func (k *Live) emitThresholds() {
 	for _, kind := range record.LimitKinds {
 		if k.total(kind) < k.marks[kind] {
 			continue
@@ -46,32 +47,31 @@ func (k *Live) tellThresholds() {
 				reached = percent
 			}
 		}
-		k.l.tellThreshold(Event{
-			Name: KeyThreshold, Key: k.key, Kind: kind, Percent: int(reached),
+		k.l.emitThreshold(event.Event{
+			Name: event.KeyThreshold, Key: k.key, Kind: kind, Percent: int(reached),
 			Used: k.total(kind), Limit: kept,
 		}, k.lineage)
 		k.setMarks()
 	}
 }
 
-// tellThreshold reports that a threshold was crossed. Where several nodes share the
+// emitThreshold reports that a threshold was crossed. Where several nodes share the
 // store, each node finds that out by itself, as it reads what the others have used, and
 // the first to record it in the store reports it.
-func (l *Limiter) tellThreshold(e Event, lineage uint64) {
+func (l *Limiter) emitThreshold(e event.Event, lineage uint64) {
 	if l.shared == nil {
-		l.tell(e)
+		l.emit(e)
 		return
 	}
-	e.At = l.clock.Now().UTC()
 	first := false
 	l.committer.Submit(func(b *batch) (err error) {
 		if first, err = b.crosses(&e, lineage); err != nil || !first {
 			return err
 		}
-		return b.outbox.report(b.Transaction, report{e, true})
+		return b.emit(e)
 	}, func(err error) {
 		if err != nil {
-			l.complain("an event could not be kept for webhooks", err, "event", string(e.Name))
+			l.complainOfEvent(e.Name, err)
 		}
 	})
 }
@@ -93,7 +93,7 @@ type crossedThreshold struct {
 func crossedKey(id string) []byte { return record.CommonKey("crossed/" + id) }
 
 // crosses records that a threshold was crossed, and reports whether that is new.
-func (b *batch) crosses(e *Event, lineage uint64) (bool, error) {
+func (b *batch) crosses(e *event.Event, lineage uint64) (bool, error) {
 	key := crossedKey(e.Key.ID)
 	if _, err := b.Get(record.RecordKey(e.Key.ID)); err != nil {
 		if errors.Is(err, store.ErrNotFound) { // forgotten

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -71,7 +72,7 @@ type world struct {
 	anchor  string
 	files   store.Disk // nil: real ones
 	roles   map[string]record.Role
-	hooks   []limiter.Hook
+	hooks   []event.Hook
 	posted  func()
 	observe limiter.Observer
 

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 )
 
 const (
@@ -186,7 +187,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	if l == nil {
 		return lookAgainStore
 	}
-	due, next, err := l.DueMessages(ctx, hook.URL, deliveryBatch)
+	due, next, err := l.Outbox().Due(hook.URL, deliveryBatch)
 	if err != nil {
 		s.log.Error("reading the messages for webhooks", "error", err)
 		return lookAgain
@@ -196,7 +197,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 			return 0
 		}
 		if time.Since(m.At) > giveUp {
-			if err := l.ForgetMessage(ctx, hook.URL, m); err != nil {
+			if err := l.Outbox().Forget(hook.URL, m); err != nil {
 				return lookAgainStore
 			}
 			s.gaveUp(m)
@@ -206,13 +207,13 @@ func (s *sender) round(ctx context.Context) time.Duration {
 			if ctx.Err() != nil {
 				return 0
 			}
-			if err := l.PostponeMessage(ctx, m, retryAfter(m.Attempts)); err != nil {
+			if err := l.Outbox().Postpone(m, retryAfter(m.Attempts)); err != nil {
 				s.log.Error("recording that a message to a webhook failed", "error", err)
 			}
 			return s.failed(err)
 		}
 		s.delivered()
-		if err := l.ForgetMessage(ctx, hook.URL, m); err != nil {
+		if err := l.Outbox().Forget(hook.URL, m); err != nil {
 			// The message will be sent once more, with the same id.
 			s.log.Error("recording that a message to a webhook was delivered", "message", m.ID, "error", err)
 			return lookAgainStore
@@ -227,7 +228,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	return min(next, lookAgain)
 }
 
-func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *limiter.Message) error {
+func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *event.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, deliveryTime)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.URL, bytes.NewReader(m.Payload))
@@ -294,7 +295,7 @@ func (s *sender) failed(err error) time.Duration {
 	return wait
 }
 
-func (s *sender) gaveUp(m limiter.Message) {
+func (s *sender) gaveUp(m event.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.GivenUp++

@@ -16,14 +16,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/token"
 )
 
 // Endpoint is an address that messages go to, and the secrets that sign them.
 type Endpoint struct {
 	URL    string
-	Events []limiter.EventName // to send; all if empty
+	Events []event.Name // to send; all if empty
 
 	plain   bool // http
 	secrets atomic.Pointer[[]token.Secret]

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -41,10 +41,10 @@ type Delivery struct {
 
 // WebhookState is a webhook as the management API shows it, without secrets.
 type WebhookState struct {
-	URL     string              `json:"url"` // without its query, which may hold a token
-	Events  []limiter.EventName `json:"events,omitempty"`
-	Pending int64               `json:"pending"`
-	Dropped int64               `json:"dropped"`
+	URL     string       `json:"url"` // without its query, which may hold a token
+	Events  []event.Name `json:"events,omitempty"`
+	Pending int64        `json:"pending"`
+	Dropped int64        `json:"dropped"`
 	Delivery
 }
 

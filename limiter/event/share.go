@@ -1,4 +1,4 @@
-package limiter
+package event
 
 import (
 	"crypto/rand"
@@ -35,11 +35,12 @@ type sharedEvents struct {
 	More bool `json:"more,omitempty"`
 }
 
-var sharedPrefix = record.CommonKey("events/")
+// SharedPrefix begins the rows of events for other nodes.
+var SharedPrefix = record.CommonKey("events/")
 
 // share adds an event to those that this batch leaves for the readers of feeds on other
 // nodes.
-func (o *outbox) share(t *commit.Transaction, e *Event) error {
+func (o *Outbox) share(t *commit.Transaction, e *Event) error {
 	if !t.Shared() {
 		return nil
 	}
@@ -54,7 +55,7 @@ func (o *outbox) share(t *commit.Transaction, e *Event) error {
 }
 
 // writeShared writes the events of this batch for other nodes.
-func (o *outbox) writeShared(t *commit.Transaction) error {
+func (o *Outbox) writeShared(t *commit.Transaction) error {
 	if len(o.shared.Events) == 0 {
 		return nil
 	}
@@ -63,16 +64,16 @@ func (o *outbox) writeShared(t *commit.Transaction) error {
 		return fmt.Errorf("events for other nodes: %w", err)
 	}
 	at := o.shared.Events[0].At.UnixNano()
-	key := binary.BigEndian.AppendUint64(slices.Clone(sharedPrefix), uint64(max(at, 0)))
+	key := binary.BigEndian.AppendUint64(slices.Clone(SharedPrefix), uint64(max(at, 0)))
 	return t.Set(append(key, rand.Text()[:8]...), v)
 }
 
-// followEvents tells the readers of this node's feeds what has happened on other nodes.
-// keys are the rows of sharedEvents that those have written.
-func (l *Limiter) followEvents(keys [][]byte) error {
+// Follow tells the readers of this node's feeds what has happened on other nodes. keys
+// are the rows under SharedPrefix that those have written.
+func (o *Outbox) Follow(keys [][]byte) error {
 	var heard []sharedEvents
 	missed := false
-	err := l.store.View(func(r store.Reader) error {
+	err := o.options.Store.View(func(r store.Reader) error {
 		for _, key := range keys {
 			v, err := r.Get(key)
 			if errors.Is(err, store.ErrNotFound) {
@@ -95,21 +96,21 @@ func (l *Limiter) followEvents(keys [][]byte) error {
 	}
 	for _, s := range heard {
 		for _, e := range s.Events {
-			l.publish(e)
+			o.Feeds.publish(e)
 		}
 		missed = missed || s.More
 	}
 	if missed {
-		l.EndFeeds() // their readers connect again, and see how everything stands
+		o.Feeds.EndAll() // their readers connect again, and see how everything stands
 	}
 	return nil
 }
 
 // pruneShared removes the events for other nodes that are older than keepShared.
-func (l *Limiter) pruneShared() error {
-	before := l.clock.Now().Add(-keepShared).UnixNano()
-	return commit.Prune(l.committer.Writer(), l.store, l.stopping, sharedPrefix, func(key []byte) (gone, more bool) {
-		at := key[len(sharedPrefix):]
+func (o *Outbox) pruneShared() error {
+	before := o.options.Clock.Now().Add(-keepShared).UnixNano()
+	return o.prune(SharedPrefix, func(key []byte) (gone, more bool) {
+		at := key[len(SharedPrefix):]
 		more = len(at) >= 8 && int64(binary.BigEndian.Uint64(at)) < before
 		return more, more
 	}, nil)

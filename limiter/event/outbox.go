@@ -1,7 +1,6 @@
-package limiter
+package event
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -25,6 +24,13 @@ import (
 //
 //	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
 
+const (
+	// leadAgain is how often a node that delivers for all looks whether it still does.
+	leadAgain = time.Second
+	// pruneStep bounds what one change drops.
+	pruneStep = 1000
+)
+
 // maxPosts bounds the messages that wait for one webhook. Further ones are dropped
 // and counted.
 const maxPosts = 10_000
@@ -34,10 +40,10 @@ type Hook struct {
 	// URL identifies the hook: messages wait for this address.
 	URL string
 	// Events are the events that it receives; none: all.
-	Events []EventName
+	Events []Name
 }
 
-func (h *Hook) wants(name EventName) bool {
+func (h *Hook) wants(name Name) bool {
 	return len(h.Events) == 0 || slices.Contains(h.Events, name)
 }
 
@@ -63,7 +69,7 @@ type Message struct {
 	// ID is the same for each attempt, and for each hook that receives the same
 	// event.
 	ID       string
-	Event    EventName
+	Event    Name
 	Payload  []byte
 	At       time.Time // of the event
 	Attempts int       // that have failed
@@ -73,7 +79,7 @@ type Message struct {
 
 // postRecord is a message in the store.
 type postRecord struct {
-	Event    EventName       `json:"event"`
+	Event    Name            `json:"event"`
 	Payload  json.RawMessage `json:"payload"`
 	Attempts int             `json:"attempts,omitempty"`
 	Next     int64           `json:"next,omitempty"` // Unix nanoseconds of the next attempt
@@ -99,17 +105,33 @@ func message(key, value []byte) (Message, postRecord, error) {
 	}, rec, nil
 }
 
-// outbox is what memory knows of the outbox, and what the batch being written does to
+// Options is what an outbox works with.
+type Options struct {
+	Store store.Store
+	Clock commit.TimeSource
+	// Posted is called when a message was put into the outbox. Default: none.
+	Posted func()
+	// Happened is called with each event of this node, once that is durable. Default:
+	// none.
+	Happened func(Event)
+	// Stopping reports whether long work is to end.
+	Stopping func() bool
+}
+
+// Outbox is what memory knows of the outbox, and what the batch being written does to
 // it, with the events that are reported once that is durable.
 //
 // Where several nodes share the store, they keep in a record what memory cannot know:
 // how many messages wait for each webhook, and the moment of the latest. One node
 // delivers the messages of all, so all must be configured with the same webhooks.
-type outbox struct {
+type Outbox struct {
+	Feeds   Feeds
+	options Options
+	write   commit.Writer
+	cluster store.Shared // the store, if several nodes share it; otherwise nil
+
 	current atomic.Pointer[[]*hook]
-	last    uint64            // moment of the latest message
-	posted  func()            // is called when something was posted; may be nil
-	spread  func(Event, bool) // reports an event, and to the observer if that is set
+	last    uint64 // moment of the latest message
 
 	hooks  []*hook // after this batch
 	next   uint64
@@ -120,6 +142,15 @@ type outbox struct {
 	moved  bool          // common has changed
 	shared sharedEvents  // for the readers of other nodes' feeds
 }
+
+// NewOutbox returns an outbox without webhooks. Start is called before anything else.
+func NewOutbox(o Options) *Outbox {
+	cluster, _ := o.Store.(store.Shared)
+	return &Outbox{options: o, cluster: cluster}
+}
+
+// Start lets the outbox write. The outbox is one of the writer's participants.
+func (o *Outbox) Start(w commit.Writer) { o.write = w }
 
 // outboxRecord is what nodes have in common of the outbox.
 type outboxRecord struct {
@@ -144,7 +175,7 @@ type report struct {
 }
 
 // Begin implements commit.Participant.
-func (o *outbox) Begin(*commit.Transaction) error {
+func (o *Outbox) Begin(*commit.Transaction) error {
 	o.hooks, o.next = o.known(), o.last
 	clear(o.events)
 	o.posts, o.events = o.posts[:0], o.events[:0]
@@ -153,7 +184,7 @@ func (o *outbox) Begin(*commit.Transaction) error {
 }
 
 // read reads what nodes have in common.
-func (o *outbox) read(t *commit.Transaction) (err error) {
+func (o *Outbox) read(t *commit.Transaction) (err error) {
 	if o.common == nil {
 		if o.common, err = readOutbox(t); err == nil {
 			o.next = max(o.next, o.common.Last)
@@ -198,7 +229,7 @@ func (c *outboxRecord) of(r store.Reader, id hookID) (n int64, err error) {
 }
 
 // move counts a message that comes or goes, before that is written.
-func (o *outbox) move(t *commit.Transaction, id hookID, change int64) error {
+func (o *Outbox) move(t *commit.Transaction, id hookID, change int64) error {
 	if err := o.read(t); err != nil {
 		return err
 	}
@@ -210,7 +241,7 @@ func (o *outbox) move(t *commit.Transaction, id hookID, change int64) error {
 }
 
 // Finish implements commit.Participant.
-func (o *outbox) Finish(t *commit.Transaction) error {
+func (o *Outbox) Finish(t *commit.Transaction) error {
 	if err := o.writeShared(t); err != nil || !o.moved {
 		return err
 	}
@@ -223,7 +254,7 @@ func (o *outbox) Finish(t *commit.Transaction) error {
 }
 
 // Committed implements commit.Participant.
-func (o *outbox) Committed() {
+func (o *Outbox) Committed() {
 	o.last = o.next
 	if !slices.Equal(o.hooks, o.known()) {
 		hooks := o.hooks
@@ -235,23 +266,60 @@ func (o *outbox) Committed() {
 		p.hook.dropped.Add(p.dropped)
 		came = came || p.pending > 0
 	}
-	if came && o.posted != nil {
-		o.posted()
+	if came && o.options.Posted != nil {
+		o.options.Posted()
 	}
 	for i := range o.events {
 		o.spread(o.events[i].Event, o.events[i].observe)
 	}
 }
 
-// report has an event reported with this batch, and posts it.
-func (o *outbox) report(t *commit.Transaction, e report) error {
+// Emit has an event of this transaction reported once that is durable, and queues it for
+// webhooks.
+func (o *Outbox) Emit(t *commit.Transaction, e Event) error { return o.emit(t, report{e, true}) }
+
+// EmitObserved is Emit for an event that Options.Happened knows already.
+func (o *Outbox) EmitObserved(t *commit.Transaction, e Event) error {
+	return o.emit(t, report{e, false})
+}
+
+func (o *Outbox) emit(t *commit.Transaction, e report) error {
+	if e.At.IsZero() {
+		e.At = o.options.Clock.Now().UTC()
+	}
 	t.Touch()
 	o.events = append(o.events, e)
 	return errors.Join(o.share(t, &e.Event), o.post(t, &e.Event))
 }
 
+// EmitNow reports an event that no transaction is about. Locks may be held. failed is
+// called if it could not be kept for webhooks.
+func (o *Outbox) EmitNow(e Event, failed func(error)) {
+	e.At = o.options.Clock.Now().UTC()
+	o.spread(e, true)
+	if o.cluster == nil && !o.wanted(e.Name) {
+		return
+	}
+	o.write.Submit(func(t *commit.Transaction) error {
+		return errors.Join(o.share(t, &e), o.post(t, &e))
+	}, func(err error) {
+		if err != nil {
+			failed(err)
+		}
+	})
+}
+
+// spread hands an event to the readers of feeds, and to the observer unless that knows
+// the event already.
+func (o *Outbox) spread(e Event, observe bool) {
+	o.Feeds.publish(e)
+	if observe && o.options.Happened != nil {
+		o.options.Happened(e)
+	}
+}
+
 // post writes an event into the outbox of each hook that wants it.
-func (o *outbox) post(t *commit.Transaction, e *Event) error {
+func (o *Outbox) post(t *commit.Transaction, e *Event) error {
 	var event [16]byte
 	var value []byte
 	for _, h := range o.hooks {
@@ -268,7 +336,7 @@ func (o *outbox) post(t *commit.Transaction, e *Event) error {
 			continue
 		}
 		if value == nil {
-			payload, err := e.payload()
+			payload, err := e.JSON()
 			if err != nil {
 				return err
 			}
@@ -295,7 +363,7 @@ func (o *outbox) post(t *commit.Transaction, e *Event) error {
 }
 
 // waiting is how many messages wait for a hook, after this batch.
-func (o *outbox) waiting(t *commit.Transaction, h *hook) (int64, error) {
+func (o *Outbox) waiting(t *commit.Transaction, h *hook) (int64, error) {
 	if t.Shared() {
 		if err := o.read(t); err != nil {
 			return 0, err
@@ -311,7 +379,7 @@ func (o *outbox) waiting(t *commit.Transaction, h *hook) (int64, error) {
 	return n, nil
 }
 
-func (o *outbox) known() []*hook {
+func (o *Outbox) known() []*hook {
 	if p := o.current.Load(); p != nil {
 		return *p
 	}
@@ -327,14 +395,14 @@ func hookOf(hooks []*hook, url string) *hook {
 }
 
 // wanted reports whether any hook wants an event.
-func (o *outbox) wanted(name EventName) bool {
+func (o *Outbox) wanted(name Name) bool {
 	return slices.ContainsFunc(o.known(), func(h *hook) bool { return h.wants(name) })
 }
 
 // SetHooks sets the webhooks, at start and after each reload. Messages for a webhook
 // that is no longer there are dropped.
-func (l *Limiter) SetHooks(hooks []Hook) error {
-	before := l.outbox.known()
+func (o *Outbox) SetHooks(hooks []Hook) error {
+	before := o.known()
 	now := make([]*hook, len(hooks))
 	for i, spec := range hooks {
 		now[i] = &hook{Hook: spec, id: hookIDOf(spec.URL)}
@@ -348,7 +416,7 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 	}
 	if len(before) == 0 && len(now) == 0 {
 		var any bool
-		if err := l.store.View(func(r store.Reader) error {
+		if err := o.options.Store.View(func(r store.Reader) error {
 			return r.Scan([]byte(record.SpaceOutbox), nil, false, func(_, _ []byte) (bool, error) {
 				any = true
 				return false, nil
@@ -357,24 +425,24 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 			return err
 		}
 	}
-	if l.shared != nil {
+	if o.cluster != nil {
 		// Another node may know of more webhooks already, so their messages stay;
-		// see sweepOutbox.
-		return l.committer.Do(func(b *batch) error {
-			b.Touch()
-			b.outbox.hooks = now
+		// see dropOrphans.
+		return o.write.Do(func(t *commit.Transaction) error {
+			t.Touch()
+			o.hooks = now
 			return nil
 		}, nil)
 	}
 	for {
 		more := false
-		err := l.committer.Do(func(b *batch) error {
+		err := o.write.Do(func(t *commit.Transaction) error {
 			more = false
 			for _, h := range now { // which no other goroutine has yet
 				h.pending.Store(0)
 			}
 			var gone [][]byte
-			err := b.Scan([]byte(record.SpaceOutbox), nil, false, func(key, _ []byte) (bool, error) {
+			err := t.Scan([]byte(record.SpaceOutbox), nil, false, func(key, _ []byte) (bool, error) {
 				if len(key) == postKeyLen {
 					if h := known[hookID(key[len(record.SpaceOutbox):])]; h != nil {
 						h.pending.Add(1)
@@ -382,15 +450,15 @@ func (l *Limiter) SetHooks(hooks []Hook) error {
 					}
 				}
 				gone = append(gone, slices.Clone(key))
-				more = len(gone) == repairStep
+				more = len(gone) == pruneStep
 				return !more, nil
 			})
 			for _, key := range gone {
-				err = errors.Join(err, b.Delete(key))
+				err = errors.Join(err, t.Delete(key))
 			}
 			if err == nil && !more {
-				b.Touch()
-				b.outbox.hooks = now // everything posted from here on in this batch is for these
+				t.Touch()
+				o.hooks = now // everything posted from here on in this batch is for these
 			}
 			return err
 		}, nil)
@@ -407,20 +475,17 @@ type HookState struct {
 	Dropped int64 // by this node since its start, because too many waited
 }
 
-// ListHooks lists the webhooks for the operator.
-func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
-	if err := l.authorise(by, record.Everything, nil); err != nil {
-		return nil, err
-	}
-	hooks := l.outbox.known()
+// Hooks lists the webhooks.
+func (o *Outbox) Hooks() ([]HookState, error) {
+	hooks := o.known()
 	states := make([]HookState, len(hooks))
 	for i, h := range hooks {
 		states[i] = HookState{h.Hook, h.pending.Load(), h.dropped.Load()}
 	}
-	if l.shared == nil {
+	if o.cluster == nil {
 		return states, nil
 	}
-	err := l.store.View(func(r store.Reader) error {
+	err := o.options.Store.View(func(r store.Reader) error {
 		common, err := readOutbox(r)
 		for i, h := range hooks {
 			if err == nil {
@@ -435,16 +500,16 @@ func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]HookState, error) {
 	return states, nil
 }
 
-// DueMessages lists some of the messages that are now to be delivered to a webhook,
+// Due lists some of the messages that are now to be delivered to a webhook,
 // oldest first, and the time until the next one is due; 0 when none waits. Where
 // several nodes share the store, one of them gets messages, and has to look for those
 // of the others.
-func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Message, next time.Duration, err error) {
-	if l.shared != nil && !l.shared.Leads() {
+func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, err error) {
+	if o.cluster != nil && !o.cluster.Leads() {
 		return nil, leadAgain, nil
 	}
-	now := l.clock.Now()
-	err = l.store.View(func(r store.Reader) error {
+	now := o.options.Clock.Now()
+	err = o.options.Store.View(func(r store.Reader) error {
 		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
 			m, rec, err := message(key, slices.Clone(value))
 			if err != nil {
@@ -463,35 +528,35 @@ func (l *Limiter) DueMessages(_ context.Context, url string, most int) (due []Me
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the outbox: %w", err)
 	}
-	if l.shared != nil && (next == 0 || next > leadAgain) {
+	if o.cluster != nil && (next == 0 || next > leadAgain) {
 		next = leadAgain
 	}
 	return due, next, nil
 }
 
-// ForgetMessage removes a message that was delivered or given up.
-func (l *Limiter) ForgetMessage(_ context.Context, url string, m Message) error {
-	return l.committer.Do(func(b *batch) error {
-		if _, err := b.Get(m.key); errors.Is(err, store.ErrNotFound) {
+// Forget removes a message that was delivered or given up.
+func (o *Outbox) Forget(url string, m Message) error {
+	return o.write.Do(func(t *commit.Transaction) error {
+		if _, err := t.Get(m.key); errors.Is(err, store.ErrNotFound) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		if b.Shared() {
-			return errors.Join(b.outbox.move(b.Transaction, hookIDOf(url), -1), b.Delete(m.key))
+		if t.Shared() {
+			return errors.Join(o.move(t, hookIDOf(url), -1), t.Delete(m.key))
 		}
-		if h := hookOf(b.outbox.hooks, url); h != nil {
-			b.outbox.posts = append(b.outbox.posts, posted{hook: h, pending: -1})
+		if h := hookOf(o.hooks, url); h != nil {
+			o.posts = append(o.posts, posted{hook: h, pending: -1})
 		}
-		return b.Delete(m.key)
+		return t.Delete(m.key)
 	}, nil)
 }
 
-// PostponeMessage says that an attempt has failed, and when the next one is.
-func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Duration) error {
-	next := l.clock.Now().Add(wait)
-	return l.committer.Do(func(b *batch) error {
-		value, err := b.Get(m.key)
+// Postpone says that an attempt has failed, and when the next one is.
+func (o *Outbox) Postpone(m Message, wait time.Duration) error {
+	next := o.options.Clock.Now().Add(wait)
+	return o.write.Do(func(t *commit.Transaction) error {
+		value, err := t.Get(m.key)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil // its webhook is gone
 		}
@@ -506,7 +571,7 @@ func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Durati
 		if value, err = json.Marshal(rec); err != nil {
 			return err
 		}
-		return b.Set(m.key, value)
+		return t.Set(m.key, value)
 	}, nil)
 }
 
@@ -515,14 +580,32 @@ func (l *Limiter) PostponeMessage(_ context.Context, m Message, wait time.Durati
 // delivered any more.
 const keepOrphans = 3 * 24 * time.Hour
 
-// sweepOutbox drops old messages for webhooks that are no longer there.
-func (l *Limiter) sweepOutbox() error {
-	before := l.clock.Now().Add(-keepOrphans)
+// Sweep drops what a store that several nodes share need not keep any longer: events that
+// the others have heard of, and messages for webhooks that are gone. One node does it.
+func (o *Outbox) Sweep() error {
+	err := o.pruneShared()
+	if err != nil {
+		err = fmt.Errorf("removing events that other nodes have heard of: %w", err)
+	}
+	if dropping := o.dropOrphans(); dropping != nil {
+		err = errors.Join(err, fmt.Errorf("dropping messages for webhooks that are gone: %w", dropping))
+	}
+	return err
+}
+
+// prune is commit.Prune.
+func (o *Outbox) prune(prefix []byte, old func(key []byte) (gone, more bool), also func(t *commit.Transaction, key []byte) error) error {
+	return commit.Prune(o.write, o.options.Store, o.options.Stopping, prefix, old, also)
+}
+
+// dropOrphans drops old messages for webhooks that are no longer there.
+func (o *Outbox) dropOrphans() error {
+	before := o.options.Clock.Now().Add(-keepOrphans)
 	known := make(map[hookID]bool)
-	for _, h := range l.outbox.known() {
+	for _, h := range o.known() {
 		known[h.id] = true
 	}
-	return commit.Prune(l.committer.Writer(), l.store, l.stopping, []byte(record.SpaceOutbox), func(key []byte) (gone, more bool) {
+	return o.prune([]byte(record.SpaceOutbox), func(key []byte) (gone, more bool) {
 		if len(key) != postKeyLen {
 			return true, true
 		}
@@ -532,9 +615,9 @@ func (l *Limiter) sweepOutbox() error {
 		if len(key) != postKeyLen {
 			return nil
 		}
-		return l.outbox.move(t, hookID(key[len(record.SpaceOutbox):]), -1)
+		return o.move(t, hookID(key[len(record.SpaceOutbox):]), -1)
 	})
 }
 
 // Interface guards
-var _ commit.Participant = (*outbox)(nil)
+var _ commit.Participant = (*Outbox)(nil)

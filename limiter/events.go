@@ -1,0 +1,79 @@
+package limiter
+
+import (
+	"context"
+
+	"github.com/till-proxy/till/limiter/event"
+	"github.com/till-proxy/till/limiter/record"
+)
+
+// Outbox is what is delivered to webhooks. It knows no callers: whoever delivers has it.
+func (l *Limiter) Outbox() *event.Outbox { return l.outbox }
+
+// ListHooks lists the webhooks for the operator.
+func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]event.HookState, error) {
+	if err := l.authorise(by, record.Everything, nil); err != nil {
+		return nil, err
+	}
+	return l.outbox.Hooks()
+}
+
+// Subscribe lets a caller read what happens to the keys that it sees, from now on.
+func (l *Limiter) Subscribe(by Caller) (*event.Feed, error) {
+	if err := l.authorise(by, record.KeysRead, nil); err != nil {
+		return nil, err
+	}
+	return l.outbox.Feeds.Subscribe(by.Token, feedReader{l, by})
+}
+
+// feedReader is a caller who reads a feed.
+type feedReader struct {
+	l  *Limiter
+	by Caller
+}
+
+// MayRead implements event.Reader: the caller's token may have ended meanwhile.
+func (r feedReader) MayRead() error {
+	if r.by.Token != "" && !r.l.tokens.active(r.by.Token, r.l.clock.Now()) {
+		return ErrToken
+	}
+	return r.l.authorise(r.by, record.KeysRead, nil)
+}
+
+// Sees implements event.Reader: a caller sees events about keys that it sees, about tokens
+// if it may manage them, and about all keys.
+func (r feedReader) Sees(e *event.Event) bool {
+	switch {
+	case e.Key != nil:
+		return r.l.Sees(r.by, e.Key)
+	case e.Token != nil:
+		return r.l.Allows(r.by, record.TokensManage) && r.l.seesToken(r.by, e.Token)
+	}
+	if (e.Name == event.LockdownSet || e.Name == event.LockdownLifted) && !r.l.SeesReason(r.by) {
+		e.By, e.Reason = "", ""
+	}
+	return true
+}
+
+// SeesReason reports whether a caller may see who set a lockdown, and why: it has
+// to see every key or every act. All others see that there is one, and holders of
+// keys see the reason in each refusal.
+func (l *Limiter) SeesReason(by Caller) bool {
+	if by.Role == record.OperatorRole {
+		return true
+	}
+	role := l.policy(by.Role)
+	return role != nil && role.Sees == record.SeesAll && (l.Allows(by, record.KeysRead) || l.Allows(by, record.AuditRead))
+}
+
+// emit reports an event that no transaction is about. Locks may be held.
+func (l *Limiter) emit(e event.Event) {
+	l.outbox.EmitNow(e, func(err error) { l.complainOfEvent(e.Name, err) })
+}
+
+func (l *Limiter) complainOfEvent(name event.Name, err error) {
+	l.complain("an event could not be kept for webhooks", err, "event", string(name))
+}
+
+// emit reports an event of this transaction, which also queues it for webhooks.
+func (b *batch) emit(e event.Event) error { return b.outbox.Emit(b.Transaction, e) }
