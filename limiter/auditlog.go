@@ -47,7 +47,7 @@ func (s *auditSight) sees(e *audit.Line) (bool, error) {
 	case s.by.Token != "" && e.Text("actor") == s.by.Name:
 		return true, nil
 	case strings.HasPrefix(id, record.TokenIDPrefix):
-		t, ok := s.l.tokens.get(id)
+		t, ok := s.l.tokens.Get(id)
 		return ok && s.l.seesToken(s.by, &t), nil
 	case !strings.HasPrefix(id, record.IDPrefix):
 		return false, nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/till-proxy/till/limiter/access"
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -159,4 +160,65 @@ func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error
 // entry is an act of the caller, for [batch.audit].
 func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {
 	return &act{audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
+}
+
+// attemptError refuses an act that a caller is not entitled to; what is the name
+// of the act in the audit log.
+type attemptError struct {
+	error
+	what string
+}
+
+func (e *attemptError) Unwrap() error { return e.error }
+
+// noted counts an attempt if err is the refusal of one, and returns err. A refusal
+// inside a transaction is noted after it, because the transaction may run again.
+func (l *Limiter) noted(by Caller, err error) error {
+	var refused *attemptError
+	var above *record.CeilingError
+	switch {
+	case errors.As(err, &refused):
+		l.refused(by, refused.what)
+	case errors.As(err, &above):
+		l.refused(by, above.Field+" above the ceiling of role "+above.Role)
+	}
+	return err
+}
+
+func (l *Limiter) refused(by Caller, what string) {
+	l.attempts.Note(access.Attempt{By: by.Name, From: by.From, Action: audit.ActRefused, What: what})
+}
+
+// reportAttempts writes attempts into the audit log.
+func (l *Limiter) reportAttempts(at access.Attempt, n int64) {
+	changes := map[string]record.Delta{"attempts": {Before: nil, After: n}}
+	if at.What != "" {
+		changes["refused"] = record.Delta{Before: nil, After: at.What}
+	}
+	entry := Caller{Name: at.By, From: at.From}.entry(at.Action, "", changes)
+	l.committer.Submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
+		if err != nil {
+			l.complain("a refused attempt is not in the audit log", err, "by", at.By, "from", at.From)
+		}
+	})
+}
+
+// Standing returns a caller as it is now, for code that has authenticated it
+// before and acts for it again without its token's string. It is ErrToken if the
+// token has ended since. The call counts as a use of the token. A node that has lost
+// touch with the others says ErrStale, because it may not know.
+//
+// Callers without a token are returned as they are: nothing ends them.
+func (l *Limiter) Standing(by Caller) (Caller, error) {
+	if by.Token == "" {
+		return by, nil
+	}
+	if err := l.fresh(); err != nil {
+		return Caller{}, err
+	}
+	rec, ok := l.tokens.Use(by.Token, l.clock.Now())
+	if !ok {
+		return Caller{}, ErrToken
+	}
+	return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: by.From}, nil
 }

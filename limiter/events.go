@@ -34,8 +34,10 @@ type feedReader struct {
 
 // MayRead implements event.Reader: the caller's token may have ended meanwhile.
 func (r feedReader) MayRead() error {
-	if r.by.Token != "" && !r.l.tokens.active(r.by.Token, r.l.clock.Now()) {
-		return ErrToken
+	if r.by.Token != "" {
+		if t, ok := r.l.tokens.Get(r.by.Token); !ok || t.Status(r.l.clock.Now()) != record.Active {
+			return ErrToken
+		}
 	}
 	return r.l.authorise(r.by, record.KeysRead, nil)
 }

@@ -205,7 +205,7 @@ func ParseAuditLine(line []byte) (map[string]any, error) {
 	return e.Fields, err
 }
 
-func (l *Limiter) SweepAttempts() { l.attempts.sweep(l, l.clock.Now()) }
+func (l *Limiter) SweepAttempts() { l.attempts.Sweep() }
 
 func (l *Limiter) PruneAudit() error { return l.pruneAudit() }
 

@@ -87,14 +87,8 @@ func (l *Limiter) revokeLeaked(ctx context.Context, k *Live, by Caller) error {
 }
 
 func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leaked, error) {
-	l.tokens.mu.RLock()
-	live := l.tokens.byLookup[lookup]
-	var rec record.AdminToken
-	if live != nil {
-		rec = *live.rec
-	}
-	l.tokens.mu.RUnlock()
-	if live == nil {
+	rec, ok := l.tokens.Find(lookup)
+	if !ok {
 		return Leaked{State: LeakUnknown}, nil
 	}
 	done := Leaked{State: LeakRevoked}

@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/access"
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/event"
@@ -126,8 +127,8 @@ type Limiter struct {
 	roles      map[string]*account // also of roles that are not configured now
 	configured map[string]record.Role
 
-	tokens    tokens
-	attempts  attempts
+	tokens    *access.Tokens
+	attempts  *access.Attempts
 	keepAudit atomic.Int64 // how long, in nanoseconds; 0: for ever
 
 	activeMu sync.Mutex
@@ -230,6 +231,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		}
 	}
 	l.startCommitter(&o, jobs)
+	l.attempts = access.NewAttempts(l.clock, l.reportAttempts)
 	l.Retain(o.Retain)
 	if err := l.takeShare(); err != nil {
 		return nil, err
@@ -237,7 +239,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.recover(o.Roles, o.After); err != nil {
 		return nil, err
 	}
-	if err := l.readTokens(); err != nil {
+	if l.tokens, err = access.ReadTokens(l.store, l.committer.Writer()); err != nil {
 		return nil, err
 	}
 	if err := l.SetRoles(o.Roles); err != nil {
@@ -353,8 +355,8 @@ func (l *Limiter) Close() error {
 	close(l.stop)
 	l.sweepers.Wait()
 	<-l.jobsStopped
-	l.attempts.sweep(l, l.clock.Now().Add(reportAttemptsEvery))
-	if err := l.saveTokens(); err != nil && l.Failed() == nil {
+	l.attempts.Flush()
+	if err := l.tokens.SaveUses(); err != nil && l.Failed() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
 	now := l.clock.Now().UnixNano()

@@ -246,7 +246,7 @@ func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
 		v := k.View()
 		return Replay{Key: &v}, true, nil
 	case strings.HasPrefix(rec.about, record.TokenIDPrefix):
-		t, ok, err := l.token(rec.about)
+		t, ok, err := l.tokens.Fetch(rec.about)
 		if err != nil {
 			return Replay{}, true, err
 		}

@@ -106,7 +106,7 @@ func (l *Limiter) refresh(n news) error {
 	}
 	err = errors.Join(err, l.refreshKeys(n.keys, n.parents))
 	if len(n.tokens) > 0 {
-		err = errors.Join(err, l.followTokens(n.tokens))
+		err = errors.Join(err, l.tokens.Follow(n.tokens))
 	}
 	if n.jobs { // after the keys, which a job does not pick if they changed after it
 		err = errors.Join(err, l.followJobs())
@@ -121,7 +121,7 @@ func (l *Limiter) refresh(n news) error {
 func (l *Limiter) refreshAll() error {
 	l.unknown.forget()
 	l.outbox.Feeds.EndAll() // their readers have missed events: they connect again
-	return errors.Join(l.followLockdown(), l.refreshKeys(l.everyID(), nil), l.followTokens(nil), l.followJobs())
+	return errors.Join(l.followLockdown(), l.refreshKeys(l.everyID(), nil), l.tokens.Follow(nil), l.followJobs())
 }
 
 // everyID lists the keys in memory, and those that are being read.

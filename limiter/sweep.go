@@ -301,7 +301,7 @@ func (l *Limiter) saveAll() error {
 		}
 		a.mu.Unlock()
 	}
-	return l.saveTokens()
+	return l.tokens.SaveUses()
 }
 
 func nanosOf(t time.Time) int64 {
@@ -438,8 +438,8 @@ func (l *Limiter) uncacheLookup(k *Live, lookup token.Lookup) {
 
 // sweepAdmin saves what is pending about callers, and prunes what is too old.
 func (l *Limiter) sweepAdmin() {
-	l.attempts.sweep(l, l.clock.Now())
-	if err := l.saveTokens(); err != nil {
+	l.attempts.Sweep()
+	if err := l.tokens.SaveUses(); err != nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
 	if !l.leads() {

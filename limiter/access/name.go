@@ -1,4 +1,4 @@
-package limiter
+package access
 
 import (
 	"slices"
@@ -16,8 +16,9 @@ import (
 // from two scripts, and a skeleton of its own, which is the name with letters
 // replaced by those that look the same.
 
-// validTokenName refuses a name that would be taken for another.
-func validTokenName(name string) error {
+// ValidName refuses a name that would be taken for another. others are the names that the
+// audit log gives to those who have no token.
+func ValidName(name string, others ...string) error {
 	if err := record.ValidText("name", name); err != nil {
 		return err
 	}
@@ -28,7 +29,7 @@ func validTokenName(name string) error {
 		return record.Invalid("name", "must hold nothing invisible, and no space around it, so that none looks like another, got %q", name)
 	case mixesScripts(name):
 		return record.Invalid("name", "must not mix letters of two alphabets in one word, because they look alike, got %+q", name)
-	case notATokensName(name):
+	case notATokensName(name, others):
 		return record.Invalid("name", "must not be %q nor look like it, because the audit log calls others that", name)
 	}
 	return nil
@@ -41,11 +42,11 @@ func invisible(r rune) bool {
 
 // notATokensName reports whether the audit log gives this name, or one that looks
 // like it in any case of letters, to another actor.
-func notATokensName(name string) bool {
+func notATokensName(name string, others []string) bool {
 	look := func(s string) string { return alike.Replace(strings.ToLower(skeleton(s))) }
 	name = look(name)
 	same := func(other string) bool { return name == look(other) }
-	return slices.ContainsFunc([]string{Operator.Name, itself.Name, unknownCaller, manyCallers}, same) || strings.HasPrefix(name, look(record.IDPrefix))
+	return slices.ContainsFunc(append([]string{Unknown, Many}, others...), same) || strings.HasPrefix(name, look(record.IDPrefix))
 }
 
 // alike are characters of one script that some fonts do not distinguish.
