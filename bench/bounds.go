@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/till-proxy/till/upstream"
 )
@@ -72,6 +75,7 @@ func reportBounds(w io.Writer, strict bool) error {
 				p.rows[last] = append(p.rows[last], ratios[p.turn-1])
 			}
 		}
+		worst = errors.Join(worst, judgeHostile(script, uint64(i), counts))
 	}
 	for _, p := range printed {
 		title := fmt.Sprintf("turn %d of a conversation", p.turn)
@@ -93,6 +97,58 @@ func judgeBounds(script, vocabulary string, ratios []float64, strict bool) error
 		}
 	}
 	return nil
+}
+
+// judgeHostile returns an error if a conversation that begins with the words of a script
+// that a vocabulary knows best, and goes on with any of its letters, has a bound below
+// its true count.
+func judgeHostile(s script, seed uint64, counts func([]string) ([]map[string]int64, error)) error {
+	words := strings.Fields(strings.Join(s.sentences, " "))
+	of, err := counts(words)
+	if err != nil {
+		return err
+	}
+	random := rand.New(rand.NewPCG(seed, 2027))
+	first, _ := utf8.DecodeRuneInString(words[0])
+	var letters []rune // those of the block of the script
+	for r := first &^ 0x7f; r <= first|0x7f; r++ {
+		if unicode.In(r, unicode.L, unicode.M, unicode.N) {
+			letters = append(letters, r)
+		}
+	}
+	var worst error
+	for _, v := range vocabularies {
+		order := make([]int, len(words))
+		for i := range order {
+			order[i] = i
+		}
+		slices.SortFunc(order, func(a, b int) int {
+			return cmp.Compare(of[a][v.name]*int64(len(words[b])), of[b][v.name]*int64(len(words[a])))
+		})
+		var messages [3]string
+		for len(messages[0]) < 2*turnBytes {
+			messages[0] += words[order[random.IntN(min(8, len(order)))]] + " "
+		}
+		for i := 1; i < len(messages); i++ {
+			few := letters[random.IntN(len(letters)/2):]
+			for len(messages[i]) < turnBytes {
+				messages[i] += string(few[random.IntN(min(len(few), 1+random.IntN(60)))])
+				if random.IntN(8) == 0 {
+					messages[i] += " "
+				}
+			}
+		}
+		tokens, err := counts(messages[:])
+		if err != nil {
+			return err
+		}
+		ratios, err := boundsOf(v, messages[:], tokens, false)
+		if err != nil {
+			return fmt.Errorf("%s, %s: %w", s.name, v.name, err)
+		}
+		worst = errors.Join(worst, judgeBounds(s.name+" of any letters", v.name, ratios, false))
+	}
+	return worst
 }
 
 func printBounds(w io.Writer, title string, rows [][]float64) {
@@ -164,7 +220,7 @@ func boundsOf(v vocabulary, messages []string, tokens []map[string]int64, escape
 		excess = fmt.Errorf("%d tokens were held for %d", x.Bound, x.Reported)
 	})
 	var ratios []float64
-	for turn := range lastTurn {
+	for turn := range (len(messages) + 1) / 2 {
 		sent := 2*turn + 1
 		call := &upstream.Call{Method: "POST", ContentType: "application/json", Body: chatBody(preset, messages[:sent], escaped)}
 		call.Path = map[upstream.Dialect]string{upstream.Anthropic: "/v1/messages", upstream.Gemini: "/v1beta/models/m:generateContent"}[preset.Dialect]

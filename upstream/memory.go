@@ -192,13 +192,15 @@ func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *
 		}
 	}
 	if found[best] != nil {
-		m.boundContinuation(r, p, e, found[best], t.turns[after[best]:])
+		m.boundContinuation(r, p, e, found[best], t.turns[:after[best]], t.turns[after[best]:])
 		m.refresh(r)
 	}
 	return r
 }
 
-func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *prefix, rest []byte) {
+// boundContinuation bounds a request that continues a prefix: before is the part of
+// its list that was counted, and rest what follows.
+func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *prefix, before, rest []byte) {
 	fresh := e.reader
 	i := 0
 	for at := 0; ; at++ {
@@ -221,6 +223,9 @@ func (m *Memory) boundContinuation(r *Recall, p *Preset, e *Estimate, from *pref
 	m.boundStored(stored, fresh.stored, p)
 	if fresh.window || fresh.err != nil || stored.Window || stored.Unseen > 0 {
 		return
+	}
+	if fresh.encoded == 0 { // of what is not text, no letter was counted
+		fresh.length -= excessBytes(before, rest, from.tokens, p.OwnModels)
 	}
 	r.Input = add(from.tokens, add(stored.Tokens, fresh.tokens()+r.left+boundary))
 }
