@@ -26,6 +26,9 @@ type Former struct {
 	Lookup token.Lookup `json:"lookup"`
 	Number int64        `json:"number"`
 	Until  time.Time    `json:"until"` // it works before that
+	// Ended says that it was seen to work no more, or ended at once: another node, whose
+	// clock is a little behind, must not believe it again.
+	Ended bool `json:"ended,omitempty"`
 	// SealKey and Origins are what its box was made with, if it has one, for as
 	// long as its salt is kept.
 	SealKey token.SealKeyID `json:"seal_key,omitzero"`
@@ -35,7 +38,7 @@ type Former struct {
 }
 
 // Works reports whether the string is in its grace.
-func (f *Former) Works(now time.Time) bool { return now.Before(f.Until) }
+func (f *Former) Works(now time.Time) bool { return !f.Ended && now.Before(f.Until) }
 
 // Box is what opens the box of one string of a sealed key.
 type Box struct {
@@ -56,7 +59,7 @@ type Issue struct {
 // Rotated returns the key with its next string.
 func (k *Key) Rotated(next Issue, now time.Time, grace time.Duration) (*Key, error) {
 	key := k.Clone()
-	last := Former{Lookup: key.Lookup, Number: key.Rotations, Until: now.Add(grace)}
+	last := Former{Lookup: key.Lookup, Number: key.Rotations, Until: now.Add(grace), Ended: grace <= 0}
 	if grace > 0 {
 		last.SealKey, last.Origins, last.Fingerprint = key.SealKey, key.Origins, key.Fingerprint
 	}
@@ -84,6 +87,7 @@ func (f *Former) Limit(until, now time.Time) {
 		f.Until = until
 	}
 	if !f.Works(now) {
+		f.Ended = true
 		f.SealKey, f.Origins, f.Fingerprint = token.SealKeyID{}, nil, "" // its salt is deleted
 	}
 }

@@ -1,0 +1,71 @@
+package limiter_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
+)
+
+// What nodes do whose clocks differ: each has the database's time as exactly as it was
+// told, so one may be a little behind another.
+
+// withClocks runs a test of two nodes of which the second is a second behind.
+func withClocks(t *testing.T, test func(t *testing.T, c *nodes)) {
+	t.Helper()
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		c.pass(time.Minute)
+		c.Skew(c.w[0].node, time.Second)
+		test(t, c)
+	})
+}
+
+func TestAStringThatWasReplacedIsRefusedByANodeWhoseClockIsBehind(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, w *world, k *key){
+		"at once": func(t *testing.T, w *world, k *key) { replace(t, w, k, 0) },
+		"after a grace": func(t *testing.T, w *world, k *key) {
+			replace(t, w, k, time.Hour)
+			if ended, err := w.EndGrace(ctx, limiter.Operator, k.id, k.lookup); err != nil || !ended {
+				t.Fatal(ended, err)
+			}
+		},
+		"by another rotation": func(t *testing.T, w *world, k *key) {
+			replace(t, w, k, time.Hour)
+			replace(t, w, k, 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withClocks(t, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(activations(10))
+				b := k.on(c.w[1])
+				if code := b.use(); code != "" {
+					t.Fatal(code)
+				}
+				end(t, c.w[0], k)
+				synctest.Wait()
+				live, refusal := b.w.Find(ctx, k.lookup)
+				if refusal == nil {
+					_, refusal = live.Number(live.Key(), k.lookup)
+				}
+				if refusal == nil || refusal.Code != record.CodeKeyRevoked {
+					t.Errorf("another node, whose clock is a second behind: %v", refusal)
+				}
+			})
+		})
+	}
+}
+
+// replace gives a key another string.
+func replace(t *testing.T, w *world, k *key, grace time.Duration) {
+	t.Helper()
+	_, next, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: next}, grace); err != nil {
+		t.Fatal(err)
+	}
+}
