@@ -312,6 +312,7 @@ func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 	if err != nil {
 		return err
 	}
+	revived := k.Key().RevivedAt
 	view := k.View()
 	begins := view.Status == record.Exhausted && view.Renews != "" // a new window revives it
 	if view.Status == record.Active || view.Status == record.Suspended || begins || view.InFlight > 0 {
@@ -330,6 +331,8 @@ func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 		switch n, err := record.CountChildren(b, id); {
 		case err != nil:
 			return err
+		case !key.RevivedAt.Equal(revived): // by another node, just now
+			return ErrAlive
 		case n > 0 || key.Attached():
 			return ErrFamily
 		}

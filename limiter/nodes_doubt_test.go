@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"bytes"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -411,4 +412,34 @@ func TestARolesFirstBlockIsNotTakenInAWindowThatIsOver(t *testing.T) {
 			t.Errorf("%d forwarded in one window, want 20", n)
 		}
 	}, func(w *world) { w.roles = roles })
+}
+
+func TestAKeyThatAnotherNodeHasJustRevivedIsNotForgotten(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(1))
+		b := k.on(c.w[1])
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+		if code := b.use(); code != record.CodeActivationsExhausted {
+			t.Fatal(code)
+		}
+		c.sweep()
+		c.Lose(b.w.node, true) // it hears of the grant later
+		granted := make(chan error, 1)
+		go func() {
+			_, err := c.w[0].GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 5})
+			granted <- err
+		}()
+		synctest.Wait()
+		if err := b.w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrAlive) {
+			t.Errorf("forgetting a key that was just granted more: %v", err)
+		}
+		if err := <-granted; err != nil {
+			t.Fatal(err)
+		}
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 5 {
+			t.Errorf("%d forwarded, want 5", n)
+		}
+	})
 }
