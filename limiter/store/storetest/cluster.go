@@ -175,8 +175,18 @@ func (c *Cluster) of(node string, do func(n *clusterNode)) {
 	})
 }
 
-// Advance lets time pass, on all nodes and in the database.
-func (c *Cluster) Advance(d time.Duration) { c.do(func() { c.added += d }) }
+// Advance lets time pass at once, on all nodes and in the database. A node that was just
+// following what others have done has had no time for it, so it is not late for that.
+func (c *Cluster) Advance(d time.Duration) {
+	c.do(func() {
+		for _, n := range c.sessions {
+			if n.online && n.sure() < c.elapsed() {
+				n.leapt += d
+			}
+		}
+		c.added += d
+	})
+}
 
 // Skew sets how far a node's clock is ahead of the database's.
 func (c *Cluster) Skew(node string, d time.Duration) { c.do(func() { c.skews[node] = d }) }

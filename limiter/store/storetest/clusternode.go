@@ -26,6 +26,7 @@ type clusterNode struct {
 
 	followed int           // how many entries of the feed its memory has followed
 	said     int           // how many of these the others know of
+	leapt    time.Duration // passed at once since it began to follow
 	missed   bool          // memory has to be read again
 	since    time.Duration // what was committed later may be missing in memory
 	retry    time.Duration // when to try to follow again
@@ -177,7 +178,7 @@ func (n *clusterNode) fresh() error {
 	case !n.joined || n.gone():
 		return fmt.Errorf("%w: it has not joined", store.ErrStale)
 	}
-	if age := n.c.elapsed() - n.sure(); age > freshFor && n.c.flaw != Timeless {
+	if age := n.c.elapsed() - n.sure() - n.leapt; age > freshFor && n.c.flaw != Timeless {
 		return fmt.Errorf("%w since %s", store.ErrStale, age)
 	}
 	return nil
@@ -202,7 +203,7 @@ func (n *clusterNode) watch() {
 			isStale := n.fresh() != nil
 			if isStale == n.stale || n.paused {
 				next := forever
-				if sure := n.sure(); !isStale && sure < n.c.elapsed() && n.c.flaw != Timeless {
+				if sure := n.sure() + n.leapt; !isStale && sure < n.c.elapsed() && n.c.flaw != Timeless {
 					next = sure + freshFor
 				}
 				return false, next
@@ -238,6 +239,9 @@ func (n *clusterNode) follow() {
 			return
 		}
 		step()
+		if !n.missed && n.followed >= len(c.feed) {
+			n.leapt = 0
+		}
 		if n.online && n.said != n.followed {
 			n.said = n.followed
 		}
@@ -315,8 +319,9 @@ func (n *clusterNode) Settled(patience time.Duration) (behind []string, err erro
 	c := n.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	head, until := len(c.feed), c.elapsed()+patience
+	head, began := len(c.feed), time.Now()
 	c.wait(func() (bool, time.Duration) {
+		until := c.elapsed() + patience - time.Since(began) // what passes at once does not count, as in fresh
 		if n.gone() || c.doubt != nil {
 			return true, 0
 		}
