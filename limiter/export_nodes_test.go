@@ -49,6 +49,13 @@ func CheckParts(r store.Reader) error {
 	})
 }
 
+// Reserved is what the books say that all nodes have reserved of a key in its present
+// window, and so can have used.
+func Reserved(r store.Reader, id string) (record.Amounts, error) {
+	_, acct, err := record.ReadKey(r, id)
+	return acct.Reserved, err
+}
+
 // Windows are those that a request was admitted in, of its key and of its role.
 func (g *Grant) Windows() (key, role int64) { return g.epoch, g.roleEpoch }
 

@@ -14,6 +14,11 @@ import (
 // What clients and operators ask of the nodes in a simulation, and what they must be
 // told.
 
+// newPurse is what is known of a key that any of so many nodes may forward for.
+func newPurse(nodes int) *purse {
+	return &purse{windows: make(map[int64]*window), unwritten: make([]record.Amounts, nodes)}
+}
+
 // window is one window of the key.
 func (b *purse) window(epoch int64) *window {
 	if b.windows[epoch] == nil {
@@ -46,7 +51,8 @@ func (b *purse) taken(epoch int64) record.Amounts {
 // mint makes a key of some kind on a node.
 func (s *ensemble) mint(i int) {
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
-	b := &purse{daily: s.chance(25), windows: make(map[int64]*window)}
+	b := newPurse(len(s.c.w))
+	b.daily = s.chance(25)
 	spec.Limit[record.Activations] = 1 + s.random.Int64N(150)
 	if s.chance(40) {
 		spec.Limit[record.Tokens] = 1 + s.random.Int64N(5000)
@@ -59,6 +65,10 @@ func (s *ensemble) mint(i int) {
 		spec.Renews = record.Daily
 	case s.chance(30):
 		spec.Delegate = true
+	}
+	if !spec.Delegate && s.chance(15) {
+		b.within = time.Duration(1+s.random.IntN(40)) * time.Minute
+		spec.FirstUseWithin = b.within
 	}
 	if !spec.Delegate && s.chance(30) {
 		b.role = []string{"ci", "night"}[s.random.IntN(2)]
@@ -79,7 +89,7 @@ func (s *ensemble) mint(i int) {
 			}
 			s.mints[0]++
 			s.mints[1]--
-			b.id = view.ID
+			b.id, b.created = view.ID, view.CreatedAt
 			s.purses = append(s.purses, b)
 		}
 	})
@@ -120,7 +130,8 @@ func (s *ensemble) child(i int, b *purse) {
 			}
 			s.mints[0]++
 			s.mints[1]--
-			kid := &purse{id: view.ID, lookup: lookup, parent: b, role: b.role, windows: make(map[int64]*window), limit: view.Limit, least: view.Limit}
+			kid := newPurse(len(s.c.w))
+			kid.id, kid.lookup, kid.parent, kid.role, kid.limit, kid.least = view.ID, lookup, b, b.role, view.Limit, view.Limit
 			s.purses = append(s.purses, kid)
 		}
 	})
@@ -152,6 +163,10 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 		mustNot = "the node is isolated for " + silence.String()
 	}
 	code = "gone"
+	now := w.Now()
+	expired := b.within > 0 && !now.Before(b.created.Add(b.within))
+	late, early := expired && !b.tried, b.used || !s.astray && now.Add(closeBy).Before(b.created.Add(b.within))
+	b.tried = b.tried || !expired
 	least := new(b.least) // what is granted meanwhile need not be felt
 	b.asked = append(b.asked, least)
 	s.begin(func() func() {
@@ -167,6 +182,9 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 			if refusal != nil {
 				code = refusal.Code
 				s.counts.refused++
+				if refusal.Code == record.CodeKeyExpired || s.forgets && refusal.Code == record.CodeKeyInvalid {
+					s.expired(w, b, early)
+				}
 				window := b.last()
 				then := b.taken(window) // some of which may be given back before this is judged
 				s.later = append(s.later, func() {
@@ -180,6 +198,10 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 				return
 			}
 			b.judged(least)
+			if late && b.within > 0 {
+				s.fatalf("%s admits %s, which was not used within %s", w.node, b.id, b.within)
+			}
+			b.used = true
 			code = ""
 			s.counts.admitted++
 			if mustNot != "" && (b.dead() || b.still() || s.c.Silence(w.node) > isolated) {
@@ -201,6 +223,18 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 	return code
 }
 
+// closeBy is how far the clocks of nodes differ while nothing is wrong, and a little more.
+const closeBy = 3 * time.Second
+
+// expired checks the refusal of a key that had to be used within some time; early says
+// that it was, or that this time has not passed.
+func (s *ensemble) expired(w *world, b *purse, early bool) {
+	if b.within > 0 && early {
+		s.fatalf("%s: key %s has expired, and it had to be used within %s from %s: used %v", w.node, b.id, b.within, b.created, b.used)
+	}
+	b.ending = b.ending || b.within > 0 || b.extended
+}
+
 // dead reports whether the key, or one above it, was revoked, as all nodes know.
 func (b *purse) dead() bool { return b.stopped || b.parent != nil && b.parent.dead() }
 
@@ -208,12 +242,13 @@ func (b *purse) dead() bool { return b.stopped || b.parent != nil && b.parent.de
 func (b *purse) still() bool { return b.paused || b.parent != nil && b.parent.still() }
 
 // bounded checks that no more is forwarded than the limit, of which what ran at a crash
-// is a part: it may have been forwarded.
+// is a part: it may have been forwarded. What an answer has cost beyond its bound comes on
+// top of that.
 func (s *ensemble) bounded(b *purse, r *ticket) {
-	sum := b.taken(r.key)
+	sum, over := b.taken(r.key), b.window(r.key).over
 	for kind, limit := range b.limit {
-		if limit != record.NoLimit && sum[kind] > limit {
-			s.fatalf("key %s: %d %s forwarded of %d", b.id, sum[kind], record.Kind(kind), limit)
+		if limit != record.NoLimit && sum[kind]-over[kind] > limit {
+			s.fatalf("key %s: %d %s forwarded of %d, and %d more than answers might cost", b.id, sum[kind]-over[kind], record.Kind(kind), limit, over[kind])
 		}
 	}
 	if n, limit := s.roles[roleWindow{b.role, r.roles}], ensembleRoles[b.role].Budget.Limit[0]; b.role != "" && n > limit {
@@ -229,8 +264,8 @@ func (s *ensemble) bounded(b *purse, r *ticket) {
 	var family record.Amounts
 	for _, other := range s.purses {
 		if other.top() == top {
-			for epoch := range other.windows {
-				family.Add(other.taken(epoch))
+			for epoch, w := range other.windows {
+				family.Add(other.taken(epoch).Minus(w.over))
 			}
 		}
 	}
@@ -260,9 +295,6 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 	case record.CodeBudgetHeld:
 		return // it comes back; see drain
 	case record.CodeStoreUnavailable:
-		if strings.Contains(r.Message, "lost touch") && s.leapt > 3*time.Second {
-			return // it was following when seconds passed at once
-		}
 		s.fatalf("%s: nothing is wrong, but %v", w.node, r)
 	}
 	if b.kids > 0 || b.parent != nil {
@@ -292,8 +324,15 @@ func (s *ensemble) end(b *purse, all bool) {
 		var used record.Amounts
 		if s.chance(80) {
 			used[record.Activations] = 1
+			beyond := s.chance(10)
 			for _, kind := range []record.Kind{record.Tokens, record.Nanodollars} {
-				if n := r.bound[kind]; n > 0 {
+				switch n := r.bound[kind]; {
+				case n > 0 && beyond:
+					over := 1 + s.random.Int64N(2*n)
+					used[kind] = n + over
+					b.window(r.key).over[kind] += over
+					b.unwritten[r.node][kind] += over
+				case n > 0:
 					used[kind] = s.random.Int64N(n + 1)
 				}
 			}
@@ -316,6 +355,9 @@ func (s *ensemble) grant(i int, b *purse) {
 		return
 	}
 	b.limit[record.Activations] += n // from now on it may be there
+	if b.within > 0 {
+		b.within, b.extended = 0, true // it may have more time
+	}
 	s.begin(func() func() {
 		_, err := w.GrantMore(ctx, limiter.Operator, b.id, limiter.More{Activations: n})
 		return func() {
@@ -414,9 +456,38 @@ func (s *ensemble) resume(i int, b *purse) {
 	})
 }
 
+// forget deletes a key that has ended.
+func (s *ensemble) forget(i int, b *purse) {
+	w := s.c.w[i]
+	s.begin(func() func() {
+		err := w.Forget(ctx, limiter.Operator, b.id)
+		return func() {
+			switch s.say("%s forgets %s: %v", w.node, b.id, err); {
+			case err == nil && s.quiet && b.exact() && b.lives():
+				s.fatalf("%s forgets %s, which lives with %v taken of %v", w.node, b.id, b.taken(b.last()), b.least)
+			case err == nil:
+				b.gone, b.stopped, b.ending = true, true, true
+			case !errors.Is(err, limiter.ErrAlive) && !errors.Is(err, limiter.ErrFamily):
+				b.going, b.ending = true, true
+			}
+		}
+	})
+}
+
+// lives reports whether something is left of every budget.
+func (b *purse) lives() bool {
+	taken := b.taken(b.last())
+	for kind, limit := range b.least {
+		if limit != record.NoLimit && taken[kind] >= limit {
+			return false
+		}
+	}
+	return true
+}
+
 // rotate replaces a key's string, after which no node admits the former one.
 func (s *ensemble) rotate(i int, b *purse) {
-	if !s.healthy() || b.ending {
+	if !s.healthy() || b.ending || s.forgets && !b.lives() {
 		return
 	}
 	s.c.Inject(nil)

@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
@@ -29,6 +31,9 @@ type ensemble struct {
 	quiet  bool // nothing goes wrong
 	flaw   storetest.Flaw
 
+	forgets bool // keys that have ended an hour ago are forgotten
+	astray  bool // a node's clock was far from the others'
+
 	down    []bool // nodes that were killed
 	paused  []bool
 	stopped bool // the database is
@@ -39,7 +44,6 @@ type ensemble struct {
 	mints  [2]int               // acknowledged, and not
 	ops    []*op
 	later  []func()      // judgements, once it is known what was admitted besides
-	leapt  time.Duration // passed at once while something was under way
 	counts ensembleCounts
 }
 
@@ -64,11 +68,21 @@ type purse struct {
 	running []*ticket
 
 	stopped, pausing, paused bool // a revocation was acknowledged; a suspension was asked for, was acknowledged
-	ending                   bool // a revocation was asked for
+	ending                   bool // a revocation was asked for, or it has ended by itself
+	gone, going              bool // it was forgotten, or perhaps
+
+	created     time.Time
+	within      time.Duration // it has to be used first; 0: at any time
+	extended    bool          // that may have been put off
+	tried, used bool          // a request was made within that, was admitted
+
+	unwritten []record.Amounts // on each node: used beyond bounds, and perhaps not durable
+	unsure    record.Amounts   // was that when its node lost its memory
 }
 
-// window is what was taken in one window of a key.
-type window struct{ used, lost record.Amounts }
+// window is what was taken in one window of a key; over is the part of used that answers
+// have cost beyond their bounds.
+type window struct{ used, over, lost record.Amounts }
 
 // ticket is a request that runs on a node.
 type ticket struct {
@@ -170,9 +184,6 @@ func (s *ensemble) healthy() bool {
 // pass lets time pass, and the sweepers look.
 func (s *ensemble) pass(d time.Duration) {
 	s.say("%s pass", d)
-	if len(s.ops) > 0 {
-		s.leapt += d
-	}
 	s.c.Advance(d)
 	synctest.Wait()
 	for i, w := range s.c.w {
@@ -184,6 +195,7 @@ func (s *ensemble) pass(d time.Duration) {
 			w.SweepDue()
 			if d > 10*time.Minute {
 				w.SweepIdle()
+				w.SweepEnded()
 			}
 			return func() {}
 		})
@@ -224,6 +236,14 @@ func (s *ensemble) heal() {
 	for i := range s.c.w {
 		s.start(i)
 	}
+	for i := range s.c.w {
+		s.c.Skew(s.c.w[i].node, 0)
+	}
+	if s.astray {
+		if _, err := s.c.w[0].RepairClock(ctx, limiter.Operator); err != nil {
+			s.fatalf("repairing the clock: %v", err)
+		}
+	}
 	for range 3 {
 		s.pass(11 * time.Second)
 	}
@@ -247,6 +267,9 @@ func (s *ensemble) heal() {
 			s.agrees(w, b)
 		}
 	}
+	for _, b := range s.purses {
+		s.booked(b)
+	}
 	lines, err := s.c.w[0].AuditLines()
 	if err != nil {
 		s.fatalf("%v", err)
@@ -262,10 +285,36 @@ func (s *ensemble) heal() {
 	}
 }
 
+// booked holds what a key has used against the books, in which everything is by now.
+func (s *ensemble) booked(b *purse) {
+	if b.daily || b.gone || s.astray { // a clock that was repaired holds up what is written in time
+		return
+	}
+	var reserved record.Amounts
+	err := s.c.View(func(r store.Reader) (err error) {
+		reserved, err = limiter.Reserved(r, b.id)
+		return err
+	})
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		s.fatalf("key %s: %v", b.id, err)
+	}
+	for kind, n := range b.window(0).used {
+		if n -= b.unsure[kind]; err == nil && b.limit[kind] != record.NoLimit && reserved[kind] < n {
+			s.fatalf("key %s has used %d %s, and the books say %d", b.id, n, record.Kind(kind), reserved[kind])
+		}
+	}
+	clear(b.unwritten)
+}
+
 // agrees holds a node's memory of a key against the store.
 func (s *ensemble) agrees(w *world, b *purse) {
 	view, err := w.Get(ctx, limiter.Operator, b.id)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || s.forgets && (b.ending || b.within > 0 || b.extended || !b.lives())):
+		return
+	case b.gone && err == nil:
+		s.fatalf("%s: key %s was forgotten and is %s", w.node, b.id, view.Status)
+	case err != nil:
 		s.fatalf("%s: key %s: %v", w.node, b.id, err)
 	}
 	if b.stopped != (view.Status == record.Revoked) && b.stopped {
@@ -281,9 +330,11 @@ func (s *ensemble) run() {
 	s.quiet = s.chance(30)
 	s.roles = make(map[roleWindow]int64)
 	n := 2 + s.random.IntN(3)
-	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles })
-	s.c.Plant(s.flaw)
+	s.forgets = s.chance(30)
 	s.down, s.paused = make([]bool, n), make([]bool, n)
+	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles })
+	s.retain()
+	s.c.Plant(s.flaw)
 	for range 2 + s.random.IntN(4) {
 		s.mint(s.random.IntN(n))
 	}
@@ -300,6 +351,15 @@ func (s *ensemble) run() {
 	s.counts.commits = int64(s.c.Commits())
 }
 
+// retain sets how long the nodes that run keep keys that have ended.
+func (s *ensemble) retain() {
+	for i, w := range s.c.w {
+		if s.forgets && !s.down[i] {
+			w.Retain(time.Hour)
+		}
+	}
+}
+
 // step is what happens next.
 func (s *ensemble) step() {
 	b, i := s.purse(), s.pick()
@@ -309,13 +369,17 @@ func (s *ensemble) step() {
 	}
 
 	switch n := s.random.IntN(100); {
-	case n < 45:
+	case n < 42:
 		for range 1 + s.random.IntN(12) {
 			if s.chance(30) {
 				b = s.purse()
 			}
 			s.request(s.pick(), b)
 		}
+	case n < 43:
+		s.skew(i)
+	case n < 45:
+		s.forget(i, b)
 	case n < 62:
 		s.end(s.purse(), false)
 	case n < 66:
