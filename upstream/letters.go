@@ -52,7 +52,7 @@ var usual = func() (table [lastBlock + 1]*[scriptBlock]byte) {
 }()
 
 // letters counts usual letters.
-type letters [len(usualLetters)][scriptBlock]int64
+type letters [len(usualLetters)][scriptBlock]int32
 
 // addString counts the letters of a JSON string.
 func (l *letters) addString(s []byte) {
@@ -153,16 +153,16 @@ func excessBytes(before, fresh []byte, tokens int64, known bool) (less int64) {
 	if !beyondASCII(fresh) {
 		return 0
 	}
-	var now, then letters
+	var now letters
 	now.addTurns(fresh, true)
-	read := false
+	var then *letters
 	for script := range now {
 		n := now.sum(script)
 		if n == 0 {
 			continue
 		}
-		if !read {
-			read = true
+		if then == nil {
+			then = new(letters)
 			then.addTurns(before[1:], known)
 		}
 		if then.show(script, tokens) {
@@ -175,7 +175,7 @@ func excessBytes(before, fresh []byte, tokens int64, known bool) (less int64) {
 
 func (l *letters) sum(script int) (n int64) {
 	for _, of := range l[script] {
-		n += of
+		n += int64(of)
 	}
 	return n
 }
@@ -185,7 +185,7 @@ func (l *letters) sum(script int) (n int64) {
 func (l *letters) show(script int, tokens int64) bool {
 	all, varied := l.sum(script), int64(0)
 	for _, of := range l[script] {
-		varied += min(of, all/variety)
+		varied += min(int64(of), all/variety)
 	}
 	return varied/knownLetters >= tokens/knownTokens+1
 }
