@@ -10,7 +10,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// table is one state of a simulated shared store. It is never changed, so that many
+// table is one state of a simulated store. It is never changed, so that many
 // may look at it.
 type table []row // by key
 

@@ -3,9 +3,6 @@ package storetest
 import (
 	"bytes"
 	"errors"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/till-proxy/till/limiter/store"
@@ -18,7 +15,7 @@ var ErrInjected = errors.New("injected failure")
 // that were acknowledged, and possibly the one that was not.
 type Disk struct {
 	mu      sync.Mutex
-	data    map[string][]byte // as of the last commit; replaced, never changed
+	data    table // as of the last commit; replaced, never changed
 	commits int
 
 	failAt    int  // the commit that fails; 0: none
@@ -35,7 +32,7 @@ type Disk struct {
 
 // NewDisk returns an empty disk.
 func NewDisk() *Disk {
-	return &Disk{data: map[string][]byte{}, files: map[string]*content{}, maps: map[string][]byte{}}
+	return &Disk{files: map[string]*content{}, maps: map[string][]byte{}}
 }
 
 // FailAt lets the n-th commit from now on fail, and each one after it. When
@@ -94,15 +91,16 @@ type memory struct{ disk *Disk }
 func (m *memory) Update(fn func(store.Tx) error) error {
 	d := m.disk
 	d.mu.Lock()
-	data, before, n, full := maps.Clone(d.data), d.beforeAny, d.commits+1, d.full
+	data, before, n, full := d.data, d.beforeAny, d.commits+1, d.full
 	d.mu.Unlock()
 	if full {
 		return store.ErrNoSpace
 	}
-	tx := &memoryTx{data: data}
+	tx := &memoryTx{base: data, changes: map[string]change{}}
 	if err := fn(tx); err != nil {
 		return err
 	}
+	data = data.with(tx.changes)
 	if before != nil {
 		before(n)
 	}
@@ -110,18 +108,18 @@ func (m *memory) Update(fn func(store.Tx) error) error {
 	defer d.mu.Unlock()
 	if err, reached := d.step(Commit); err != nil {
 		if reached {
-			d.data = tx.data
+			d.data = data
 		}
 		return err
 	}
 	d.commits++
 	if d.failAt != 0 && d.commits >= d.failAt {
 		if d.halfWay && d.commits == d.failAt {
-			d.data = tx.data
+			d.data = data
 		}
 		return ErrInjected
 	}
-	d.data = tx.data
+	d.data = data
 	return nil
 }
 
@@ -129,45 +127,41 @@ func (m *memory) View(fn func(store.Reader) error) error {
 	m.disk.mu.Lock()
 	data := m.disk.data
 	m.disk.mu.Unlock()
-	return fn(&memoryTx{data: data})
+	return fn(data)
 }
 
 func (m *memory) Close() error { return nil }
 
-type memoryTx struct{ data map[string][]byte }
+type memoryTx struct {
+	base    table
+	changes map[string]change
+}
 
 func (t *memoryTx) Get(key []byte) ([]byte, error) {
-	v, ok := t.data[string(key)]
-	if !ok {
+	ch, written := t.changes[string(key)]
+	switch {
+	case !written:
+		return t.base.Get(key)
+	case ch.deleted:
 		return nil, store.ErrNotFound
 	}
-	return bytes.Clone(v), nil
+	return bytes.Clone(ch.value), nil
 }
 
 func (t *memoryTx) Set(key, value []byte) error {
-	t.data[string(key)] = bytes.Clone(value)
+	t.changes[string(key)] = change{value: bytes.Clone(value)}
 	return nil
 }
 
 func (t *memoryTx) Delete(key []byte) error {
-	delete(t.data, string(key))
+	t.changes[string(key)] = change{deleted: true}
 	return nil
 }
 
 func (t *memoryTx) Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error {
-	keys := slices.Sorted(maps.Keys(t.data))
-	if reverse {
-		slices.Reverse(keys)
+	rows := t.base
+	if len(t.changes) > 0 {
+		rows = rows.with(t.changes)
 	}
-	for _, key := range keys {
-		past := after == nil || !reverse && key > string(after) || reverse && key < string(after)
-		if !strings.HasPrefix(key, string(prefix)) || !past {
-			continue
-		}
-		more, err := fn([]byte(key), bytes.Clone(t.data[key]))
-		if err != nil || !more {
-			return err
-		}
-	}
-	return nil
+	return rows.Scan(prefix, after, reverse, fn)
 }
