@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -71,7 +72,8 @@ func (s *ensemble) mint(i int) {
 		spec.FirstUseWithin = b.within
 	}
 	if !spec.Delegate && s.chance(30) {
-		b.role = []string{"ci", "night"}[s.random.IntN(2)]
+		names := slices.Sorted(maps.Keys(s.c.w[i].roles))
+		b.role = append(names, "")[s.random.IntN(len(names)+1)]
 		spec.Role = b.role
 	}
 	_, lookup, err := token.MintKey()
@@ -251,8 +253,13 @@ func (s *ensemble) bounded(b *purse, r *ticket) {
 			s.fatalf("key %s: %d %s forwarded of %d, and %d more than answers might cost", b.id, sum[kind]-over[kind], record.Kind(kind), limit, over[kind])
 		}
 	}
-	if n, limit := s.roles[roleWindow{b.role, r.roles}], ensembleRoles[b.role].Budget.Limit[0]; b.role != "" && n > limit {
-		s.fatalf("role %s: %d forwarded of %d in the window of %d; all windows: %v", b.role, n, limit, r.roles, s.roles)
+	at := roleWindow{b.role, r.roles}
+	limit, forfeited := s.spent[at]
+	if !forfeited {
+		limit = max(s.most[b.role], s.before[at])
+	}
+	if n := s.roles[at]; b.role != "" && n > limit {
+		s.fatalf("role %s: %d forwarded of %d in the window of %d, forfeited %v; all windows: %v", b.role, n, limit, r.roles, forfeited, s.roles)
 	}
 	top := b
 	for top.parent != nil {
@@ -288,7 +295,7 @@ func (b *purse) top() *purse {
 // nothing has gone wrong.
 func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.Amounts, least, taken record.Amounts) {
 	s.say("%s refuses %s: %s", w.node, b.id, r.Code)
-	if !s.quiet || b.top().ending || b.top().pausing || b.ending || b.pausing {
+	if !s.quiet || s.reset[b.role] || b.top().ending || b.top().pausing || b.ending || b.pausing {
 		return
 	}
 	switch r.Code {
@@ -306,7 +313,7 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 		}
 	}
 	for at, n := range s.roles {
-		if at.role == b.role && n+1 > ensembleRoles[b.role].Budget.Limit[0] {
+		if at.role == b.role && n+1 > s.most[b.role] {
 			return
 		}
 	}
@@ -401,6 +408,63 @@ func (s *ensemble) change(i int, b *purse) {
 			}
 		}
 	})
+}
+
+// reform changes what the configuration says of a role: another limit, none of it any more,
+// or one that was not there. The nodes are told one after another, and requests come
+// meanwhile: until all know of it, the higher limit holds.
+func (s *ensemble) reform() {
+	name := []string{"ci", "night", "late"}[s.random.IntN(3)]
+	roles := maps.Clone(s.c.w[0].roles)
+	role, known := roles[name]
+	s.reset[name] = true
+	if known && s.chance(30) {
+		delete(roles, name)
+		s.say("role %s is taken away", name)
+	} else {
+		role.Budget = ensembleRoles()[name].Budget
+		limit := 1 + s.random.Int64N(300)
+		role.Budget.Limit = record.Amounts{limit, -1, -1, -1}
+		roles[name] = role
+		s.most[name] = max(s.most[name], limit)
+		for at := range s.spent {
+			if at.role == name {
+				s.spent[at] += limit // as much as may be new
+			}
+		}
+		s.say("role %s has %d", name, limit)
+	}
+	told := 0
+	for _, i := range s.random.Perm(len(s.c.w)) {
+		w := s.c.w[i]
+		w.roles = roles // for the next start
+		switch {
+		case s.down[i]:
+			told++
+			continue
+		case s.paused[i]:
+			continue
+		}
+		s.begin(func() func() {
+			err := w.SetRoles(roles)
+			return func() {
+				if s.say("%s knows role %s: %v", w.node, name, err); err == nil {
+					told++
+				}
+			}
+		})
+		for range s.random.IntN(4) {
+			s.request(s.pick(), s.purse())
+		}
+	}
+	if role, known := roles[name]; known && told == len(s.c.w) && len(s.ops) == 0 {
+		s.most[name] = role.Budget.Limit[record.Activations]
+		for at, n := range s.roles {
+			if at.role == name {
+				s.before[at] = max(s.before[at], n)
+			}
+		}
+	}
 }
 
 // judged forgets a request.

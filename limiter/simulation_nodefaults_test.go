@@ -1,12 +1,14 @@
 package limiter_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -264,14 +266,14 @@ func (s *ensemble) restart(i int) {
 }
 
 // failover puts a standby in the database's place, which may lack the last commits. Then
-// nothing may be admitted.
+// nothing may be admitted, until an operator repairs it.
 func (s *ensemble) failover() {
-	lost := 0
-	if s.chance(30) {
-		lost = 1 + s.random.IntN(5)
-	}
-	if s.stopped || lost > 0 && len(s.ops) > 0 {
+	if s.stopped {
 		return
+	}
+	lost := 0
+	if len(s.ops) == 0 && s.chance(50) {
+		lost = 1 + s.random.IntN(5)
 	}
 	s.counts.failovers++
 	lost = s.c.Failover(lost)
@@ -280,7 +282,6 @@ func (s *ensemble) failover() {
 		return
 	}
 	s.counts.losses++
-	s.lost = true
 	for i, w := range s.c.w {
 		if s.down[i] || s.paused[i] {
 			continue
@@ -292,7 +293,84 @@ func (s *ensemble) failover() {
 			}
 		}
 	}
-	s.c.Reset() // an operator takes it as it is; what was spent is not known any more
+	s.repair()
+}
+
+// repair takes the database as it is. Each node was killed before, or closes its store and
+// opens it again afterwards, with the requests that run.
+func (s *ensemble) repair() {
+	s.say("an operator repairs the database")
+	s.c.Inject(nil)
+	for i, w := range s.c.w {
+		s.c.Heal(w.node)
+		s.c.Resume(w.node)
+		s.paused[i] = false
+		switch {
+		case s.down[i]:
+		case s.chance(50):
+			s.kill(i)
+		default:
+			if err := w.Close(); err == nil {
+				s.fatalf("%s closes as if the database had lost nothing", w.node)
+			}
+			w.after = w.Limiter
+		}
+	}
+	s.settle()
+	if _, err := limiter.ForfeitShared(s.c.Repair(), limiter.Operator, s.c.w[0].roles, s.c.w[0].Now(), discard); err != nil {
+		s.fatalf("repairing the database: %v", err)
+	}
+	for i, w := range s.c.w {
+		if s.start(i); w.after != nil {
+			w.open(s.c.Node(w.node))
+			w.after = nil
+		}
+	}
+	s.retain()
+	s.settle()
+	s.forfeited()
+}
+
+// forfeited holds the nodes against what a repair promises: every budget is spent, that of
+// roles as well, and what no budget stops is suspended.
+func (s *ensemble) forfeited() {
+	for at, n := range s.roles {
+		s.spent[at] = n
+	}
+	s.repaired = true
+	s.mints = [2]int{s.made(), 0}
+	rest := s.purses[:0]
+	for _, b := range s.purses {
+		for _, w := range s.c.w {
+			if g, refusal := (&key{w: w, id: b.id, lookup: b.lookup}).ask(); refusal == nil || refusal.Code == record.CodeStoreUnavailable {
+				s.fatalf("%s: key %s after everything was forfeited: %v, %v", w.node, b.id, g, refusal)
+			}
+		}
+		if _, err := s.c.w[0].Get(ctx, limiter.Operator, b.id); err != nil && !errors.Is(err, store.ErrNotFound) {
+			s.fatalf("key %s: %v", b.id, err)
+		} else if err != nil || b.daily || b.kids > 0 || b.parent != nil {
+			continue // nothing is known of it, or it is suspended, or what is a child's is not known
+		}
+		b.going, b.gone, b.stopped, b.paused, b.pausing, b.within = b.going || b.gone, false, false, false, false, 0
+		b.ending, b.extended = true, true
+		taken := b.taken(b.last())
+		for kind, limit := range b.limit {
+			if limit != record.NoLimit { // until more is granted
+				b.limit[kind] = taken[kind] - b.window(b.last()).over[kind]
+			}
+		}
+		b.unsure = b.window(b.last()).used
+		rest = append(rest, b)
+	}
+	s.purses = rest
+	for range 2 {
+		s.mint(s.random.IntN(len(s.c.w)))
+	}
+	for _, b := range s.purses {
+		if b.ending {
+			s.grant(s.pick(), b)
+		}
+	}
 }
 
 // drain uses up every key from random nodes. When nothing went wrong, nothing may be

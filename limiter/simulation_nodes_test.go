@@ -34,16 +34,21 @@ type ensemble struct {
 	forgets bool // keys that have ended an hour ago are forgotten
 	astray  bool // a node's clock was far from the others'
 
+	repaired bool // the database was
+
 	down    []bool // nodes that were killed
 	paused  []bool
 	stopped bool // the database is
-	lost    bool // and has lost something
 
 	purses []*purse
 	roles  map[roleWindow]int64 // settled, held, and lost: activations
+	spent  map[roleWindow]int64 // the same after a repair, which leaves nothing
+	before map[roleWindow]int64 // the same when a limit was lowered
+	most   map[string]int64     // that any node may allow of a role's budget
+	reset  map[string]bool      // roles that were changed
 	mints  [2]int               // acknowledged, and not
 	ops    []*op
-	later  []func()      // judgements, once it is known what was admitted besides
+	later  []func() // judgements, once it is known what was admitted besides
 	counts ensembleCounts
 }
 
@@ -97,10 +102,12 @@ type roleWindow struct {
 	epoch int64
 }
 
-// ensembleRoles are the budgets that keys share.
-var ensembleRoles = map[string]record.Role{
-	"ci":    {Budget: record.RoleBudget{Limit: record.Amounts{300, -1, -1, -1}}},
-	"night": {Budget: record.RoleBudget{Limit: record.Amounts{60, -1, -1, -1}, Renews: record.Daily}},
+// ensembleRoles are the budgets that keys share at first.
+func ensembleRoles() map[string]record.Role {
+	return map[string]record.Role{
+		"ci":    {Budget: record.RoleBudget{Limit: record.Amounts{300, -1, -1, -1}}},
+		"night": {Budget: record.RoleBudget{Limit: record.Amounts{60, -1, -1, -1}, Renews: record.Daily}},
+	}
 }
 
 // finding is what a simulation with a flaw has found.
@@ -204,7 +211,11 @@ func (s *ensemble) pass(d time.Duration) {
 
 // consistent checks what holds at every moment.
 func (s *ensemble) consistent() {
-	if err := s.c.View(limiter.CheckParts); err != nil {
+	check := limiter.CheckParts
+	if s.repaired {
+		check = limiter.CheckPartsAfterRepair
+	}
+	if err := s.c.View(check); err != nil {
 		s.fatalf("%v", err)
 	}
 	for i, w := range s.c.w {
@@ -270,19 +281,24 @@ func (s *ensemble) heal() {
 	for _, b := range s.purses {
 		s.booked(b)
 	}
+	made := s.made()
+	if made < s.mints[0] || made > s.mints[0]+s.mints[1] {
+		s.fatalf("the audit log knows of %d keys; %d were minted, and %d perhaps", made, s.mints[0], s.mints[1])
+	}
+}
+
+// made is how many keys the audit log says were minted.
+func (s *ensemble) made() (n int) {
 	lines, err := s.c.w[0].AuditLines()
 	if err != nil {
 		s.fatalf("%v", err)
 	}
-	made := 0
 	for _, line := range lines {
 		if strings.Contains(line, `"action":"key.create"`) {
-			made++
+			n++
 		}
 	}
-	if made < s.mints[0] || made > s.mints[0]+s.mints[1] {
-		s.fatalf("the audit log knows of %d keys; %d were minted, and %d perhaps", made, s.mints[0], s.mints[1])
-	}
+	return n
 }
 
 // booked holds what a key has used against the books, in which everything is by now.
@@ -328,11 +344,15 @@ func (s *ensemble) agrees(w *world, b *purse) {
 func (s *ensemble) run() {
 	s.random = rand.New(rand.NewPCG(s.seed, 2))
 	s.quiet = s.chance(30)
-	s.roles = make(map[roleWindow]int64)
+	s.roles, s.spent, s.before = make(map[roleWindow]int64), make(map[roleWindow]int64), make(map[roleWindow]int64)
+	s.most, s.reset = make(map[string]int64), make(map[string]bool)
+	for name, role := range ensembleRoles() {
+		s.most[name] = role.Budget.Limit[record.Activations]
+	}
 	n := 2 + s.random.IntN(3)
 	s.forgets = s.chance(30)
 	s.down, s.paused = make([]bool, n), make([]bool, n)
-	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles })
+	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles() })
 	s.retain()
 	s.c.Plant(s.flaw)
 	for range 2 + s.random.IntN(4) {
@@ -340,9 +360,7 @@ func (s *ensemble) run() {
 	}
 	s.say("%d nodes, quiet %v", n, s.quiet)
 	for s.counts.steps = range int64(60) {
-		if s.step(); s.lost { // and nothing goes on
-			return
-		}
+		s.step()
 		s.consistent()
 	}
 	s.heal()
@@ -369,13 +387,15 @@ func (s *ensemble) step() {
 	}
 
 	switch n := s.random.IntN(100); {
-	case n < 42:
+	case n < 41:
 		for range 1 + s.random.IntN(12) {
 			if s.chance(30) {
 				b = s.purse()
 			}
 			s.request(s.pick(), b)
 		}
+	case n < 42:
+		s.reform()
 	case n < 43:
 		s.skew(i)
 	case n < 45:

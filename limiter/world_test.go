@@ -80,6 +80,7 @@ type world struct {
 
 	cluster *storetest.Cluster // of which this is a node; nil: it is alone
 	node    string
+	after   *limiter.Limiter // whose requests it takes over, once its store was repaired; nil: none
 
 	turnBytes int64       // 0: any
 	exiting   func() bool // nil: it does not
@@ -185,7 +186,7 @@ func (w *world) reopenBadger() {
 
 func (w *world) open(s store.Store) {
 	w.t.Helper()
-	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting}
+	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting, After: w.after, Repaired: w.after != nil}
 	switch {
 	case w.cluster != nil:
 		o.Clock = w.cluster.Clock(w.node)

@@ -23,6 +23,7 @@ type clusterNode struct {
 	online  bool          // its session is renewed all the time
 	contact time.Duration // when it was online last
 	left    bool          // its session was ended
+	former  error         // the doubt that a repair has ended: its memory is of before
 
 	followed int           // how many entries of the feed its memory has followed
 	said     int           // how many of these the others know of
@@ -87,6 +88,14 @@ func (n *clusterNode) disconnect() {
 	n.c.abort(n, store.ErrUnavailable)
 }
 
+// doubt is why a node may not believe the database, or not its own memory.
+func (n *clusterNode) doubt() error {
+	if n.c.doubt != nil {
+		return n.c.doubt
+	}
+	return n.former
+}
+
 // enter waits while the process is paused, and says whether it can use the database.
 func (n *clusterNode) enter() error {
 	n.c.wait(func() (bool, time.Duration) { return n.gone() || !n.paused, forever })
@@ -95,8 +104,8 @@ func (n *clusterNode) enter() error {
 		return errKilled
 	case n.closed:
 		return store.ErrClosed
-	case n.c.doubt != nil:
-		return n.c.doubt
+	case n.doubt() != nil:
+		return n.doubt()
 	case !n.reachable():
 		return fmt.Errorf("%w: no connection", store.ErrUnavailable)
 	case n.taken():
@@ -173,8 +182,8 @@ func (n *clusterNode) sure() time.Duration {
 
 func (n *clusterNode) fresh() error {
 	switch {
-	case n.c.doubt != nil:
-		return n.c.doubt
+	case n.doubt() != nil:
+		return n.doubt()
 	case !n.joined || n.gone():
 		return fmt.Errorf("%w: it has not joined", store.ErrStale)
 	}
@@ -254,7 +263,7 @@ func (n *clusterNode) follow() {
 func (n *clusterNode) next() (step func(), at time.Duration) {
 	c := n.c
 	switch now := c.elapsed(); {
-	case !n.reachable() || c.doubt != nil || n.taken():
+	case !n.reachable() || n.doubt() != nil || n.taken():
 		return nil, forever
 	case !n.online:
 		return func() {
@@ -322,7 +331,7 @@ func (n *clusterNode) Settled(patience time.Duration) (behind []string, err erro
 	head, began := len(c.feed), time.Now()
 	c.wait(func() (bool, time.Duration) {
 		until := c.elapsed() + patience - time.Since(began) // what passes at once does not count, as in fresh
-		if n.gone() || c.doubt != nil {
+		if n.gone() || n.doubt() != nil {
 			return true, 0
 		}
 		behind = behind[:0]
@@ -342,8 +351,8 @@ func (n *clusterNode) Settled(patience time.Duration) (behind []string, err erro
 	switch {
 	case n.gone():
 		return nil, store.ErrClosed
-	case c.doubt != nil:
-		return nil, c.doubt
+	case n.doubt() != nil:
+		return nil, n.doubt()
 	case !n.reachable():
 		return nil, fmt.Errorf("%w: no connection", store.ErrUnavailable)
 	}

@@ -239,7 +239,7 @@ func (n *clusterNode) learn() error {
 	case n.gone():
 		return store.ErrClosed
 	}
-	return n.c.doubt
+	return n.doubt()
 }
 
 // View implements store.Store.

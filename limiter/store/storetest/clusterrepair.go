@@ -1,0 +1,60 @@
+package storetest
+
+import "github.com/till-proxy/till/limiter/store"
+
+// Repair is a simulated database that has lost commits, as an operator repairs it. No node
+// uses it meanwhile.
+type Repair struct{ n *clusterNode }
+
+// Repair begins a repair. The database must have lost something.
+func (c *Cluster) Repair() *Repair { return &Repair{&clusterNode{c: c, follower: nobody{}}} }
+
+// nobody follows what a repair does: all nodes begin again after it.
+type nobody struct{ store.Follower }
+
+// Follows implements store.Follower.
+func (nobody) Follows([]byte) bool { return false }
+
+// Why says what was lost.
+func (r *Repair) Why() string { return r.n.c.doubt.Error() }
+
+// View implements store.Store.
+func (r *Repair) View(fn func(store.Reader) error) error { return r.n.c.View(fn) }
+
+// Update implements store.Store.
+func (r *Repair) Update(fn func(store.Tx) error) error { return r.update(fn, func() {}) }
+
+// Finish is the last Update. It ends the doubt, and the sessions of all nodes: those that
+// live have to be opened anew.
+func (r *Repair) Finish(fn func(store.Tx) error) error {
+	c := r.n.c
+	return r.update(fn, func() {
+		for _, n := range c.sessions {
+			n.leave()
+			n.left, n.former = true, c.doubt
+		}
+		c.doubt, c.leader = nil, nil
+	})
+}
+
+func (r *Repair) update(fn func(store.Tx) error, done func()) error {
+	c := r.n.c
+	t := &transaction{node: r.n, exclusive: true, changes: make(map[string]change)}
+	c.mu.Lock()
+	t.base = c.rows
+	c.mu.Unlock()
+	if err := fn(t); err != nil {
+		return err
+	}
+	c.do(func() {
+		c.commit(t)
+		done()
+	})
+	return nil
+}
+
+// Close implements store.Store.
+func (r *Repair) Close() error { return nil }
+
+// Interface guards
+var _ store.Store = (*Repair)(nil)
