@@ -184,7 +184,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 			if refusal != nil {
 				code = refusal.Code
 				s.counts.refused++
-				if refusal.Code == record.CodeKeyExpired || s.forgets && refusal.Code == record.CodeKeyInvalid {
+				if refusal.Code == record.CodeKeyExpired || s.forgets && !b.ending && b.lives() && refusal.Code == record.CodeKeyInvalid {
 					s.expired(w, b, early)
 				}
 				window := b.last()
