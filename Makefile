@@ -141,7 +141,7 @@ scale:
 # What must hold whatever happens, SIZE times each: kills, power cuts, reloads,
 # seeds, histories, damaged stores. Each ends with a line of what was tried. The
 # simulation is quick: give it more, with TESTS=TestSimulation.
-TORTURE = 'TestTorture|TestACap|TestAFullDisk|TestAReadOnly|TestSimulation|TestHistories|TestDamageNever|Clock|'$(NODES)
+TORTURE = 'TestTorture|TestACap|TestAFullDisk|TestAReadOnly|TestSimulation|TestHistories|TestDamageNever|SimulationFinds|Clock|'$(NODES)
 TESTS ?= $(TORTURE)
 torture:
 	TILL_TORTURE=$(SIZE) $(GO) test -timeout 24h -count 1 -v -run $(TESTS) ./e2e ./limiter

@@ -57,7 +57,7 @@ func (n *clusterNode) live() bool {
 // leave ends the contact to the database.
 func (n *clusterNode) leave() {
 	if n.online {
-		n.online, n.contact = false, n.c.elapsed()
+		n.online, n.contact, n.leapt = false, n.c.elapsed(), 0
 	}
 	for t := range n.c.open {
 		if t.node == n {

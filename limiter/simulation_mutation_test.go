@@ -1,0 +1,95 @@
+package limiter_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// mutations are checks of the engine, and what stands in their place when they are left
+// out. Those of the shared store are in TestTheSimulationFindsPlantedFaults.
+var mutations = []struct{ name, file, check, without string }{
+	{
+		"a block is taken in a window that another node has ended", "block.go",
+		`rec.Lineage != a.lineage || a.renews`, `a.renews`,
+	},
+	{
+		"a part of a former window counts in the present one", "record/part.go",
+		`if p.Lineage != lineage {`, `if p.Lineage != lineage && p.Lineage == 0 {`,
+	},
+	{
+		"a window that another node has begun is begun again", "renew.go",
+		`rec.Lineage == former && rec.Epoch >= epoch; begun`, `false; begun`,
+	},
+	{
+		"a node that may have missed a revocation admits", "node.go",
+		`return l.shared.Fresh()`, `return nil`,
+	},
+	{
+		"a node gives nothing back that another asks for", "refresh.go",
+		`if !k.gone {
+		l.reportUse(&k.account, k)`, `if false {
+		l.reportUse(&k.account, k)`,
+	},
+	{
+		"a block leaves nothing for other nodes", "books.go",
+		`return record.Kept(rec.Kept(), rec.Reserved.Minus(own.Reserved))`, `return rec.Kept()`,
+	},
+	{
+		"a node does not follow what others have done to a key", "refresh.go",
+		`l.follow(s.key, func(k *Live) {`, `l.follow(k.Key(), func(k *Live) {`,
+	},
+}
+
+// TestTheSimulationFindsMutationsOfTheEngine builds the engine without each of its checks,
+// and requires that the simulation of nodes fails. It takes a build for each of them.
+func TestTheSimulationFindsMutationsOfTheEngine(t *testing.T) {
+	if os.Getenv(tortureVariable) == "" {
+		t.Skipf("each mutation takes a build: set %s", tortureVariable)
+	}
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			source, err := os.ReadFile(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(source), m.check); n != 1 {
+				t.Fatalf("%s: the check stands there %d times: %s", m.file, n, m.check)
+			}
+			dir := t.TempDir()
+			path, err := filepath.Abs(m.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mutant, overlay, binary := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "mutant.test")
+			replace, err := json.Marshal(map[string]map[string]string{"Replace": {path: mutant}})
+			if err := errors.Join(err,
+				os.WriteFile(mutant, []byte(strings.Replace(string(source), m.check, m.without, 1)), 0o600),
+				os.WriteFile(overlay, replace, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command("go", "test", "-vet=off", "-c", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			const most = 100
+			run := exec.Command(binary, "-test.run", "^TestSimulationOfNodes$")
+			run.Env = append(os.Environ(), seedVariable+"=1", fmt.Sprint(tortureVariable, "=", most))
+			out, err := run.CombinedOutput()
+			found := regexp.MustCompile(`seed \d+: .*`).Find(out)
+			switch {
+			case err == nil:
+				t.Errorf("%d seeds have found nothing", most)
+			case found == nil:
+				t.Errorf("it fails without a finding: %v\n%s", err, out)
+			default:
+				t.Logf("%s", found)
+			}
+		})
+	}
+}
