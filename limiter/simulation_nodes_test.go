@@ -31,7 +31,7 @@ type ensemble struct {
 	quiet  bool // nothing goes wrong
 	flaw   storetest.Flaw
 
-	forgets bool // keys that have ended an hour ago are forgotten
+	forgets bool // keys that have ended an hour ago are forgotten, and otherwise after months
 	astray  bool // a node's clock was far from the others'
 
 	repaired bool // the database was
@@ -326,7 +326,7 @@ func (s *ensemble) booked(b *purse) {
 func (s *ensemble) agrees(w *world, b *purse) {
 	view, err := w.Get(ctx, limiter.Operator, b.id)
 	switch {
-	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || s.forgets && (b.ending || b.within > 0 || b.extended || !b.lives())):
+	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && (b.ending || b.within > 0 || b.extended || !b.lives())):
 		return
 	case b.gone && err == nil:
 		s.fatalf("%s: key %s was forgotten and is %s", w.node, b.id, view.Status)
