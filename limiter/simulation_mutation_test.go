@@ -77,7 +77,7 @@ func TestTheSimulationFindsMutationsOfTheEngine(t *testing.T) {
 			if out, err := exec.Command("go", "test", "-vet=off", "-c", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			const most = 100
+			const most = 500
 			run := exec.Command(binary, "-test.run", "^TestSimulationOfNodes$")
 			run.Env = append(os.Environ(), seedVariable+"=1", fmt.Sprint(tortureVariable, "=", most))
 			out, err := run.CombinedOutput()

@@ -342,7 +342,7 @@ func (s *ensemble) forfeited() {
 	rest := s.purses[:0]
 	for _, b := range s.purses {
 		for _, w := range s.c.w {
-			if g, refusal := (&key{w: w, id: b.id, lookup: b.lookup}).ask(); refusal == nil || refusal.Code == record.CodeStoreUnavailable {
+			if g, refusal := (&key{w: w, id: b.id, lookup: b.lookup}).ask(); refusal == nil || refusal.Code == record.CodeStoreUnavailable && !s.reset[b.role] {
 				s.fatalf("%s: key %s after everything was forfeited: %v, %v", w.node, b.id, g, refusal)
 			}
 		}
