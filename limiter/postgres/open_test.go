@@ -144,8 +144,7 @@ func (b *buffer) String() string {
 
 func TestNodesThatStartAtOnceMakeOneSchema(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	var wg sync.WaitGroup
 	for i := range 4 {
 		wg.Go(func() {
@@ -160,8 +159,7 @@ func TestNodesThatStartAtOnceMakeOneSchema(t *testing.T) {
 
 func TestASchemaOfALaterVersionIsRefusedByName(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	o := postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}
 	open(t, o, nil)
 	server.Exec(t, "UPDATE "+schema+".meta SET value = '99' WHERE name = 'version'")
@@ -173,8 +171,7 @@ func TestASchemaOfALaterVersionIsRefusedByName(t *testing.T) {
 
 func TestASchemaOfSomebodyElseIsRefused(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	server.Exec(t, "CREATE SCHEMA "+schema+"; CREATE TABLE "+schema+".meta (name text, value text)")
 	_, err := postgres.Open(context.Background(), postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"})
 	if err == nil || !strings.Contains(err.Error(), "choose another schema") {
@@ -198,8 +195,7 @@ func TestAServerThatForgetsIsRefused(t *testing.T) {
 
 func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, name := postgrestest.Schema(t)
+	server, name := ownSchema(t)
 	server.Exec(t, "CREATE DATABASE "+name+" ENCODING 'LATIN1' TEMPLATE template0")
 	_, err := postgres.Open(context.Background(), postgres.Options{DSN: strings.Replace(server.DSN(), "/postgres", "/"+name, 1), Node: "one"})
 	if err == nil || !strings.Contains(err.Error(), "ENCODING 'UTF8'") {
@@ -209,8 +205,7 @@ func TestADatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 
 func TestAServerThatOnlyReadsIsUnavailable(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, name := postgrestest.Schema(t)
+	server, name := ownSchema(t)
 	server.Exec(t, "CREATE ROLE "+name+" LOGIN SUPERUSER PASSWORD 'x'; ALTER ROLE "+name+" SET default_transaction_read_only = on")
 	_, err := postgres.Open(context.Background(), postgres.Options{DSN: server.As(name, "x"), Node: "one"})
 	if !errors.Is(err, store.ErrUnavailable) {
@@ -276,8 +271,7 @@ func TestAServerThatCrashesIsUnavailableUntilItIsBack(t *testing.T) {
 
 func TestAServerWithoutAConnectionLeftIsUnavailable(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	server.Exec(t, "CREATE ROLE "+schema+" LOGIN PASSWORD 'x'; GRANT CREATE ON DATABASE postgres TO "+schema)
 	proxy := postgrestest.NewProxy(t, server)
 	s := open(t, postgres.Options{DSN: proxy.As(schema, "x"), Schema: schema, Node: "one"}, nil)
@@ -297,8 +291,7 @@ func TestAServerWithoutAConnectionLeftIsUnavailable(t *testing.T) {
 
 func TestPeopleWithPsqlSeeKeysWithoutTheirSecrets(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
 	put(t, s, "k/key_1", `{"id":"key_1","name":"billing bot","lookup":"the-hash","upstream":"openai","created_at":"2026-01-02T03:04:05Z"}`)
 	put(t, s, "l/1", "not JSON")

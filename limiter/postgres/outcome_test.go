@@ -35,9 +35,7 @@ func TestALostAnswerToACommitIsFoundOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := postgrestest.Shared(t)
-			_, schema := postgrestest.Schema(t)
-			proxy := postgrestest.NewProxy(t, server)
+			_, schema, proxy := ownNetwork(t)
 			s := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
 			put(t, s, "k/1", "")
 			proxy.OnCommit(test.fault, test.delay)
@@ -79,9 +77,7 @@ func TestALostAnswerToACommitIsFoundOut(t *testing.T) {
 // the process up.
 func TestClosingEndsTheSearchForAnOutcome(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
-	proxy := postgrestest.NewProxy(t, server)
+	_, schema, proxy := ownNetwork(t)
 	s := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
 	put(t, s, "k/1", "")
 	proxy.OnCommit(postgrestest.CutAfter, 0)

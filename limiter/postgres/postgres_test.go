@@ -113,6 +113,20 @@ func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
 	return s
 }
 
+// ownSchema is the shared server, and a schema that no other test has.
+func ownSchema(t *testing.T) (server *postgrestest.Server, schema string) {
+	t.Helper()
+	_, schema = postgrestest.Schema(t)
+	return postgrestest.Shared(t), schema
+}
+
+// ownNetwork is that, and a network to it.
+func ownNetwork(t *testing.T) (server *postgrestest.Server, schema string, proxy *postgrestest.Proxy) {
+	t.Helper()
+	server, schema = ownSchema(t)
+	return server, schema, postgrestest.NewProxy(t, server)
+}
+
 const eventuallyPatience = time.Minute
 
 // eventually waits until a condition holds. It gives up after a time that no working

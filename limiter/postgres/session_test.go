@@ -55,9 +55,7 @@ func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := postgrestest.Shared(t)
-			_, schema := postgrestest.Schema(t)
-			proxy := postgrestest.NewProxy(t, server)
+			server, schema, proxy := ownNetwork(t)
 			f := &follower{}
 			one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
 			two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
@@ -91,9 +89,7 @@ func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 
 func TestAProcessThatWasKilledLeavesItsNameAtOnce(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
-	proxy := postgrestest.NewProxy(t, server)
+	server, schema, proxy := ownNetwork(t)
 	f := &follower{}
 	first := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
 	put(t, first, "k/1", "first")
@@ -124,9 +120,7 @@ func TestAProcessThatWasKilledLeavesItsNameAtOnce(t *testing.T) {
 
 func TestANameWhoseConnectionIsHalfOpenIsFreeOnceItsSessionHasExpired(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
-	proxy := postgrestest.NewProxy(t, server)
+	server, schema, proxy := ownNetwork(t)
 	first := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
 	put(t, first, "k/1", "first")
 	proxy.Hold()
@@ -153,9 +147,7 @@ func TestANameOfALivingProcessIsRefused(t *testing.T) {
 
 func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
-	proxy := postgrestest.NewProxy(t, server)
+	server, schema, proxy := ownNetwork(t)
 	f := &follower{}
 	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
 	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
@@ -184,8 +176,7 @@ func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
 
 func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	one := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
 	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
 	for i := range 3 {
@@ -199,9 +190,7 @@ func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
 
 func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
-	proxy := postgrestest.NewProxy(t, server)
+	server, schema, proxy := ownNetwork(t)
 	proxy.Mute()
 	f := &follower{}
 	open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
@@ -227,9 +216,7 @@ func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
 
 func TestANodeThatFallsSilentInATransactionHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
-	proxy := postgrestest.NewProxy(t, server)
+	server, schema, proxy := ownNetwork(t)
 	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
 	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
 	put(t, two, "k/1", "")
@@ -260,8 +247,7 @@ func restore(t *testing.T, server *postgrestest.Server, schema string, dump []by
 
 func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	options := func(node string) postgres.Options {
 		return postgres.Options{DSN: server.DSN(), Schema: schema, Node: node, Witness: filepath.Join(t.TempDir(), "witness")}
 	}
@@ -322,8 +308,7 @@ func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
 
 func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
 	t.Parallel()
-	server := postgrestest.Shared(t)
-	_, schema := postgrestest.Schema(t)
+	server, schema := ownSchema(t)
 	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
 	put(t, s, "k/1", "a")
 	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")

@@ -6,12 +6,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,8 +43,17 @@ var (
 	schemas    atomic.Int64
 )
 
-// Main runs the tests of a package, and ends the server that they shared.
+// Main runs the tests of a package, and ends the server that they shared. Unless -parallel
+// says how many, many run at a time: mostly they wait, as for a session to expire.
 func Main(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", strconv.Itoa(8*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	if err := End(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
