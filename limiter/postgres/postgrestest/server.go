@@ -44,13 +44,14 @@ var (
 )
 
 // Main runs the tests of a package, and ends the server that they shared. Unless -parallel
-// says how many, many run at a time: mostly they wait, as for a session to expire.
+// says how many, twice as many run at a time as there are processors: mostly they wait, as
+// for a session to expire.
 func Main(m *testing.M) {
 	flag.Parse()
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
 	if !given {
-		if err := flag.Set("test.parallel", strconv.Itoa(8*runtime.GOMAXPROCS(0))); err != nil {
+		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
 			panic(err)
 		}
 	}
