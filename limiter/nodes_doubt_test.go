@@ -150,6 +150,70 @@ func TestANodeThatHasJustComeBackIsNotTakenForGone(t *testing.T) {
 	})
 }
 
+// beginning is a node at which something happens just before a transaction that all others
+// wait for.
+type beginning struct {
+	store.Shared
+	meanwhile *func()
+}
+
+// Update implements store.Store.
+func (s beginning) Update(fn func(store.Tx) error) error {
+	if do := *s.meanwhile; do != nil {
+		*s.meanwhile = nil
+		do()
+	}
+	return s.Shared.Update(fn)
+}
+
+func TestANodeThatComesBackWhileItsReserveIsWrittenOffKeepsIt(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var meanwhile func()
+		a.open(beginning{c.Node(a.node), &meanwhile})
+		k := a.mint(activations(3))
+		var held [2]*limiter.Grant
+		for i := range held {
+			var refusal *record.Refusal
+			if held[i], refusal = k.on(b).ask(); refusal != nil {
+				t.Fatal(refusal)
+			}
+		}
+		held[0].Cancel() // its shadow knows that, and the database does not
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+		c.Kill(b.node)
+		b.Abandon()
+		c.pass(15 * time.Second)
+		time.Sleep(3 * time.Second) // a knows that it is gone
+		var running *limiter.Grant
+		meanwhile = func() {
+			b.disk = b.disk.Restarted(false, func() bool { return true })
+			b.files = b.disk.Files()
+			b.open(c.Node(b.node))
+			var refusal *record.Refusal
+			if running, refusal = k.on(b).ask(); refusal != nil {
+				t.Error(refusal)
+			}
+		}
+		code := k.use()
+		if running == nil {
+			t.Fatalf("nothing was written off: %q", code)
+		}
+		if code != record.CodeBudgetHeld {
+			t.Errorf("while the other node holds the last activation: %q", code)
+		}
+		running.Cancel()
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 1 {
+			t.Errorf("%d more forwarded, want 1", n)
+		}
+	})
+}
+
 func TestWhatANodeHadReservedOfARoleThatItNoLongerKnowsCountsAsSpent(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(func(k *record.Key) { k.Role = "ci" })

@@ -104,11 +104,6 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 	if !quiet {
 		return errInFlight
 	}
-	if l.nodes.anyGone() { // one of them may just have come back
-		if err := l.countNodes(); err != nil {
-			return err
-		}
-	}
 	err = l.moveRestOf(k)
 	for n := 0; errors.Is(err, errElsewhere) && n < maxRecalls; n++ {
 		if err := l.gather(ctx, &k.account); err != nil {

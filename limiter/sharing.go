@@ -1,7 +1,9 @@
 package limiter
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -123,8 +125,11 @@ func (l *Limiter) gather(ctx context.Context, a *account) error {
 // that comes back with its shadow file corrects that.
 func (l *Limiter) writeOff(a *account) error {
 	var lost record.Amounts
-	left := func(p *nodePart) bool {
-		return p.node != l.node() && l.nodes.gone(p.node) && p.Settled != p.Reserved
+	left := func(r store.Reader, p *nodePart) (bool, error) {
+		if p.node == l.node() || p.Settled == p.Reserved {
+			return false, nil
+		}
+		return l.nodes.gone(r, p.node)
 	}
 	if !l.nodes.anyGone() {
 		return nil
@@ -132,15 +137,12 @@ func (l *Limiter) writeOff(a *account) error {
 	some := false // otherwise no other node has to wait for this
 	err := l.store.View(func(r store.Reader) error {
 		parts, err := readParts(r, a.id)
-		for i := range parts {
-			some = some || left(&parts[i])
+		for i := 0; i < len(parts) && err == nil && !some; i++ {
+			some, err = left(r, &parts[i])
 		}
 		return err
 	})
 	if err != nil || !some {
-		return err
-	}
-	if err := l.countNodes(); err != nil { // one of them may just have come back
 		return err
 	}
 	err = l.committer.Do(func(b *batch) error {
@@ -155,7 +157,12 @@ func (l *Limiter) writeOff(a *account) error {
 		}
 		for i := range parts {
 			p := &parts[i]
-			if p.Lineage != rec.Lineage || !left(p) {
+			if p.Lineage != rec.Lineage {
+				continue
+			}
+			if is, err := left(b, p); err != nil {
+				return err
+			} else if !is {
 				continue
 			}
 			lost.Add(p.Reserved.Minus(p.Settled))
@@ -207,8 +214,11 @@ func (l *Limiter) reservedElsewhere(b *batch, id record.AccountID, lineage uint6
 	}
 	for i := range parts {
 		p := &parts[i]
-		if p.node != b.node && p.Lineage == lineage && p.Reserved != p.Settled && !l.nodes.gone(p.node) {
-			return true, nil
+		if p.node == b.node || p.Lineage != lineage || p.Reserved == p.Settled {
+			continue
+		}
+		if gone, err := l.nodes.gone(b, p.node); err != nil || !gone {
+			return err == nil, err
 		}
 	}
 	return false, nil
@@ -249,33 +259,41 @@ type nodes struct {
 }
 
 type nodesKnown struct {
-	live  map[string]bool
 	alive int64
 	size  *blockSize
+	ended map[string]bool   // nodes whose sessions have ended
+	gone  map[string][]byte // of them, those that were found so after what they had last begun was read
 }
 
-// gone reports whether a node's session has ended. One that was never seen counts as
-// alive, because it may have begun just now.
-func (n *nodes) gone(name string) bool {
+// gone reports whether a node uses nothing that it has reserved: its session has ended,
+// and as r shows it has not begun another since that was found. One that was never seen
+// counts as alive, because it may have begun just now.
+func (n *nodes) gone(r store.Reader, name string) (bool, error) {
 	known := n.known.Load()
 	if known == nil {
-		return false
+		return false, nil
 	}
-	live, seen := known.live[name]
-	return seen && !live
+	began, is := known.gone[name]
+	if !is {
+		return false, nil
+	}
+	begun, err := begunBy(r, name)
+	return err == nil && bytes.Equal(begun, began), err
+}
+
+// begunBy is the last session that a node's limiter has begun; nil if there is none. It
+// writes that after it has joined, and before it reserves anything.
+func begunBy(r store.Reader, name string) ([]byte, error) {
+	b, err := r.Get(record.NodeKey(name, "session"))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return bytes.Clone(b), err
 }
 
 func (n *nodes) anyGone() bool {
 	known := n.known.Load()
-	if known == nil {
-		return false
-	}
-	for _, live := range known.live {
-		if !live {
-			return true
-		}
-	}
-	return false
+	return known != nil && len(known.gone) > 0
 }
 
 // portion is what each node that lives gets if all get the same of a limit.
@@ -313,17 +331,37 @@ func (l *Limiter) countLoop() {
 	}
 }
 
-// countNodes notes which nodes live.
+// countNodes notes which nodes live. What one that is gone had begun has to be read before
+// it is found to be gone; otherwise it could have come back in between. So a node counts
+// as gone the second time that it is found so.
 func (l *Limiter) countNodes() error {
+	known := &nodesKnown{ended: make(map[string]bool), gone: make(map[string][]byte)}
+	began := make(map[string][]byte)
+	if before := l.nodes.known.Load(); before != nil && len(before.ended) > 0 {
+		err := l.store.View(func(r store.Reader) (err error) {
+			for name := range before.ended {
+				if began[name], err = begunBy(r, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
 	all, err := l.shared.Nodes()
 	if err != nil {
 		return err
 	}
-	known := &nodesKnown{live: make(map[string]bool, len(all))}
 	for i := range all {
-		known.live[all[i].Name] = all[i].Live
 		if all[i].Live {
 			known.alive++
+			continue
+		}
+		known.ended[all[i].Name] = true
+		if session, read := began[all[i].Name]; read {
+			known.gone[all[i].Name] = session
 		}
 	}
 	known.size = together(known.alive)
