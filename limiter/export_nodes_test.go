@@ -113,5 +113,5 @@ func (l *Limiter) FoldNode(name string) error {
 	if err != nil {
 		return err
 	}
-	return l.foldParts(name, ids, new(NodeRemoved))
+	return l.foldParts(name, ids)
 }

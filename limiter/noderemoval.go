@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -32,6 +33,35 @@ var (
 	ErrNodeLives = errors.New("the node is alive: stop it first")
 )
 
+// removal is how far a node's removal has come. It is kept until the node is off the list,
+// so that a removal which is cut off and begun again is one entry of the audit log, with
+// all that was folded. A node that comes back meanwhile deletes it.
+type removal struct {
+	NodeRemoved
+	Recorded bool // in the audit log
+}
+
+func removalKey(node string) []byte { return record.NodeKey(node, "removal") }
+
+func (b *batch) removal(node string) (r removal, err error) {
+	v, err := b.Get(removalKey(node))
+	if errors.Is(err, store.ErrNotFound) {
+		return r, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(v, &r)
+	}
+	return r, err
+}
+
+func (b *batch) setRemoval(node string, r removal) error {
+	v, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return b.Set(removalKey(node), v)
+}
+
 // removedNode is the name under which the parts of removed nodes are kept as one.
 const removedNode = ""
 
@@ -55,7 +85,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		if err != nil {
 			return done, err
 		}
-		if err := l.foldParts(name, ids, &done); err != nil {
+		if err := l.foldParts(name, ids); err != nil {
 			return done, err
 		}
 		if after = next; after == nil {
@@ -66,15 +96,26 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		}
 	}
 	err = l.committer.Do(func(b *batch) error {
-		return b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
+		r, err := b.removal(name)
+		if err != nil {
+			return err
+		}
+		if done = r.NodeRemoved; r.Recorded {
+			return nil
+		}
+		r.Recorded = true
+		return errors.Join(b.setRemoval(name, r), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
 			"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
 			"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
 			"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
 			"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
-		}))
+		})))
 	}, nil)
 	if err == nil {
 		err = l.shared.Forget(name)
+	}
+	if err == nil {
+		err = l.committer.Do(func(b *batch) error { return b.Delete(removalKey(name)) }, nil)
 	}
 	if errors.Is(err, store.ErrAlive) {
 		return done, ErrNodeLives
@@ -127,15 +168,12 @@ func (l *Limiter) partsOf(node string, after []byte) (ids []record.AccountID, ne
 // node commits.
 const foldedAtOnce = 64
 
-// foldParts folds a node's parts of these accounts, and adds what that was to done.
-func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemoved) error {
+// foldParts folds a node's parts of these accounts, and notes what that was.
+func (l *Limiter) foldParts(node string, ids []record.AccountID) error {
 	now := l.clock.Now().UnixNano()
 	for len(ids) > 0 {
 		n := min(len(ids), foldedAtOnce)
-		var lost record.Amounts
-		var folded int64
 		err := l.committer.DoPatiently(func(b *batch) error {
-			lost, folded = record.Amounts{}, 0
 			switch _, err := b.Get(record.NodeKey(node, "session")); {
 			case err == nil:
 				return ErrNodeLives // it has begun a session since, and the parts are in use
@@ -145,23 +183,29 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID, done *NodeRemov
 			if err := b.fetchParts(node, ids[:n]); err != nil {
 				return err
 			}
+			r, err := b.removal(node)
+			if err != nil {
+				return err
+			}
+			before := r.Accounts
 			for _, id := range ids[:n] {
 				some, there, err := b.foldPart(id, node, now)
 				if err != nil {
 					return err
 				}
 				if there {
-					lost.Add(some)
-					folded++
+					r.Forfeited.Add(some)
+					r.Accounts++
 				}
 			}
-			return nil
+			if r.Accounts == before { // they were folded before
+				return nil
+			}
+			return b.setRemoval(node, r)
 		}, nil)
 		if err != nil {
 			return err
 		}
-		done.Forfeited.Add(lost)
-		done.Accounts += folded
 		ids = ids[n:]
 	}
 	return nil

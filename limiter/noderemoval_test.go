@@ -8,6 +8,8 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 func TestANodeThatLivesOrIsNotThereCannotBeRemoved(t *testing.T) {
@@ -121,4 +123,86 @@ func TestANodeThatStartsWhileItIsRemovedKeepsItsParts(t *testing.T) {
 			t.Errorf("%d more forwarded, want 997", n)
 		}
 	})
+}
+
+// forgetful is a node whose list of nodes cannot be changed once, or whose commits fail
+// from then on.
+type forgetful struct {
+	store.Shared
+	fails *bool
+}
+
+// Forget implements store.Shared.
+func (s forgetful) Forget(node string) error {
+	if *s.fails {
+		*s.fails = false
+		return store.ErrUnavailable
+	}
+	return s.Shared.Forget(node)
+}
+
+// A removal that is cut off is repeated. It is one act, however often it was begun.
+func TestARemovalThatIsCutOffAndRepeatedIsOneEntryWithAllThatWasLost(t *testing.T) {
+	for _, cut := range []string{"while parts are folded", "after the audit entry"} {
+		t.Run(cut, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				a, gone := c.w[0], c.w[1]
+				if err := a.Close(); err != nil {
+					t.Fatal(err)
+				}
+				fails := cut == "after the audit entry"
+				a.open(forgetful{c.Node(a.node), &fails})
+				const keys = 100 // more than one transaction
+				for range keys {
+					if _, refusal := a.mint(activations(5)).on(gone).ask(); refusal != nil {
+						t.Fatal(refusal)
+					}
+				}
+				c.Kill(gone.node)
+				gone.Abandon()
+				c.w = c.w[:1]
+				c.pass(30 * time.Second)
+				if !fails {
+					n := 0
+					c.Inject(func(string) storetest.Outcome {
+						if n++; n >= 3 { // the session is deleted, and one transaction has folded
+							return storetest.Refused
+						}
+						return storetest.Committed
+					})
+				}
+				if _, err := a.RemoveNode(ctx, limiter.Operator, gone.node); err == nil {
+					t.Fatal("it was not cut off")
+				}
+				c.Inject(nil)
+				done, err := a.RemoveNode(ctx, limiter.Operator, gone.node)
+				if err != nil || done.Accounts != keys || done.Forfeited[record.Activations] != keys {
+					t.Errorf("repeated: %+v, %v", done, err)
+				}
+				lines, err := a.AuditLines()
+				if err != nil {
+					t.Fatal(err)
+				}
+				var entries []string
+				for _, line := range lines {
+					if strings.Contains(line, `"node.remove"`) {
+						entries = append(entries, line)
+					}
+				}
+				if len(entries) != 1 || !strings.Contains(entries[0], `"after":100`) {
+					t.Errorf("the audit log says: %q", entries)
+				}
+				if err := c.View(func(r store.Reader) error {
+					return r.Scan([]byte(record.SpaceNodes+gone.node+"/"), nil, false, func(key, _ []byte) (bool, error) {
+						if strings.HasSuffix(string(key), "/removal") {
+							t.Errorf("%q is left", key)
+						}
+						return true, nil
+					})
+				}); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
 }

@@ -53,6 +53,11 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		if err := b.Set(store.FormatKey, []byte(store.Format)); err != nil {
 			return err
 		}
+		if l.shared != nil {
+			if err := b.Delete(removalKey(l.node())); err != nil { // it has come back
+				return err
+			}
+		}
 		return errors.Join(b.Set(l.sessionKey(), next[:]), makeFingerprintKey(b))
 	}, nil)
 	if err != nil {
