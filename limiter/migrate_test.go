@@ -289,3 +289,45 @@ func TestWhatRanWhenAServerStoppedIsSpentAfterAMigration(t *testing.T) {
 		t.Errorf("then it is refused with %+v", refusal)
 	}
 }
+
+// What a killed node had reserved is in the accounts alone once its parts are left behind.
+func TestAMigrationCountsWhatAKilledNodeHadReservedAsUsed(t *testing.T) {
+	t.Parallel()
+	cluster := storetest.NewCluster()
+	a, b := serveNode(t, cluster, "a"), serveNode(t, cluster, "b")
+	lookup := newLimited(t, a, 100)
+	used := useUp(t, a, lookup, 10) + useUp(t, b, lookup, 20)
+	k, refusal := b.Find(t.Context(), lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	for range 5 { // they run when it dies
+		var g limiter.Grant
+		if refusal := k.Reserve(t.Context(), &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}, &g); refusal != nil {
+			t.Fatal(refusal)
+		}
+	}
+	memory, _, err := b.Reserved(k.Key().ID)
+	if err != nil || memory[record.Activations] < 25 {
+		t.Fatalf("%d are reserved, %v", memory[record.Activations], err)
+	}
+	cluster.Kill("b")
+	b.Abandon()
+	shut(t, a)
+	cluster.Advance(30 * time.Second)
+
+	to := single{t, t.TempDir()}
+	source, target := passing(t, cluster), to.open()
+	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(to.dir, "store"), Anchor: to.anchor()}
+	if _, err := limiter.Migrate(m); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, source)
+	shut(t, target)
+	l := to.serve()
+	defer shut(t, l)
+	reserved := int(memory[record.Activations])
+	if left := useUp(t, l, lookup, 200); left != 100-10-reserved {
+		t.Errorf("after %d requests, with %d reserved by the node that was killed, %d are left of 100", used, reserved, left)
+	}
+}
