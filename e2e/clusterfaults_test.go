@@ -19,7 +19,7 @@ import (
 // another while all are in use, and starts it again.
 func TestTortureKillsOfNodesForwardNothingExtraAndLoseOnlyWhatIsInFlight(t *testing.T) {
 	t.Parallel()
-	weighs(t, heavyWeight)
+	weighs(t, middleWeight)
 	l := newClusterLoad(t, clusterOptions{nodes: 2})
 	kills := tortureSize(t, 4, 10)
 	l.renew(l.any(), 400)
@@ -141,7 +141,7 @@ func TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaugh
 // -m immediate` does, while all nodes are in use, and starts it again.
 func TestNodesGoOnExactlyWhenTheirDatabaseHasCrashed(t *testing.T) {
 	t.Parallel()
-	weighs(t, heavyWeight)
+	weighs(t, middleWeight)
 	database := postgrestest.Start(t)
 	l := newClusterLoad(t, clusterOptions{nodes: 2, on: database})
 	crashes := tortureSize(t, 2, 3)
@@ -189,7 +189,7 @@ func (l *clusterLoad) closed(s *server, m *member) bool {
 // streaming replication.
 func TestNodesGoOnExactlyWhenAStandbyTakesOverThatHasEverything(t *testing.T) {
 	t.Parallel()
-	weighs(t, heavyWeight)
+	weighs(t, middleWeight)
 	database := postgrestest.Start(t)
 	standby := database.Standby(t)
 	l := newClusterLoad(t, clusterOptions{nodes: 2, on: database, apart: true})
@@ -220,7 +220,7 @@ func TestNodesGoOnExactlyWhenAStandbyTakesOverThatHasEverything(t *testing.T) {
 // all the time as well as by those that were killed and started again.
 func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.T) {
 	t.Parallel()
-	weighs(t, heavyWeight)
+	weighs(t, middleWeight)
 	database := postgrestest.Start(t)
 	standby := database.Standby(t)
 	l := newClusterLoad(t, clusterOptions{nodes: 3, on: database, apart: true})

@@ -143,7 +143,7 @@ func (l *clusterLoad) clients() (wait func()) {
 		wg.Go(func() {
 			for !stop.Load() {
 				if a := l.ask(l.any(), l.pick()); a.status != http.StatusOK {
-					time.Sleep(5 * time.Millisecond) // a load's pace; nothing waits for it
+					time.Sleep(refusedPace)
 				}
 			}
 		})

@@ -132,7 +132,6 @@ func TestANodeThatHasLostItsDatabaseRefusesAndCutsItsStreamsInTime(t *testing.T)
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			weighs(t, middleWeight)
 			c := newCluster(t, clusterOptions{nodes: 2, apart: true})
 			id, key := c.nodes[0].mint(object{"max_activations": 100_000})
 			stream := c.opens(c.nodes[1], key)

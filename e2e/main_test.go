@@ -21,22 +21,27 @@ import (
 var caddyBinary, plainBinary string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "till-e2e")
-	if err != nil {
-		panic(err)
+	// What a phase of the same run has built is there already.
+	dir, remove := os.Getenv(runVariable), func(string) error { return nil }
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp("", "till-e2e"); err != nil {
+			panic(err)
+		}
+		remove = os.RemoveAll
 	}
-	caddyBinary = filepath.Join(dir, "caddy")
-	plainBinary = caddyBinary
+	plainBinary = filepath.Join(dir, "caddy-plain")
+	caddyBinary = plainBinary
 	var builds sync.WaitGroup // a link keeps one processor busy, most of the time
 	if raced {
-		plainBinary = filepath.Join(dir, "caddy-plain")
+		caddyBinary = filepath.Join(dir, "caddy")
 		builds.Go(func() { build(caddyBinary, "-race") })
 	}
 	builds.Go(func() { build(plainBinary) })
 	builds.Wait()
 	waitTogether()
 	code := m.Run()
-	if err := errors.Join(endBrowser(), postgrestest.End(), os.RemoveAll(dir)); err != nil {
+	if err := errors.Join(endBrowser(), postgrestest.End(), remove(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)

@@ -41,6 +41,9 @@ func tortureSize(t *testing.T, few, ci int) int {
 const (
 	fleetKeys    = 20
 	fleetClients = 32
+	// refusedPace is how long a client pauses that was refused. It is a load's pace, for
+	// which nothing waits: refusals alone would keep all processors busy.
+	refusedPace = 50 * time.Millisecond
 )
 
 // numberHeader names the key of a request to the upstream.
@@ -154,8 +157,12 @@ func (f *fleet) clients(once bool) (wait func()) {
 	for range fleetClients {
 		wg.Go(func() {
 			for !stop.Load() {
-				if !f.ask(f.pick()) && once {
+				m := f.pick()
+				if !f.ask(m) && once {
 					return
+				}
+				if m.refused.Load() {
+					time.Sleep(refusedPace)
 				}
 			}
 		})

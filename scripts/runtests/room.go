@@ -15,6 +15,9 @@ import (
 // memoryVariable names to tests their directory in memory.
 const memoryVariable = "TILL_TEST_MEMORY"
 
+// runVariable names to tests a directory that all phases of a run share.
+const runVariable = "TILL_TEST_RUN"
+
 const sharedMemory = "/dev/shm"
 
 // room holds the files of a run: a directory on the disk, and one in memory.
@@ -48,7 +51,7 @@ func makeShort(parent string) (string, error) {
 }
 
 func (r *room) env() []string {
-	env := []string{"TMPDIR=" + r.disk}
+	env := []string{"TMPDIR=" + r.disk, runVariable + "=" + r.disk}
 	if r.memory != "" {
 		env = append(env, memoryVariable+"="+r.memory)
 	}
