@@ -45,13 +45,16 @@ MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever|TestWhatAVendor
 # What is tried over PostgreSQL as well with each run; cluster-test has all of it.
 SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestATreeOfKeys|TestWhatWasAcknowledged|TestARotated|TestARoleOr|TestEveryKeysCounts|TestWebhookEvents'
 
+# A program with the race detector would wait for a second at its end.
+RACE = GORACE=atexit_sleep_ms=20 -race
+
 # Installs what the tests need when it is missing, and runs all of them. Those over a
 # database wait for most of their time, and so do not come one after another with what
 # keeps the processors busy. Every package has passed go vet in the phases that come first.
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +unit -race -timeout 30m $(REST) \
-		+e2e -race -timeout 30m ./e2e \
+	$(RUNTESTS) +unit $(RACE) -timeout 30m $(REST) \
+		+e2e $(RACE) -timeout 30m ./e2e \
 		++ +database TILL_TEST_STORE=postgres -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -vet=off -count 1 -timeout 30m -run TestGitleaks ./token

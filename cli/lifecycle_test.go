@@ -62,7 +62,7 @@ func newMachine(t *testing.T) *machine {
 			m.env = append(m.env, pair)
 		}
 	}
-	m.env = append(m.env, asCaddy+"=1", "HOME="+home, "TILL_DATA="+m.data, "GORACE=halt_on_error=1")
+	m.env = append(m.env, asCaddy+"=1", "HOME="+home, "TILL_DATA="+m.data, "GORACE=halt_on_error=1 atexit_sleep_ms=20")
 	return m
 }
 

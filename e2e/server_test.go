@@ -199,13 +199,18 @@ func freePort(t *testing.T) string {
 
 var ports sync.Map // those that freePort gave
 
+// raceOptions end a program at its first race. Without one it would wait for a second
+// at its end, in case another thread is about to report one: a call of the command line
+// would take longer than all that it does.
+const raceOptions = "halt_on_error=1 atexit_sleep_ms=20"
+
 // command is Caddy with the server's environment.
 func (s *server) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(s.binary, args...)
 	endWithTests(cmd)
 	cmd.Dir = s.dir
 	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "HOME="+s.dir,
-		"MOCK_KEY="+realKey, "TILL_ADDRESS="+s.admin, "TILL_DATA=", "GORACE=halt_on_error=1")
+		"MOCK_KEY="+realKey, "TILL_ADDRESS="+s.admin, "TILL_DATA=", "GORACE="+raceOptions)
 	if s.env != "" {
 		cmd.Env = append(cmd.Env, s.env)
 	}
