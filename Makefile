@@ -45,8 +45,9 @@ MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever|TestWhatAVendor
 # What is tried over PostgreSQL as well with each run; cluster-test has all of it.
 SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestATreeOfKeys|TestWhatWasAcknowledged|TestARotated|TestARoleOr|TestEveryKeysCounts|TestWebhookEvents'
 
-# A program with the race detector would wait for a second at its end.
-RACE = GORACE=atexit_sleep_ms=20 -race
+# A program with the race detector would wait for a second at its end. Tests make much
+# garbage and keep little: it is collected less often.
+RACE = GORACE=atexit_sleep_ms=20 GOGC=200 -race
 
 # Installs what the tests need when it is missing, and runs all of them. Those over a
 # database wait for most of their time, and so do not come one after another with what
@@ -55,7 +56,7 @@ test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
 	$(RUNTESTS) +unit $(RACE) -timeout 30m $(REST) \
 		+e2e $(RACE) -timeout 30m ./e2e \
-		++ +database TILL_TEST_STORE=postgres -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
+		++ +database TILL_TEST_STORE=postgres GOGC=200 -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -vet=off -count 1 -timeout 30m -run TestGitleaks ./token
 
