@@ -3,7 +3,6 @@ package postgrestest
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,17 +22,20 @@ var template = sync.OnceValues(func() (*Server, error) {
 	remove := exec.Command("/bin/sh", "-c", `read -r _; rm -rf "$1"`, "remove", dir)
 	remove.SysProcAttr = asServer()
 	remove.SysProcAttr.Credential = nil
-	if templateHold, err = remove.StdinPipe(); err == nil {
+	hold, err := remove.StdinPipe()
+	if err == nil {
 		err = remove.Start()
 	}
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
+	endTemplate = func() error { return errors.Join(hold.Close(), remove.Wait()) }
 	return s, s.run("initdb", "--pgdata", s.Data(), "--username", User, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync")
 })
 
-// templateHold is open as long as this process runs.
-var templateHold io.Closer
+// endTemplate removes the template, if there is one, before this process ends. It also
+// holds the input of what removes it otherwise.
+var endTemplate = func() error { return nil }
 
 // copyData copies a data directory of which no server runs.
 func copyData(from, to string) error {

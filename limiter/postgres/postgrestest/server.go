@@ -65,10 +65,11 @@ func Main(m *testing.M) {
 
 // End ends the server that tests shared, in a package with a TestMain of its own.
 func End() error {
-	if shared == nil {
-		return nil
+	var err error
+	if shared != nil {
+		err = shared.remove()
 	}
-	return shared.remove()
+	return errors.Join(err, endTemplate())
 }
 
 // Schema returns the address of the server that all tests of the process share, and the
