@@ -88,7 +88,7 @@ func TestAParentWithAnyOneRuleHasChildrenThatWork(t *testing.T) {
 		"renewal": {field: "renews", set: func(k *record.Key) { k.Renews = record.Daily }, passes: everything},
 		"dollars a request": {field: "max_request_spend_usd", set: func(k *record.Key) { k.Limit[record.Nanodollars], k.MaxRequestSpend = 5_000_000_000, 1_000_000 },
 			passes: read, no: no(chat("gpt-5")), code: record.CodeBudgetTooSmall},
-		"no fit": {field: "fit", set: func(k *record.Key) { k.Limit[record.Tokens], k.Unfitted = 80_000, true },
+		"no fit": {field: "fit", set: func(k *record.Key) { k.Limit[record.Tokens], k.KeepBound = 80_000, true },
 			passes: read, no: no(long(100_000)), code: record.CodeBudgetTooSmall},
 		"fit":            {set: limit(record.Tokens, 80_000), passes: []asks{long(100_000)}},
 		"unknown prices": {field: "unknown_price", set: func(k *record.Key) { k.Limit[record.Nanodollars], k.CountOnly = 5_000_000_000, true }, passes: append(read, chat("made-up"))},

@@ -88,7 +88,7 @@ func (a *App) putInForce() error {
 	if misconfigured(err) && !a.engine.place.Shared { // others may be at work on a database
 		return err
 	}
-	a.engine.tell(a.storeOptions())
+	a.engine.announce(a.storeOptions())
 	a.engine.events.sink.Store(a.sink)
 	a.engine.hooks.Set(a.hooks, a.slogger)
 	if err != nil {

@@ -64,8 +64,8 @@ func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 		if _, err := e.open(o, 0); err != nil {
 			t.Fatal(err)
 		}
-		e.tell(o)
-		e.tell(o)
+		e.announce(o)
+		e.announce(o)
 		return said.String()
 	}
 	one, o1 := engineOnDatabase(t, server.DSN(), "one")

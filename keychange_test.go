@@ -79,7 +79,7 @@ func TestAKeyThatChangesWhileARequestIsReadAppliesAsItIsThen(t *testing.T) {
 			fn: func(k *record.Key) { k.CountOnly = false }, model: "made-up", want: record.CodePriceUnknown, above: true},
 		{name: "unknown prices pass", is: func(k *record.Key) { k.Limit[record.Nanodollars] = 5_000_000_000 },
 			fn: func(k *record.Key) { k.CountOnly = true }, above: true},
-		{name: "no fit, of what fits", is: limit(record.Tokens, 100_000), fn: func(k *record.Key) { k.Unfitted = true }, above: true},
+		{name: "no fit, of what fits", is: limit(record.Tokens, 100_000), fn: func(k *record.Key) { k.KeepBound = true }, above: true},
 		{name: "a request may cost that", is: limit(record.Nanodollars, 5_000_000_000), fn: func(k *record.Key) { k.MaxRequestSpend = 2_000_000_000 }, above: true},
 		{name: "a request may not cost that", is: limit(record.Nanodollars, 5_000_000_000), fn: func(k *record.Key) { k.MaxRequestSpend = 1000 }, want: record.CodeBudgetTooSmall, above: true},
 		{name: "charge", fn: func(k *record.Key) { k.Charge = record.ChargeSuccess }},

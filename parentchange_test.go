@@ -47,7 +47,7 @@ func TestAChangeOfAParentReachesItsChildrenAsThePageSays(t *testing.T) {
 
 		"charge": {fate: refused, set: func(k *record.Key) { k.Charge = record.ChargeSuccess }},
 
-		"fit": {fate: derived, set: func(k *record.Key) { k.Unfitted = true }, code: record.CodeBudgetTooSmall,
+		"fit": {fate: derived, set: func(k *record.Key) { k.KeepBound = true }, code: record.CodeBudgetTooSmall,
 			by: asks{method: "POST", path: "/v1/chat/completions", body: `{"model":"gpt-5-mini","messages":[],"max_tokens":100000}`}},
 		"unknown_price": {fate: derived, set: func(k *record.Key) { k.CountOnly = true }, by: chat("made-up")},
 		"self_revoke":   {fate: derived, set: func(k *record.Key) { k.SelfRevoke = false }, code: record.CodeMethodNotAllowed, by: asks{method: "DELETE", path: "/till/self"}},

@@ -47,9 +47,9 @@ func (e *engine) reconnect(o storeOptions) error {
 	return err
 }
 
-// tell lets the nodes that share the store know what this configuration has, and warns
+// announce lets the nodes that share the store know what this configuration has, and warns
 // if theirs differ.
-func (e *engine) tell(o storeOptions) {
+func (e *engine) announce(o storeOptions) {
 	e.mu.Lock()
 	opened := e.opened.Store
 	e.mu.Unlock()

@@ -114,7 +114,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	if e.HidesUsage() && x.target.contradictions.find(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &usage{key: key.ID, estimate: e, mayFit: !terms.Unfitted, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
+	u := &usage{key: key.ID, estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
 	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
 		u.quotes = quotes(r, call.Body, asked)

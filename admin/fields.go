@@ -47,7 +47,7 @@ func apply(s *wire.Settable, k *record.Key, now time.Time) error {
 	}
 	set(&k.Renews, s.Renews)
 	if s.Fit != nil {
-		k.Unfitted = !*s.Fit
+		k.KeepBound = !*s.Fit
 	}
 	if s.UnknownPrice != nil {
 		if *s.UnknownPrice != "refuse" && *s.UnknownPrice != "count_only" {

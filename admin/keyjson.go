@@ -62,7 +62,7 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 		k.MaxRequestUSD = record.FormatUSD(v.MaxRequestSpend)
 	}
 	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
-		k.Fit = new(!v.Unfitted)
+		k.Fit = new(!v.KeepBound)
 	}
 	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, optionalTime(v.ReturnedAt)
 	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[record.Activations], v.Returned[record.Activations]

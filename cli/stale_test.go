@@ -72,7 +72,7 @@ func TestUpdateChangesWhatIsNamed(t *testing.T) {
 	w.Use(m, 3)
 	r := till(t, "update", "nightly", "--max-activations", "50", "--models", "gpt-5-mini", "--unset", "rate", "--fit=false")
 	k := w.Live(m).View()
-	if r.code != 0 || k.Limit[record.Activations] != 50 || k.Remaining[record.Activations] != 47 || !k.Rate.IsZero() || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.Unfitted {
+	if r.code != 0 || k.Limit[record.Activations] != 50 || k.Remaining[record.Activations] != 47 || !k.Rate.IsZero() || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.KeepBound {
 		t.Errorf("%+v, %+v", r, k)
 	}
 	if !strings.HasPrefix(r.out, "Updated "+m.ID+"\n") {

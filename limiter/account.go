@@ -56,7 +56,7 @@ type account struct {
 	firstDurable bool
 	savedAt      int64          // unix nanoseconds of the last save
 	looked       int64          // unix nanoseconds of the last look at what other nodes have
-	told         record.Amounts // how much of spent the store says, where other nodes read it
+	inStore      record.Amounts // how much of spent the store says, where other nodes read it
 	size         *blockSize
 }
 
@@ -85,7 +85,7 @@ func (a *account) restore(r *record.Account, own *record.Part, limit record.Amou
 	a.whole, a.lineage = limit, r.Lineage
 	a.epoch, a.past, a.booked = r.Epoch, own.Past, own.Booked
 	a.reserved, a.spent = own.Reserved, own.Reserved
-	a.counted, a.kinds, a.told = durable(own), own.Kinds, own.Settled
+	a.counted, a.kinds, a.inStore = durable(own), own.Kinds, own.Settled
 	a.first, a.firstDurable = r.First, r.First != 0
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
 	a.adopt(r, own)
@@ -102,10 +102,10 @@ const (
 	spent                 // nothing is left
 )
 
-// judge reports whether the bound can be debited, and which kind decides.
+// canDebit reports whether the bound can be debited, and which kind decides.
 // strict is set when an activation in flight can no longer come back, so that
 // a key is spent as soon as its last activation was admitted.
-func (a *account) judge(bound *record.Amounts, strict bool) (verdict, record.Kind) {
+func (a *account) canDebit(bound *record.Amounts, strict bool) (verdict, record.Kind) {
 	answer, which := fits, record.Kind(0)
 	for i := range bound {
 		k, limit := record.Kind(i), a.limit[i]

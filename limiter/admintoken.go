@@ -121,7 +121,7 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	if by.Role == record.OperatorRole {
 		return nil
 	}
-	if err := l.within(spec.Role, by.Role); err != nil {
+	if err := l.mayGiveRole(spec.Role, by.Role); err != nil {
 		return err
 	}
 	if own, ok := l.tokens.Get(by.Token); ok && !own.ExpiresAt.IsZero() {
@@ -172,7 +172,7 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (record.A
 		return record.AdminToken{}, store.ErrNotFound
 	}
 	if by.Role != record.OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
-		if err := l.within(seen.Role, by.Role); err != nil {
+		if err := l.mayGiveRole(seen.Role, by.Role); err != nil {
 			return record.AdminToken{}, err
 		}
 	}

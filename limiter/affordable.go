@@ -55,12 +55,12 @@ func (k *Live) affords(ask *Ask, now time.Time) bool {
 	if k.key.Charge == record.ChargeSuccess {
 		bound[record.Attempts] = bound[record.Activations]
 	}
-	if v, _ := k.judge(&bound, k.strict()); v > wait && !k.due(now) {
+	if v, _ := k.canDebit(&bound, k.strict()); v > wait && !k.due(now) {
 		return false
 	}
 	if k.role == nil {
 		return true
 	}
-	v, _ := k.role.judge(&bound, false)
+	v, _ := k.role.canDebit(&bound, false)
 	return v <= wait || k.role.due(now)
 }

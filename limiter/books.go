@@ -215,7 +215,7 @@ func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record
 		a.moveTo(k, rec.Epoch) // another node has changed when it renews; what was used stays used
 	}
 	a.adopt(rec, own)
-	a.told = own.Settled
+	a.inStore = own.Settled
 	a.size, a.looked = l.nodes.size(), l.clock.Now().UnixNano()
 	if k != nil {
 		k.emitThresholds() // that the others' use has crossed

@@ -71,7 +71,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	l.jobsMu.Unlock()
 	stopped, cut := l.stopMatching(j)
 	j.mu.Lock()
-	j.judged, j.state.Cut = stopped, cut
+	j.stopped, j.state.Cut = stopped, cut
 	j.mu.Unlock()
 	err = l.recordJob(j)
 	j.ready.Store(true)
@@ -89,7 +89,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 }
 
 // stopMatching stops the keys in memory that match a job, and cuts their requests.
-func (l *Limiter) stopMatching(j *job) (all []judged, cut int) {
+func (l *Limiter) stopMatching(j *job) (all []stoppedKey, cut int) {
 	jobs := []*job{j}
 	now := l.clock.Now()
 	keys := l.everyLive()
@@ -98,11 +98,11 @@ func (l *Limiter) stopMatching(j *job) (all []judged, cut int) {
 	}
 	for _, k := range keys {
 		k.mu.Lock()
-		hit := k.doom(jobs) != nil
+		hit := k.stopIfMatched(jobs) != nil
 		var refusal *record.Refusal
 		if hit {
 			refusal = k.stopped(now)
-			all = append(all, judged{k, k.key})
+			all = append(all, stoppedKey{k, k.key})
 		}
 		k.mu.Unlock()
 		if hit {
@@ -128,9 +128,9 @@ func (l *Limiter) recordJob(j *job) error {
 		s := j.snapshot()
 		s.Number = number
 		j.mu.Lock()
-		judged := j.judged
+		stopped := j.stopped
 		j.mu.Unlock()
-		for _, d := range judged {
+		for _, d := range stopped {
 			d.k.mu.Lock()
 			changed := d.k.key != d.key && d.k.key.EndedStatus != record.Revoked && !d.k.gone
 			d.k.mu.Unlock()
@@ -154,7 +154,7 @@ func (l *Limiter) recordJob(j *job) error {
 		j.number.Store(number)
 		l.lastJob.Store(max(l.lastJob.Load(), number))
 		j.mu.Lock()
-		j.judged = nil
+		j.stopped = nil
 		j.state.Number = number
 		j.state.Revoked += int64(len(ended))
 		j.state.Matched += int64(len(ended))
@@ -226,7 +226,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 			}
 			if k != nil {
 				k.mu.Lock()
-				hit, revoked := k.doomed == j, k.key.EndedStatus == record.Revoked
+				hit, revoked := k.revocation == j, k.key.EndedStatus == record.Revoked
 				judged := k.key.Judged >= j.number.Load()
 				k.mu.Unlock()
 				switch {

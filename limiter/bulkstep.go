@@ -34,7 +34,7 @@ func (l *Limiter) endIn(b *batch, s *Job, id string) (key *record.Key, since boo
 
 func (l *Limiter) followEnded(j *job, ended []*record.Key) {
 	for _, key := range ended {
-		l.follow(key, func(k *Live) { k.doomed = nil })
+		l.follow(key, func(k *Live) { k.revocation = nil })
 	}
 }
 
@@ -206,7 +206,7 @@ func (l *Limiter) unended(j *job, but []string) (ids []string, elsewhere int64) 
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		switch {
-		case k.doomed != j || k.gone || slices.Contains(but, k.key.ID):
+		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID):
 		case k.halt == record.CodeKeyRevoked:
 			ids = append(ids, k.key.ID)
 		case k.key.EndedStatus == record.Revoked && k.key.Judged >= j.number.Load():

@@ -31,9 +31,9 @@ func (l *Limiter) ceilings(by Caller, old, key *record.Key) error {
 	return nil
 }
 
-// within is an error if a caller with the role own may not give the role given,
+// mayGiveRole is an error if a caller with the role own may not give the role given,
 // whose rights or ceilings are not within those of own.
-func (l *Limiter) within(given, own string) error {
+func (l *Limiter) mayGiveRole(given, own string) error {
 	mine, theirs := l.policy(own), l.policy(given)
 	if mine == nil || theirs == nil {
 		return fmt.Errorf("%w: the roles %s and %s are not both configured", ErrForbidden, own, given)

@@ -46,7 +46,7 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *re
 // a dead key may change; otherwise the error is ErrDead. ifVersion, unless 0, must
 // be the key's version; otherwise it is ErrVersion. judge sees the outcome, with
 // what ceilings have filled in, and may refuse it.
-func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, judge ...func(old, key *record.Key) error) (View, error) {
+func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, checks ...func(old, key *record.Key) error) (View, error) {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return View{}, err
@@ -78,8 +78,8 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 				return err
 			}
 		}
-		for _, judge := range judge {
-			if err := judge(&old, key); err != nil {
+		for _, check := range checks {
+			if err := check(&old, key); err != nil {
 				return err
 			}
 		}

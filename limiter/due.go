@@ -79,7 +79,7 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 				rest = append(rest, due.id)
 				continue
 			}
-			if l.doomsStored(b, old) {
+			if l.willRevokeStored(b, old) {
 				continue // the job ends it
 			}
 			key := old.Clone()
@@ -133,8 +133,8 @@ func (l *Limiter) known(id string) bool {
 	return l.live[id] != nil
 }
 
-// doomsStored reports whether a job will end a key that is not in memory.
-func (l *Limiter) doomsStored(r store.Reader, key *record.Key) bool {
+// willRevokeStored reports whether a job will end a key that is not in memory.
+func (l *Limiter) willRevokeStored(r store.Reader, key *record.Key) bool {
 	for _, j := range l.runningJobs() {
 		hit := j.matches(key, func(at time.Time) View {
 			v, err := l.viewStored(r, key, at)

@@ -127,7 +127,7 @@ func (k *Live) endIfSpent() {
 	if k.inflight > k.free {
 		return
 	}
-	if v, kind := k.judge(&record.Amounts{}, k.strict()); v == spent {
+	if v, kind := k.canDebit(&record.Amounts{}, k.strict()); v == spent {
 		k.runOut(kind)
 	}
 }

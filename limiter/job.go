@@ -74,19 +74,19 @@ type job struct {
 	filter Filter
 	once   *Once
 
-	number atomic.Int64 // 0 until its record is durable
-	mu     sync.Mutex
-	state  Job
-	judged []judged      // keys that were in memory at the call, while number is 0
-	done   chan struct{} // closed at the end
-	ready  atomic.Bool   // jobsLoop may go on with it
-	ahead  chan found    // what the step after this one ends; jobsLoop alone has it
-	over   atomic.Bool   // another node has ended what it knew of; see finishJob
-	cut    atomic.Int64  // requests that this node cut, as one that has followed the job
+	number  atomic.Int64 // 0 until its record is durable
+	mu      sync.Mutex
+	state   Job
+	stopped []stoppedKey  // keys that were in memory at the call, while number is 0
+	done    chan struct{} // closed at the end
+	ready   atomic.Bool   // jobsLoop may go on with it
+	ahead   chan found    // what the step after this one ends; jobsLoop alone has it
+	over    atomic.Bool   // another node has ended what it knew of; see finishJob
+	cut     atomic.Int64  // requests that this node cut, as one that has followed the job
 }
 
-// judged is a key that matched a job, and the record that was judged.
-type judged struct {
+// stoppedKey is a key that matched a job, and the record that was judged.
+type stoppedKey struct {
 	k   *Live
 	key *record.Key
 }
@@ -211,13 +211,13 @@ func (l *Limiter) runningJobs() []*job {
 	return append([]*job(nil), l.jobs...)
 }
 
-// doom stops a key that matches a job, and returns that job. Callers hold the key.
-func (k *Live) doom(jobs []*job) *job {
+// stopIfMatched stops a key that matches a job, and returns that job. Callers hold the key.
+func (k *Live) stopIfMatched(jobs []*job) *job {
 	for _, j := range jobs {
-		if k.gone || k.doomed != nil && k.halt == record.CodeKeyRevoked || !j.matches(k.key, func(at time.Time) View { return k.view(at) }) {
+		if k.gone || k.revocation != nil && k.halt == record.CodeKeyRevoked || !j.matches(k.key, func(at time.Time) View { return k.view(at) }) {
 			continue
 		}
-		k.doomed = j
+		k.revocation = j
 		if k.key.EndedStatus != record.Revoked {
 			k.halt = record.CodeKeyRevoked
 			k.kept.Store(nil)
@@ -250,7 +250,7 @@ func (j *Job) ending(at time.Time) ending {
 // jobs are read in the transaction.
 type revocations struct {
 	last, next int64                // the number of the last job, durably and after this batch
-	doomed     func(id string) *job // the job that is to end the key, or nil
+	ofLive     func(id string) *job // the job that is to end the key, or nil
 	// picked reports whether a job matches a key, as the transaction reads it.
 	picked func(r store.Reader, key *record.Key, j *Job) (bool, error)
 
@@ -316,8 +316,8 @@ func (b *batch) pending(old, key *record.Key) (*Job, error) {
 		return nil, nil
 	}
 	var known *job
-	if r.doomed != nil {
-		known = r.doomed(key.ID)
+	if r.ofLive != nil {
+		known = r.ofLive(key.ID)
 	}
 	if known != nil && (!b.Shared() || known.number.Load() == 0) {
 		s := known.snapshot()
@@ -349,8 +349,8 @@ func (b *batch) pending(old, key *record.Key) (*Job, error) {
 	return nil, nil
 }
 
-// doomedBy is the job that is to end a key in memory, or nil.
-func (l *Limiter) doomedBy(id string) *job {
+// liveRevocation is the job that is to end a key in memory, or nil.
+func (l *Limiter) liveRevocation(id string) *job {
 	k := l.loaded(id)
 	if k == nil {
 		return nil
@@ -360,7 +360,7 @@ func (l *Limiter) doomedBy(id string) *job {
 	if k.halt != record.CodeKeyRevoked {
 		return nil
 	}
-	return k.doomed
+	return k.revocation
 }
 
 // loaded returns a key if it is in memory, without reading it.

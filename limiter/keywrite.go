@@ -28,7 +28,7 @@ var (
 // that must agree with it: its account, the time index, the tally, and the entry
 // of the audit log (nil: none). A key with a pending revocation ends along with it.
 func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) error {
-	doom, err := b.pending(old, key)
+	revocation, err := b.pending(old, key)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,8 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 			return err
 		}
 	}
-	if doom != nil {
-		return b.endKey(key.Clone(), key, acct, doom.ending(b.clock.Now()))
+	if revocation != nil {
+		return b.endKey(key.Clone(), key, acct, revocation.ending(b.clock.Now()))
 	}
 	return nil
 }

@@ -313,7 +313,7 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 	l.outbox = event.NewOutbox(events)
 	b := &batch{
 		clock: l.clock, mark: &commit.ClockMark{Clock: l.clock}, log: &l.auditLog, onces: &l.onces, outbox: l.outbox,
-		revocations: &revocations{doomed: l.doomedBy, picked: l.picksStored}, sums: &l.sums, node: l.node(),
+		revocations: &revocations{ofLive: l.liveRevocation, picked: l.picksStored}, sums: &l.sums, node: l.node(),
 	}
 	for i := range jobs {
 		b.revocations.last = max(b.revocations.last, jobs[i].Number)

@@ -28,11 +28,11 @@ type Live struct {
 
 	// halt is set while a revocation or suspension holds in memory, which is
 	// before it is durable; unsaved tries again to make it so.
-	halt    record.Code
-	haltBy  record.Stopper // of a suspension
-	doomed  *job           // the pending revocation that it matched, which will end it
-	unsaved func(*Limiter) error
-	kept    atomic.Pointer[any] // see Keep
+	halt       record.Code
+	haltBy     record.Stopper // of a suspension
+	revocation *job           // the pending revocation that it matched, which will end it
+	unsaved    func(*Limiter) error
+	kept       atomic.Pointer[any] // see Keep
 	// salts are those of a sealed key's boxes, until it is revoked.
 	salts salts
 	gone  bool // evicted: ask the Limiter for the key again
@@ -182,7 +182,7 @@ func (k *Live) status(now time.Time) (record.Status, record.Code) {
 	if k.due(now) {
 		return record.Active, "" // what was used is of the past
 	}
-	if v, kind := k.judge(&record.Amounts{}, k.strict()); v == spent {
+	if v, kind := k.canDebit(&record.Amounts{}, k.strict()); v == spent {
 		return record.Exhausted, kind.Exhausted()
 	}
 	return record.Active, ""

@@ -106,7 +106,7 @@ func (l *Limiter) load(id string) (*Live, error) {
 	}
 	if err == nil {
 		k.mu.Lock()
-		k.doom(l.runningJobs())
+		k.stopIfMatched(l.runningJobs())
 		k.pacing = l.pacings[k.account.id]
 		delete(l.pacings, k.account.id)
 		k.mu.Unlock()

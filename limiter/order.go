@@ -146,13 +146,13 @@ func (k *Live) leftover(ask *Ask, now time.Time) *record.Refusal {
 		return nil
 	}
 	if !k.due(now) {
-		if v, kind := k.judge(&record.Amounts{}, k.strict()); v == spent {
+		if v, kind := k.canDebit(&record.Amounts{}, k.strict()); v == spent {
 			k.runOut(kind) // a crash may have come before that was recorded
 			return k.outOf(v, kind, &record.Amounts{}, "")
 		}
 	}
 	if role != nil && !role.due(now) {
-		if v, kind := role.judge(&record.Amounts{}, false); v == spent {
+		if v, kind := role.canDebit(&record.Amounts{}, false); v == spent {
 			return k.outOfRole(role, v, kind)
 		}
 	}

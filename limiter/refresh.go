@@ -348,7 +348,7 @@ func (l *Limiter) recalled(id record.AccountID) {
 // account. k is the key that owns it; nil for a role.
 func (l *Limiter) reportUse(a *account, k *Live) {
 	write := func() {
-		if _, unused := a.unused(); (unused || a.told != a.spent) && !a.asked && (k == nil || !k.gone) {
+		if _, unused := a.unused(); (unused || a.inStore != a.spent) && !a.asked && (k == nil || !k.gone) {
 			l.save(a, k, true)
 		}
 	}

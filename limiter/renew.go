@@ -78,8 +78,8 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	epoch := a.renews.Epoch(now)
 	var rec record.Account
 	var own record.Part
-	var told record.Amounts // what the record of the old window says that this node had spent
-	var begun bool          // the account is in the window already, in the same lineage
+	var recorded record.Amounts // what the record of the old window says that this node had spent
+	var begun bool              // the account is in the window already, in the same lineage
 	l.committer.SubmitRows(l.rows(a), func(b *batch) (err error) {
 		if rec, own, err = b.books(a); err != nil {
 			return err
@@ -95,7 +95,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			return nil
 		}
 		used.write(b.node, &rec)
-		own.Past, told = past, record.Amounts{}
+		own.Past, recorded = past, record.Amounts{}
 		if rec.Lineage == former {
 			own.Settled = spent
 			if err := b.setOwn(a.id, &rec, &own); err != nil {
@@ -103,16 +103,16 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			}
 			endWindow(&rec, &own, epoch)
 			b.mark.Set(now) // otherwise a clock set back after a crash would begin it again
-		} else { // another node has begun the window, and has counted what it was told
+		} else { // another node has begun the window, and has counted what it was recorded
 			was, err := readPart(b, record.PartKey(a.id, b.node))
 			if err != nil {
 				return err
 			}
-			told = was.Of(former).Settled
-			for i := range told { // more, if this node was taken for gone
-				told[i] = min(told[i], spent[i])
+			recorded = was.Of(former).Settled
+			for i := range recorded { // more, if this node was taken for gone
+				recorded[i] = min(recorded[i], spent[i])
 			}
-			own.Past.Add(spent.Minus(told))
+			own.Past.Add(spent.Minus(recorded))
 		}
 		return b.setBooks(a, &rec, &own)
 	}, func(err error) {
@@ -132,7 +132,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			return
 		}
 		for i := range a.past {
-			a.past[i] = more(a.past[i], a.spent[i]-told[i])
+			a.past[i] = more(a.past[i], a.spent[i]-recorded[i])
 		}
 		a.epoch, a.lineage, a.counted = rec.Epoch, rec.Lineage, durable(&own)
 		a.reserved, a.spent, a.held = record.Amounts{}, record.Amounts{}, record.Amounts{}

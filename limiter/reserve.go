@@ -137,7 +137,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 		fitted := ask.Fit(k.left(role))
 		bound[record.Tokens], bound[record.Nanodollars] = fitted[record.Tokens], fitted[record.Nanodollars]
 	}
-	own, kind := k.judge(&bound, k.strict())
+	own, kind := k.canDebit(&bound, k.strict())
 	if own >= heldUp && k.l.unsure(inq, &k.account, nanos) {
 		return nil, k.l.look(&k.account, k), false
 	}
@@ -149,7 +149,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 	}
 	shared, sharedKind := fits, record.Kind(0)
 	if role != nil && !ask.Free {
-		shared, sharedKind = role.judge(&bound, false)
+		shared, sharedKind = role.canDebit(&bound, false)
 		if shared >= heldUp && k.l.unsure(inq, role, nanos) {
 			return nil, k.l.look(role, nil), false
 		}

@@ -77,7 +77,7 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 		var failed error
 		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, record.MaxLookedAt, func(v View) bool {
 			s := StaleKey{View: v}
-			s.judge(now, after)
+			s.findReasons(now, after)
 			if reason != "" {
 				s.only(reason)
 			}
@@ -113,8 +113,8 @@ func (s *StaleKey) only(reason StaleReason) {
 	s.Reasons = kept
 }
 
-// judge works out the reasons.
-func (s *StaleKey) judge(now time.Time, after time.Duration) {
+// findReasons works out the reasons.
+func (s *StaleKey) findReasons(now time.Time, after time.Duration) {
 	s.Since = s.unusedSince()
 	switch {
 	case s.InFlight > 0 || s.Children > 0 || now.Sub(s.Since) < after:

@@ -166,8 +166,8 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]*account) {
 	old.grants, old.inflight, old.free, old.held = nil, 0, 0, record.Amounts{}
 
 	k.halt, k.haltBy, k.unsaved = old.halt, old.haltBy, old.unsaved
-	if old.doomed == nil {
-		k.doomed = nil // it was judged, and did not match
+	if old.revocation == nil {
+		k.revocation = nil // it was judged, and did not match
 	}
 	k.history.putBack(old.history.rest(k.booked))
 	k.pacing = old.pacing

@@ -13,9 +13,9 @@ type Terms struct {
 	// Tokens and Dollars say that the key or its role has a limit in them, so what
 	// the request can use at most must be known.
 	Tokens, Dollars bool
-	// Unfitted and CountOnly are as of the topmost key, of which all below it are
+	// KeepBound and CountOnly are as of the topmost key, of which all below it are
 	// parts.
-	Unfitted, CountOnly bool
+	KeepBound, CountOnly bool
 	// MaxRequestSpend is the least of all, in nano-dollars; 0: there is none.
 	MaxRequestSpend int64
 
@@ -53,13 +53,13 @@ func (k *Live) Terms() Terms {
 // terms needs the key, those above it and its role to be held.
 func (k *Live) terms() Terms {
 	t := Terms{known: true}
-	t.Unfitted, t.CountOnly = k.key.Unfitted, k.key.CountOnly
+	t.KeepBound, t.CountOnly = k.key.KeepBound, k.key.CountOnly
 	for a := k; a != nil; a = a.parent {
 		t.Models = t.Models || len(a.key.Scope.Models) > 0
 		if most := a.key.MaxRequestSpend; most > 0 && (t.MaxRequestSpend == 0 || most < t.MaxRequestSpend) {
 			t.MaxRequestSpend = most
 		}
-		t.Unfitted, t.CountOnly = a.key.Unfitted, a.key.CountOnly
+		t.KeepBound, t.CountOnly = a.key.KeepBound, a.key.CountOnly
 	}
 	t.Tokens, t.Dollars = k.limit[record.Tokens] != record.NoLimit, k.limit[record.Nanodollars] != record.NoLimit
 	if k.role != nil {
@@ -78,7 +78,7 @@ func (t Terms) cover(now Terms) bool {
 	if !now.Tokens && !now.Dollars {
 		return true // of the rest nothing matters
 	}
-	return t.Unfitted == now.Unfitted && (now.CountOnly || !t.CountOnly) &&
+	return t.KeepBound == now.KeepBound && (now.CountOnly || !t.CountOnly) &&
 		(now.MaxRequestSpend == 0 || t.MaxRequestSpend > 0 && t.MaxRequestSpend <= now.MaxRequestSpend)
 }
 
@@ -93,7 +93,7 @@ func (k *Live) moved(ask *Ask) bool {
 func (k *Live) asParents(v *View) {
 	for a := k.parent; a != nil; a = a.parent {
 		above := a.Key()
-		v.Unfitted, v.CountOnly = above.Unfitted, above.CountOnly
+		v.KeepBound, v.CountOnly = above.KeepBound, above.CountOnly
 		v.SelfRevoke = v.SelfRevoke && above.SelfRevoke
 	}
 }

@@ -75,9 +75,9 @@ type Key struct {
 	Renews Renewal `json:"renews,omitempty"`
 	// MaxRequestSpend bounds one request, in nano-dollars; 0: no bound.
 	MaxRequestSpend int64 `json:"max_request_spend,omitempty"`
-	// Unfitted says that the output bound of requests is not lowered to what
+	// KeepBound says that the output bound of requests is not lowered to what
 	// is left; they are refused instead.
-	Unfitted bool `json:"unfitted,omitempty"`
+	KeepBound bool `json:"unfitted,omitempty"`
 	// CountOnly admits requests whose price is not known.
 	CountOnly bool `json:"count_only,omitempty"`
 

@@ -60,9 +60,9 @@ var KeyFields = slices.Concat([]Field{
 		},
 		widens: func(key, old *Key) bool { return key.Charge == ChargeSuccess && old.Charge != key.Charge }},
 	{Name: "fit", Doc: "lower the output bound of requests to what is left, instead of refusing them; default true", Choice: WhileAlive, Inherited: true, OfParent: true, equal: true,
-		Address: func(k *Key) any { return &k.Unfitted },
+		Address: func(k *Key) any { return &k.KeepBound },
 		widens:  func(_, _ *Key) bool { return false }, // neither value is wider
-		fact:    func(k *Key) any { return shown(k.Unfitted, false) }},
+		fact:    func(k *Key) any { return shown(k.KeepBound, false) }},
 	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
 		Address: func(k *Key) any { return &k.Renews },
 		valid: func(name string, k *Key) error {
