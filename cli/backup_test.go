@@ -63,7 +63,7 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 	if err := os.WriteFile(file, b[:len(b)-1], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := till(t, "restore", file, "--store", store+"2"); got.code != 1 || !strings.Contains(got.err, "no whole backup") {
+	if got := till(t, "restore", file, "--store", store+"2"); got.code != 1 || !strings.Contains(got.err, "not a complete backup") {
 		t.Errorf("a cut file: %d, %q", got.code, got.err)
 	}
 	if _, err := os.Stat(store + "2"); err == nil {
@@ -124,7 +124,7 @@ func TestADashIsAPipe(t *testing.T) {
 		t.Fatalf("backup: %d keys, %v; %d %s", keys, err, backup.code, backup.err)
 	}
 	store := filepath.Join(dir, "store")
-	if got := tillReading(t, backup.out[:len(backup.out)-1], "restore", "-", "--store", store); got.code != 1 || !strings.Contains(got.err, "no whole backup") {
+	if got := tillReading(t, backup.out[:len(backup.out)-1], "restore", "-", "--store", store); got.code != 1 || !strings.Contains(got.err, "not a complete backup") {
 		t.Errorf("restore of a part: %+v", got)
 	}
 	if got := tillReading(t, backup.out, "restore", "-", "--store", store); got.code != 0 || !strings.Contains(got.out, "holds 1 key") {

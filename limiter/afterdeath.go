@@ -60,7 +60,7 @@ func (k *Live) reportDead(now time.Time) {
 		e.From = d.addr.String()
 	}
 	k.l.emit(e)
-	k.l.log.Warn("a key that works no more was used", "key_id", k.key.ID, "code", string(d.code), "uses", d.n, "from", e.From, "canary", canary)
+	k.l.log.Warn("a key that no longer works was used", "key_id", k.key.ID, "code", string(d.code), "uses", d.n, "from", e.From, "canary", canary)
 	d.n, d.reported = 0, now.UnixNano()
 }
 

@@ -131,7 +131,7 @@ const headEvery = time.Hour
 func (l *Limiter) LogAuditHead() {
 	seq, hash, err := l.AuditHead()
 	if err != nil {
-		l.log.Error("the audit log's head cannot be told", "error", err)
+		l.log.Error("the head of the audit log cannot be read", "error", err)
 		return
 	}
 	l.log.Info("audit log head", "seq", seq, "hash", hash.String())

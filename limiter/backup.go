@@ -33,8 +33,8 @@ const backupMagic = "tillbak1\n"
 // maxBackupValue bounds one record of a backup that is read, in bytes.
 const maxBackupValue = 16 << 20
 
-// ErrBackup is wrapped by the errors about a file that is not a whole backup.
-var ErrBackup = errors.New("this is no whole backup")
+// ErrBackup is wrapped by the errors about a file that is not a complete backup.
+var ErrBackup = errors.New("this is not a complete backup")
 
 // Backup writes a backup to w while the store is in use, and returns how many
 // keys are in it. It has all use until then; what is reserved at that moment

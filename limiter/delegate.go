@@ -18,7 +18,7 @@ var (
 	// ErrParentEnded says that the parent is suspended or has ended.
 	ErrParentEnded = errors.New("the parent key is suspended or has ended")
 	// ErrReturned says that a child's budget went back to its parent.
-	ErrReturned = errors.New("the child key has ended and its rest went back to its parent, and that is for ever: mint another")
+	ErrReturned = errors.New("the child key has ended and what it had left went back to its parent, which cannot be undone: mint another")
 )
 
 // ShortError says that a parent has less left than a child is to get.

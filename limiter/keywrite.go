@@ -21,7 +21,7 @@ var (
 	// or its parent.
 	ErrFamily = errors.New("the budget of child keys has not gone back to where it came from yet: try again within a minute")
 	// ErrRevoked says that a revoked key stays revoked.
-	ErrRevoked = errors.New("the key was revoked, and that is for ever: mint another")
+	ErrRevoked = errors.New("the key was revoked, which cannot be undone: mint another")
 )
 
 // writeKey writes a key in place of old (nil for a new one), with everything
