@@ -23,14 +23,14 @@ func lettersOf(script int) (all []rune) {
 	return all
 }
 
-// words are such that some vocabulary makes one token of each, and ordinary ones.
+// words are ordinary text, and words of which some vocabulary makes one token.
 var words = [len(usualLetters)][]string{
-	{" пользователя", " государственного", " который", " мягких", " булок"},
-	{" प्रधानमन्त्री", "संख्या", "्र", " लिखा", " हुआ"},
-	{" প্রধানমন্ত্রী", " বাংলাদেশ", " উত্তর", " লিখুন"},
-	{" தெரிவித்துள்ளார்", "ப்பட்ட", " நாளைக்", " பொதி"},
-	{" สำนักเลขานุการองค์กร", "อย่างต่อเนื่อง", "้อม", " คำตอบ"},
-	{" მნიშვნელოვანია", "ების", " ტუმბო", " პასუხი"},
+	{" Посылку отправили во вторник, но дома никого не было.", " пользователя", " государственного", " мягких булок"},
+	{" पार्सल मंगलवार को भेजा गया था, पर घर पर कोई नहीं था।", " प्रधानमन्त्री", "संख्या", "्र"},
+	{" মঙ্গলবার পার্সেলটি পাঠানো হয়েছিল, কিন্তু বাড়িতে কেউ ছিল না।", " প্রধানমন্ত্রী", " বাংলাদেশ", " উত্তর"},
+	{" பொதி செவ்வாய்க்கிழமை அனுப்பப்பட்டது, ஆனால் வீட்டில் யாரும் இல்லை.", " தெரிவித்துள்ளார்", "ப்பட்ட", " நாளைக்"},
+	{" พัสดุถูกส่งเมื่อวันอังคาร แต่ไม่มีใครอยู่บ้านรับของ", " สำนักเลขานุการองค์กร", "อย่างต่อเนื่อง", "้อม"},
+	{" ამანათი სამშაბათს გაიგზავნა, მაგრამ სახლში არავინ იყო.", " მნიშვნელოვანია", "ების", " ტუმბო"},
 }
 
 // TestLettersAreNeverBoundedBelowTheTruth: whatever text a conversation begins with,
@@ -38,7 +38,7 @@ var words = [len(usualLetters)][]string{
 // know or in letters that it lacks.
 func TestLettersAreNeverBoundedBelowTheTruth(t *testing.T) {
 	t.Parallel()
-	lower := 0
+	lower := 0 // bounds that are lower than the bytes
 	rapid.Check(t, func(t *rapid.T) {
 		m := NewMemory(func(x Excess) { t.Fatalf("%+v", x) })
 		p, _ := Lookup(rapid.SampledFrom([]string{"openai", "together"}).Draw(t, "preset"))
@@ -47,11 +47,12 @@ func TestLettersAreNeverBoundedBelowTheTruth(t *testing.T) {
 		often := rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "often")
 		known := script.Draw(t, "script")
 		some := rapid.SliceOfN(rapid.SampledFrom(words[known]), 1, 5).Draw(t, "words")
-		texts := []string{strings.Repeat(strings.Join(some, ""), 200)}
+		texts := []string{strings.Repeat(strings.Join(some, ""), 60)}
 		for range 2 {
 			text := rapid.SampledFrom(append([]rune(usualLetters[known]), lettersOf(script.Draw(t, "next"))...))
 			alphabet := rapid.SliceOfN(text, 1, 60).Draw(t, "alphabet")
-			texts = append(texts, rapid.StringOfN(rapid.SampledFrom(append(alphabet, ' ', 'a')), 100, 600, -1).Draw(t, "text"))
+			texts = append(texts, rapid.StringOfN(rapid.SampledFrom(append(alphabet, ' ', 'a')), 20, 100, -1).Draw(t, "text"))
+			texts[len(texts)-1] = strings.Repeat(texts[len(texts)-1], 20) // more than any margin
 		}
 		var list []string
 		truth := int64(0)
@@ -79,8 +80,8 @@ func TestLettersAreNeverBoundedBelowTheTruth(t *testing.T) {
 			m.Learn(r, truth, "m", true)
 		}
 	})
-	if lower == 0 {
-		t.Error("no bound was lower than the text's bytes")
+	if lower < 10 {
+		t.Errorf("%d bounds were lower than the text's bytes", lower)
 	}
 }
 
