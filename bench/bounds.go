@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -99,50 +98,33 @@ func judgeBounds(script, vocabulary string, ratios []float64, strict bool) error
 	return nil
 }
 
-// judgeHostile returns an error if a conversation that begins with the words of a script
-// that a vocabulary knows best, and goes on with any of its letters, has a bound below
-// its true count.
+// judgeHostile returns an error if a conversation that begins with ordinary text, and
+// goes on with any letters of its script, has a bound below its true count.
 func judgeHostile(s script, seed uint64, counts func([]string) ([]map[string]int64, error)) error {
-	words := strings.Fields(strings.Join(s.sentences, " "))
-	of, err := counts(words)
-	if err != nil {
-		return err
-	}
-	random := rand.New(rand.NewPCG(seed, 2027))
-	first, _ := utf8.DecodeRuneInString(words[0])
-	var letters []rune // those of the block of the script
+	messages := []string{strings.Join(s.sentences, " "), "", ""}
+	first, _ := utf8.DecodeRuneInString(messages[0])
+	var letters []rune // those of the script's block, rare ones included
 	for r := first &^ 0x7f; r <= first|0x7f; r++ {
 		if unicode.In(r, unicode.L, unicode.M, unicode.N) {
 			letters = append(letters, r)
 		}
 	}
-	var worst error
-	for _, v := range vocabularies {
-		order := make([]int, len(words))
-		for i := range order {
-			order[i] = i
-		}
-		slices.SortFunc(order, func(a, b int) int {
-			return cmp.Compare(of[a][v.name]*int64(len(words[b])), of[b][v.name]*int64(len(words[a])))
-		})
-		var messages [3]string
-		for len(messages[0]) < 2*turnBytes {
-			messages[0] += words[order[random.IntN(min(8, len(order)))]] + " "
-		}
-		for i := 1; i < len(messages); i++ {
-			few := letters[random.IntN(len(letters)/2):]
-			for len(messages[i]) < turnBytes {
-				messages[i] += string(few[random.IntN(min(len(few), 1+random.IntN(60)))])
-				if random.IntN(8) == 0 {
-					messages[i] += " "
-				}
+	random := rand.New(rand.NewPCG(seed, 2027))
+	for i := 1; i < len(messages); i++ {
+		for len(messages[i]) < 2*turnBytes {
+			messages[i] += string(letters[random.IntN(len(letters))])
+			if random.IntN(8) == 0 {
+				messages[i] += " "
 			}
 		}
-		tokens, err := counts(messages[:])
-		if err != nil {
-			return err
-		}
-		ratios, err := boundsOf(v, messages[:], tokens, false)
+	}
+	tokens, err := counts(messages)
+	if err != nil {
+		return err
+	}
+	var worst error
+	for _, v := range vocabularies {
+		ratios, err := boundsOf(v, messages, tokens, false)
 		if err != nil {
 			return fmt.Errorf("%s, %s: %w", s.name, v.name, err)
 		}
