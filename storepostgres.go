@@ -67,20 +67,9 @@ type databaseAddress struct {
 	identity    string // see Place
 }
 
-const (
-	defaultSchema   = "till"
-	defaultMaxConns = 8
-	// minMaxConns are those for listening, committing and reading.
-	minMaxConns = 3
-	maxMaxConns = 1000
-)
-
 var postgresOptions = []string{"schema", "max_conns", "listen", "node"}
 
-var (
-	schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
-	nodeName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-)
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
 // CaddyModule returns the Caddy module information.
 func (*PostgresStore) CaddyModule() caddy.ModuleInfo {
@@ -89,12 +78,6 @@ func (*PostgresStore) CaddyModule() caddy.ModuleInfo {
 
 // Provision checks the settings. It connects to nothing.
 func (s *PostgresStore) Provision(caddy.Context) error {
-	if s.Schema == "" {
-		s.Schema = defaultSchema
-	}
-	if s.MaxConns == 0 {
-		s.MaxConns = defaultMaxConns
-	}
 	if s.Node != "" {
 		name, err := caddy.NewReplacer().ReplaceOrErr(s.Node, true, true)
 		if err != nil {
@@ -108,15 +91,17 @@ func (s *PostgresStore) Provision(caddy.Context) error {
 	return nil
 }
 
+// check checks the settings, and sets the defaults.
 func (s *PostgresStore) check() error {
-	switch {
-	case s.DSN == "":
+	if s.DSN == "" {
 		return errors.New("needs the address of the database: dsn {env.TILL_DATABASE_URL}")
-	case !schemaName.MatchString(s.Schema) || strings.HasPrefix(s.Schema, "pg_"):
-		return fmt.Errorf("schema must be lower-case letters, digits and underscores, and not begin with pg_, such as till, got %q", s.Schema)
-	case s.MaxConns < minMaxConns || s.MaxConns > maxMaxConns:
-		return fmt.Errorf("max_conns must be from %d to %d, such as %d, got %d", minMaxConns, maxMaxConns, defaultMaxConns, s.MaxConns)
-	case s.Node != "" && !nodeName.MatchString(s.Node):
+	}
+	o := postgres.Options{Schema: s.Schema, MaxConns: s.MaxConns}
+	if err := o.Complete(); err != nil {
+		return err
+	}
+	s.Schema, s.MaxConns = o.Schema, o.MaxConns
+	if s.Node != "" && !nodeName.MatchString(s.Node) {
 		return fmt.Errorf("node must be a name of up to 63 letters, digits, dots, underscores and hyphens, such as till-1, got %q", s.Node)
 	}
 	return nil
@@ -330,7 +315,7 @@ func (s *PostgresStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "max_conns":
 			n, err := strconv.Atoi(value)
 			if err != nil || n == 0 {
-				return d.Errf("store postgres: max_conns must be from %d to %d, such as %d, got %q", minMaxConns, maxMaxConns, defaultMaxConns, value)
+				return d.Errf("store postgres: %v", postgres.MaxConnsError(value))
 			}
 			s.MaxConns = n
 		}
@@ -344,16 +329,9 @@ func (s *PostgresStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// checkWritten checks what stands in a Caddyfile, before placeholders are resolved and
-// defaults are known, so that an error names the line.
+// checkWritten checks what stands in a Caddyfile, before placeholders are resolved, so that an error names the line.
 func (s *PostgresStore) checkWritten() error {
 	written := &PostgresStore{DSN: s.DSN, Schema: s.Schema, MaxConns: s.MaxConns, Node: s.Node}
-	if written.Schema == "" {
-		written.Schema = defaultSchema
-	}
-	if written.MaxConns == 0 {
-		written.MaxConns = defaultMaxConns
-	}
 	if strings.Contains(written.Node, "{") {
 		written.Node = ""
 	}

@@ -2,12 +2,14 @@ package till
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // reached returns a store at an address, as if it had been resolved.
@@ -64,7 +66,7 @@ func TestNothingThatIsSaidOfADatabaseHoldsItsPassword(t *testing.T) {
 		"host=db dbname=till password=" + password + " sslrootcert=/none/such.pem sslmode=verify-full",
 		password,
 	} {
-		s := &PostgresStore{DSN: dsn, Schema: defaultSchema, MaxConns: defaultMaxConns}
+		s := &PostgresStore{DSN: dsn, Schema: "till", MaxConns: 8}
 		_, err := s.setAddress(dsn, "")
 		if err == nil || strings.Contains(err.Error(), password) {
 			t.Errorf("%v", err)
@@ -185,5 +187,21 @@ func TestTheNameOfANodeIsMadeOnce(t *testing.T) {
 	}
 	if _, err := loadOrMakeNodeName(); err == nil || !strings.Contains(err.Error(), "remove the file") {
 		t.Errorf("a name that is none: %v", err)
+	}
+}
+
+func TestTheCaddyfileAndJSONRefuseASettingInTheSameWords(t *testing.T) {
+	for _, test := range []struct{ written, json string }{
+		{"schema Till", `"schema":"Till"`}, {"schema pg_till", `"schema":"pg_till"`},
+		{"max_conns 2", `"max_conns":2`}, {"max_conns 1001", `"max_conns":1001`}, {"max_conns -1", `"max_conns":-1`},
+	} {
+		var inFile, inJSON PostgresStore
+		err := inFile.UnmarshalCaddyfile(caddyfile.NewTestDispenser("postgres postgres://till@db/till {\n" + test.written + "\n}"))
+		if err := json.Unmarshal([]byte(`{"dsn":"postgres://till@db/till",`+test.json+`}`), &inJSON); err != nil {
+			t.Fatal(err)
+		}
+		if want := inJSON.check(); err == nil || want == nil || !strings.Contains(err.Error(), want.Error()) {
+			t.Errorf("%s: %v, and in JSON %v", test.written, err, want)
+		}
 	}
 }

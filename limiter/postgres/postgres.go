@@ -94,31 +94,46 @@ type Store struct {
 const (
 	defaultSchema   = "till"
 	defaultMaxConns = 8
-	minMaxConns     = 3
+	minMaxConns     = 3 // for listening, committing and reading
+	maxMaxConns     = 1000
 	connectTimeout  = 3 * time.Second
 )
 
 var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 
-// Open connects to the database, refuses one that cannot keep its promises, and brings
-// the schema up to date. An error that wraps store.ErrUnavailable says that a later
-// attempt may succeed.
-func Open(ctx context.Context, o Options) (*Store, error) {
+// Complete sets the defaults of Schema and MaxConns, and checks both.
+func (o *Options) Complete() error {
 	if o.Schema == "" {
 		o.Schema = defaultSchema
 	}
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns
 	}
+	if !schemaName.MatchString(o.Schema) || strings.HasPrefix(o.Schema, "pg_") {
+		return fmt.Errorf("schema must be up to 40 lower-case letters, digits and underscores, and not begin with a digit or pg_, such as %s, got %q", defaultSchema, o.Schema)
+	}
+	if o.MaxConns < minMaxConns || o.MaxConns > maxMaxConns {
+		return MaxConnsError(o.MaxConns)
+	}
+	return nil
+}
+
+// MaxConnsError says which MaxConns there may be, and what was given.
+func MaxConnsError(got any) error {
+	return fmt.Errorf("max_conns must be from %d to %d, such as %d, got %v", minMaxConns, maxMaxConns, defaultMaxConns, got)
+}
+
+// Open connects to the database, refuses one that cannot keep its promises, and brings
+// the schema up to date. An error that wraps store.ErrUnavailable says that a later
+// attempt may succeed.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	if err := o.Complete(); err != nil {
+		return nil, err
+	}
 	if o.Listen == "" {
 		o.Listen = o.DSN
 	}
-	switch {
-	case !schemaName.MatchString(o.Schema):
-		return nil, fmt.Errorf("schema %q: use up to 40 of a-z, 0-9 and _, and no digit first", o.Schema)
-	case o.MaxConns < minMaxConns:
-		return nil, fmt.Errorf("max_conns %d: a node needs %d connections or more", o.MaxConns, minMaxConns)
-	case o.Node == "" || len(o.Node) > 200 || !utf8.ValidString(o.Node) || strings.Contains(o.Node, "\x00"):
+	if o.Node == "" || len(o.Node) > 200 || !utf8.ValidString(o.Node) || strings.Contains(o.Node, "\x00") {
 		return nil, fmt.Errorf("node %q: give the node a name of 1 to 200 bytes of UTF-8", o.Node)
 	}
 	s := &Store{
