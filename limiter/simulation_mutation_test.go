@@ -16,34 +16,14 @@ import (
 // out. Those of the shared store are in TestTheSimulationFindsPlantedFaults.
 var mutations = []struct{ name, file, check, without string }{
 	{
-		"a block is taken in a window that another node has ended", "block.go",
-		`rec.Lineage != a.lineage || a.renews`, `a.renews`,
-	},
-	{
 		"a part of a former window counts in the present one", "record/part.go",
 		`if p.Lineage != lineage {`, `if p.Lineage != lineage && p.Lineage == 0 {`,
-	},
-	{
-		"a window that another node has begun is begun again", "renew.go",
-		`rec.Lineage == former && rec.Epoch >= epoch; begun`, `false; begun`,
-	},
-	{
-		"a node that may have missed a revocation admits", "node.go",
-		`return l.shared.Fresh()`, `return nil`,
 	},
 	{
 		"a node gives nothing back that another asks for", "refresh.go",
 		`if !k.gone {
 		l.reportUse(&k.account, k)`, `if false {
 		l.reportUse(&k.account, k)`,
-	},
-	{
-		"a block leaves nothing for other nodes", "books.go",
-		`return record.Kept(rec.Kept(), rec.Reserved.Minus(own.Reserved))`, `return rec.Kept()`,
-	},
-	{
-		"a node does not follow what others have done to a key", "refresh.go",
-		`l.follow(s.key, func(k *Live) {`, `l.follow(k.Key(), func(k *Live) {`,
 	},
 }
 
