@@ -301,6 +301,11 @@ func (s *ensemble) made() (n int) {
 	return n
 }
 
+// mayHaveEnded reports whether the key, or one above it, may have ended long ago.
+func (b *purse) mayHaveEnded() bool {
+	return b.ending || b.within > 0 || b.extended || !b.lives() || b.parent != nil && b.parent.mayHaveEnded()
+}
+
 // booked holds what a key has used against the books, in which everything is by now.
 func (s *ensemble) booked(b *purse) {
 	if b.daily || b.gone || s.astray { // a clock that was repaired holds up what is written in time
@@ -326,7 +331,7 @@ func (s *ensemble) booked(b *purse) {
 func (s *ensemble) agrees(w *world, b *purse) {
 	view, err := w.Get(ctx, limiter.Operator, b.id)
 	switch {
-	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && (b.ending || b.within > 0 || b.extended || !b.lives())):
+	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && b.mayHaveEnded()):
 		return
 	case b.gone && err == nil:
 		s.fatalf("%s: key %s was forgotten and is %s", w.node, b.id, view.Status)
