@@ -1,0 +1,162 @@
+package limiter_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// lockable gives every node a lockdown's switch with a file of its own.
+func lockable(w *world) {
+	w.dir = w.t.TempDir()
+	w.lockdown = newLockdown(filepath.Join(w.dir, "lockdown"))
+	w.lockdown.Recall()
+}
+
+// locked fails unless the key is refused, or not, on every node.
+func (c *nodes) locked(k *key, locked bool) {
+	c.t.Helper()
+	want := record.Code("")
+	if locked {
+		want = record.CodeLockedDown
+	}
+	for _, w := range c.w {
+		if code := k.on(w).use(); code != want {
+			c.t.Errorf("%s answers %q, want %q", w.node, code, want)
+		}
+	}
+}
+
+func (c *nodes) lock(w *world, reason string) limiter.LockedDown {
+	c.t.Helper()
+	s, _, err := w.lockdown.Set(limiter.Operator, reason, w.Now())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+func TestALockdownIsFeltOnAllNodesAndLiftedByAny(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(activations(100))
+		var told record.Code
+		if _, refusal := k.on(b).ask(func(a *limiter.Ask) { a.OnCut = func(r *record.Refusal) { told = r.Code } }); refusal != nil {
+			t.Fatal(refusal)
+		}
+		if s := c.lock(a, "drill"); !s.Durable {
+			t.Errorf("it is %+v", s)
+		}
+		c.felt(a)
+		if told != record.CodeLockedDown {
+			t.Errorf("the request on another node was told %q", told)
+		}
+		c.locked(k, true)
+		s := b.lockdown.State()
+		if s == nil || s.Reason != "drill" || s.By != "operator" || !s.Durable || !s.Since.Equal(a.lockdown.State().Since) {
+			t.Errorf("another node says %+v", s)
+		}
+		c.restartKilled(c.w[2], true)
+		c.locked(k, true) // also on one that has just started
+		c.lock(b, "still")
+		c.felt(b)
+		if now := a.lockdown.State(); now.Reason != "still" || !now.Since.Equal(s.Since) {
+			t.Errorf("set again by another node: %+v", now)
+		}
+		if err := c.w[2].lockdown.Lift(limiter.Operator); err != nil {
+			t.Fatal(err)
+		}
+		c.felt(c.w[2])
+		c.locked(k, false)
+		for _, w := range c.w {
+			if files, err := os.ReadDir(w.dir); err != nil || len(files) != 0 {
+				t.Errorf("%s keeps %v, %v", w.node, files, err)
+			}
+		}
+		if v := common(t, c, "lockdown"); v != "" {
+			t.Errorf("the store says %s", v)
+		}
+		log := strings.Join(a.auditLines(), "\n")
+		if set, lifted := strings.Count(log, limiter.ActLockdownSet), strings.Count(log, limiter.ActLockdownLift); set != 2 || lifted != 1 {
+			t.Errorf("the audit log says that it was set %d times, and lifted %d times", set, lifted)
+		}
+		if err := a.lockdown.Lift(limiter.Operator); !errors.Is(err, limiter.ErrNotLocked) {
+			t.Errorf("lifting it again: %v", err)
+		}
+	}, lockable)
+}
+
+func TestALockdownThatWasSetWithoutTheDatabaseReachesAllLater(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(activations(100))
+		c.locked(k, false)
+		c.Cut(a.node)
+		if s := c.lock(a, "alone"); s.Durable {
+			t.Errorf("it says that all are told: %+v", s)
+		}
+		if code := k.use(); code != record.CodeLockedDown {
+			t.Errorf("where it was set the answer is %q", code)
+		}
+		if code := k.on(b).use(); code != "" {
+			t.Fatalf("the other node cannot know, and answers %q", code)
+		}
+		if err := a.lockdown.Lift(limiter.Operator); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("lifting it without the database: %v", err)
+		}
+		if a.lockdown.State() == nil {
+			t.Error("it was lifted on one node only")
+		}
+		c.Advance(time.Minute) // so that it reads everything again afterwards
+		c.Heal(a.node)
+		time.Sleep(4 * time.Second) // the connection comes back
+		synctest.Wait()
+		if a.lockdown.State() == nil {
+			t.Error("a store that does not know of it yet has lifted it")
+		}
+		time.Sleep(20 * time.Second) // it is tried again by itself
+		synctest.Wait()
+		c.felt(a)
+		c.locked(k, true)
+		if s := a.lockdown.State(); !s.Durable {
+			t.Errorf("it is still %+v", s)
+		}
+		if err := b.lockdown.Lift(limiter.Operator); err != nil {
+			t.Fatal(err)
+		}
+		c.felt(b)
+		c.locked(k, false)
+	}, lockable)
+}
+
+func TestANodeThatStartsBelievesTheStoreOfALockdownAndNotItsFile(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(activations(100))
+		c.lock(a, "drill")
+		c.felt(a)
+		c.Kill(a.node) // with its file
+		a.Abandon()
+		c.Advance(11 * time.Second)
+		if err := b.lockdown.Lift(limiter.Operator); err != nil {
+			t.Fatal(err)
+		}
+		a.lockdown = newLockdown(filepath.Join(a.dir, "lockdown"))
+		if a.lockdown.Recall(); a.lockdown.State() == nil {
+			t.Fatal("the file is gone")
+		}
+		c.restartKilled(a, true)
+		c.locked(k, false)
+		if files, err := os.ReadDir(a.dir); err != nil || len(files) != 0 {
+			t.Errorf("it keeps %v, %v", files, err)
+		}
+	}, lockable)
+}
