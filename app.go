@@ -326,7 +326,7 @@ func (a *App) awaitLimiter(patience time.Duration) (*limiter.Limiter, error) {
 }
 
 func (a *App) storeOptions() storeOptions {
-	var doubted func(StoreOpening, bool) (limiter.Doubted, commit.Clock, error)
+	var doubted func(StoreOpening, string, bool) (limiter.Doubted, commit.Clock, error)
 	if s, ok := a.storage.(*PostgresStore); ok {
 		doubted = s.openDoubted
 	}

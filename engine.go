@@ -115,7 +115,7 @@ type storeOptions struct {
 	open   func(StoreOpening) (OpenedStore, error)
 	anchor string
 	// doubted opens a store that nodes share and doubt; nil if nothing repairs it.
-	doubted func(o StoreOpening, look bool) (limiter.Doubted, commit.Clock, error)
+	doubted func(o StoreOpening, why string, look bool) (limiter.Doubted, commit.Clock, error)
 	way     func() string // Place.Way; nil if that is always the same
 	common  func() string // StoreOpening.Configuration; nil if nobody asks
 	log     *slog.Logger

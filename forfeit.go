@@ -36,7 +36,7 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions, imagine bool) (limit
 	e.mu.Unlock()
 
 	if e.place.Shared {
-		err = e.repairShared(former, by, o, imagine, &done)
+		err = e.repairShared(former, by, o, imagine, store.Reason(doubted), &done)
 	} else {
 		err = e.repair(former, by, o, imagine, &done)
 	}
@@ -92,7 +92,9 @@ func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptio
 
 var errNotRepairable = errors.New("this store cannot be repaired while nodes share it")
 
-func (e *engine) repairShared(former *limiter.Limiter, by limiter.Caller, o storeOptions, imagine bool, done *limiter.Repaired) error {
+// repairShared repairs a store that nodes share, or only says what would be done. Its own
+// nodes may not have found what this one doubts it for: then why is the reason.
+func (e *engine) repairShared(former *limiter.Limiter, by limiter.Caller, o storeOptions, imagine bool, why string, done *limiter.Repaired) error {
 	if o.doubted == nil {
 		return errNotRepairable
 	}
@@ -101,7 +103,7 @@ func (e *engine) repairShared(former *limiter.Limiter, by limiter.Caller, o stor
 			return err
 		}
 	}
-	s, clock, err := o.doubted(o.opening(), imagine)
+	s, clock, err := o.doubted(o.opening(), why, imagine)
 	if err != nil {
 		return err
 	}

@@ -40,8 +40,9 @@ func engineOnDatabase(t *testing.T, dsn, node string) (*engine, storeOptions) {
 			}
 			return OpenedStore{Store: s, Clock: s.Clock()}, nil
 		},
-		doubted: func(_ StoreOpening, look bool) (limiter.Doubted, commit.Clock, error) {
-			open := postgres.OpenRepair
+		doubted: func(_ StoreOpening, why string, look bool) (limiter.Doubted, commit.Clock, error) {
+			open, options := postgres.OpenRepair, options
+			options.Doubt = why
 			if look {
 				open = postgres.OpenDoubted
 			}
@@ -241,5 +242,58 @@ func opensOnlyAfterARepair(t *testing.T, remember func(*testing.T, *postgrestest
 	}
 	if _, err := l2.AuditVerify(t.Context(), limiter.Operator); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestADatabaseThatContradictsItselfIsOpenedByARepair: it lacks no commit, so no node has
+// said that it doubts the database. Whoever reads what is damaged must have a way out.
+func TestADatabaseThatContradictsItselfIsOpenedByARepair(t *testing.T) {
+	t.Parallel()
+	for name, damage := range map[string]string{
+		"the last entry of the audit log is missing": `DELETE FROM till.kv WHERE k = (SELECT k FROM till.kv WHERE k >= 'u/' AND k < 'u0' ORDER BY k DESC LIMIT 1)`,
+		"the last entry of the audit log is changed": `UPDATE till.kv SET v = v || '\x20' WHERE k = (SELECT k FROM till.kv WHERE k >= 'u/' AND k < 'u0' ORDER BY k DESC LIMIT 1)`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := postgrestest.Start(t)
+			former, o := engineOnDatabase(t, server.DSN(), "one")
+			l, err := former.open(o, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			key := mintIn(t, l, 100)
+			if code := useIn(t, l, key); code != "" {
+				t.Fatal(code)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			server.Exec(t, damage)
+
+			e, o := engineOnDatabase(t, server.DSN(), "two")
+			if _, err := e.open(o, 0); !errors.Is(err, store.ErrDoubt) {
+				t.Fatalf("it is opened: %v", err)
+			}
+			would, err := e.forfeit(limiter.Operator, o, true)
+			if err != nil || would.Keys != 1 || would.Forfeited != 1 {
+				t.Fatalf("a dry run: %+v, %v", would, err)
+			}
+			if doubt := server.Exec(t, `SELECT coalesce(doubt, 'none') FROM till.state`); doubt[0] != "none" {
+				t.Errorf("a dry run has told the other nodes: %q", doubt)
+			}
+			if done, err := e.forfeit(limiter.Operator, o, false); err != nil || done != would {
+				t.Fatalf("the repair has done %+v, %v, and a dry run said %+v", done, err, would)
+			}
+			l, err = e.open(o, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code := useIn(t, l, key); code != record.CodeActivationsExhausted {
+				t.Errorf("what was left of the key: %q", code)
+			}
+			if _, err := l.AuditVerify(t.Context(), limiter.Operator); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

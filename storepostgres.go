@@ -216,12 +216,14 @@ func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
 	return OpenedStore{Store: opened, Clock: opened.Clock()}, nil
 }
 
-// openDoubted opens a database that nodes doubt: to look at it, or to repair it.
-func (s *PostgresStore) openDoubted(o StoreOpening, look bool) (limiter.Doubted, commit.Clock, error) {
+// openDoubted opens a database that nodes doubt, or this one alone for the reason why: to
+// look at it, or to repair it.
+func (s *PostgresStore) openDoubted(o StoreOpening, why string, look bool) (limiter.Doubted, commit.Clock, error) {
 	options, err := s.options(o)
 	if err != nil {
 		return nil, nil, err
 	}
+	options.Doubt = why
 	open := postgres.OpenRepair
 	if look {
 		open = postgres.OpenDoubted

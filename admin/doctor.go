@@ -69,7 +69,7 @@ func stateFindings(failed error, clockOff time.Duration, shared bool) []wire.Fin
 	switch {
 	case errors.As(failed, new(*store.Contradiction)):
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "this node refuses every key, for the second time within an hour: " + token.Scrub(failed.Error()),
-			Fix: "find out who writes in the database besides till, and restart this node: what it had reserved counts as used; see \"When a record contradicts a node\" in docs/cluster.md"}}
+			Fix: "find out who writes in the database besides till, and restart this node: what it had reserved counts as used; if it comes again after that, caddy till repair --forfeit; see \"When a record contradicts a node\" in docs/cluster.md"}}
 	case errors.Is(failed, store.ErrDoubt) && shared:
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database is in doubt, and every key is refused on every node: " + token.Scrub(failed.Error()),
 			Fix: "put the newest copy of the database in place; or count every budget as spent: caddy till repair --forfeit; see \"When the database went back in time\" in docs/cluster.md"}}

@@ -44,6 +44,11 @@ type Options struct {
 	// closed the store. Default: false.
 	Passing bool
 
+	// Doubt is why this node doubts what the records say, though the database lacks no
+	// commit. It counts for OpenDoubted and OpenRepair, if no node has written another
+	// doubt. Empty: it does not.
+	Doubt string
+
 	// Witness is the path of the file with the last acknowledged commit. Empty:
 	// none, and then only other nodes find out that the database lost it.
 	Witness string

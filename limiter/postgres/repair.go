@@ -17,7 +17,8 @@ type Repair struct {
 	s     *Store
 	token []byte
 	why   string
-	last  bool // this commit ends the doubt
+	own   *loss // what only this node doubts, and has not said; nil: nothing
+	last  bool  // this commit ends the doubt
 }
 
 // ErrCertain means that no node doubts the database.
@@ -79,6 +80,10 @@ func (r *Repair) begin(ctx context.Context) error {
 		lost = &loss{fmt.Sprintf("%s has %d commits of node %s, and has acknowledged %d", s.where, batch, s.options.Node, acked)}
 	case s.witness.database == s.database && s.witness.generation > s.generation:
 		lost = &loss{s.where + " is as it was before its last repair"}
+	case s.options.Doubt != "":
+		r.own = &loss{s.options.Doubt} // the other nodes are told if it is repaired
+		r.why = r.own.why
+		return nil
 	default:
 		return ErrCertain
 	}
@@ -95,6 +100,9 @@ func (r *Repair) take(ctx context.Context) error {
 	s := r.s
 	r.token = make([]byte, 16)
 	rand.Read(r.token)
+	if r.own != nil {
+		s.tellDoubt(r.own)
+	}
 	results, err := s.outside(ctx, say(s.sql.claim, byteaOf(r.token)))
 	switch {
 	case err != nil:

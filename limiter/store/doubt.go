@@ -26,11 +26,17 @@ func (d *doubt) Unwrap() error { return ErrDoubt }
 type Contradiction struct{ why string }
 
 // Contradicted is the contradiction that a doubt is about.
-func Contradicted(err error) *Contradiction {
+func Contradicted(err error) *Contradiction { return &Contradiction{Reason(err)} }
+
+// Reason is what a doubt is about, without what an operator can do.
+func Reason(err error) string {
 	if d := (*doubt)(nil); errors.As(err, &d) {
-		return &Contradiction{d.why}
+		return d.why
 	}
-	return &Contradiction{err.Error()}
+	if c := (*Contradiction)(nil); errors.As(err, &c) {
+		return c.why
+	}
+	return err.Error()
 }
 
 func (c *Contradiction) Error() string { return "a record contradicts what this node knows: " + c.why }
