@@ -57,7 +57,7 @@ func TestRotateRefusesWhatCannotBe(t *testing.T) {
 		status   int
 		says     string
 	}{
-		{dead.ID, `{"grace":"1h"}`, http.StatusConflict, "for ever"},
+		{dead.ID, `{"grace":"1h"}`, http.StatusConflict, "cannot be undone"},
 		{sealed.ID, `{"grace":"1h"}`, http.StatusBadRequest, "upstream_key must be sent again"},
 		{held.ID, `{"upstream_key":"sk-real-2"}`, http.StatusBadRequest, "change that one there"},
 		{held.ID, `{"grace":"31d"}`, http.StatusBadRequest, "from 0 to 30 days"},
