@@ -126,7 +126,7 @@ func TestUpServesAnEchoThatCanBeTriedAtOnce(t *testing.T) {
 		{[]string{"resume", "nightly"}, "Resumed key_", 0},
 		{[]string{"env", "nightly"}, "export OPENAI_API_KEY=", 0},
 		{[]string{"revoke", "nightly", "--reason", "done"}, "Revoked key_", 0},
-		{[]string{"grant", "nightly", "--activations", "2"}, "for ever", 1},
+		{[]string{"grant", "nightly", "--activations", "2"}, "cannot be undone", 1},
 		{[]string{"forget", "nightly"}, "Forgot key_", 0},
 		{[]string{"show", "nightly"}, "no key has the id or name", 1},
 		{[]string{"show", "till_sk_secret"}, "belongs in no", 2},
