@@ -317,7 +317,7 @@ func (s *PostgresStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "max_conns":
 			n, err := strconv.Atoi(value)
 			if err != nil || n == 0 {
-				return d.Errf("store postgres: %v", postgres.MaxConnsError(value))
+				return d.Errf("store postgres: %v", postgres.MaxConnsError(strconv.Quote(value)))
 			}
 			s.MaxConns = n
 		}
