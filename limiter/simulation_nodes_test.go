@@ -83,6 +83,7 @@ type purse struct {
 
 	unwritten []record.Amounts // on each node: used beyond bounds, and perhaps not durable
 	unsure    record.Amounts   // was that when its node lost its memory
+	orphaned  bool             // a node died, and what it had reserved may count as spent
 }
 
 // window is what was taken in one window of a key; over is the part of used that answers
@@ -303,7 +304,7 @@ func (s *ensemble) made() (n int) {
 
 // mayHaveEnded reports whether the key, or one above it, may have ended long ago.
 func (b *purse) mayHaveEnded() bool {
-	return b.ending || b.within > 0 || b.extended || !b.lives() || b.parent != nil && b.parent.mayHaveEnded()
+	return b.ending || b.orphaned || b.within > 0 || b.extended || !b.lives() || b.parent != nil && b.parent.mayHaveEnded()
 }
 
 // booked holds what a key has used against the books, in which everything is by now.
