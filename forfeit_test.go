@@ -166,7 +166,8 @@ func opensOnlyAfterARepair(t *testing.T, remember func(*testing.T, *postgrestest
 		return k.Key().ID
 	}
 
-	l1, l2 := open(one, o1), open(two, o2)
+	l1 := open(one, o1)
+	open(two, o2)
 	used, revoked := mintIn(t, l1, 100), mintIn(t, l1, 100)
 	for range 10 {
 		if code := useIn(t, l1, used); code != "" {
@@ -177,7 +178,7 @@ func opensOnlyAfterARepair(t *testing.T, remember func(*testing.T, *postgrestest
 		t.Fatal(err)
 	}
 	back := remember(t, server, network)
-	l1, l2 = open(one, o1), open(two, o2)
+	l1, l2 := open(one, o1), open(two, o2)
 	for range 10 {
 		if code := useIn(t, l2, used); code != "" {
 			t.Fatal(code)

@@ -155,6 +155,9 @@ func (a *account) relimit() {
 // adopt takes over what a transaction has read of the other nodes' parts, unless the
 // record is in a window that this node has still to enter. Callers hold the account.
 func (a *account) adopt(rec *record.Account, own *record.Part) {
+	if rec.Lineage >= a.lineage {
+		a.adoptUse(rec)
+	}
 	if rec.Lineage != a.lineage {
 		return
 	}
@@ -171,6 +174,12 @@ func (a *account) adopt(rec *record.Account, own *record.Part) {
 	if others != a.others {
 		a.others, a.busy = others, rec.Last
 	}
+	a.relimit()
+}
+
+// adoptUse takes over when and from where the key was used first and last, which is the
+// same in every window. Callers hold the account.
+func (a *account) adoptUse(rec *record.Account) {
 	if rec.First != 0 && (a.first == 0 || rec.First < a.first) {
 		a.first = rec.First
 	}
@@ -180,7 +189,6 @@ func (a *account) adopt(rec *record.Account, own *record.Part) {
 	if rec.Last > a.last {
 		a.last, a.addr = rec.Last, rec.Addr
 	}
-	a.relimit()
 }
 
 // net is what the account has of its limit after what it has given away. Callers hold

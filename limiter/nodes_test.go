@@ -485,6 +485,46 @@ func TestAKeyIsBoundToOneAddressOnAllNodes(t *testing.T) {
 	})
 }
 
+// TestWhatAnotherNodeKnowsOfAKeysUseCountsInEveryWindow: a node that is still in a former
+// window has heard nothing of when and from where the key was used.
+func TestWhatAnotherNodeKnowsOfAKeysUseCountsInEveryWindow(t *testing.T) {
+	for name, test := range map[string]struct {
+		set     func(*record.Key)
+		from    string
+		refused record.Code
+	}{
+		"it had to be used in time":     {func(k *record.Key) { k.FirstUseWithin = time.Minute }, "192.0.2.1", ""},
+		"it may not be idle":            {func(k *record.Key) { k.IdleTimeout = time.Hour }, "192.0.2.1", ""},
+		"it is bound to an address":     {func(k *record.Key) { k.Scope.PinIP = true }, "192.0.2.2", record.CodeIPNotAllowed},
+		"it is used from that address":  {func(k *record.Key) { k.Scope.PinIP = true }, "192.0.2.1", ""},
+		"none of these, and no address": {func(*record.Key) {}, "192.0.2.2", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(func(k *record.Key) { renewing(100, record.Daily)(k); test.set(k) })
+				b := k.on(c.w[1])
+				b.view() // it has the key in memory, and hears nothing of it from now on
+				c.Pause(b.w.node)
+				c.pass(30 * time.Second)
+				for range 26 {
+					if code := k.use(from("192.0.2.1")); code != "" {
+						t.Fatal(code)
+					}
+					c.pass(59 * time.Minute)
+				}
+				if code := k.use(from("192.0.2.1")); code != "" {
+					t.Fatal(code)
+				}
+				c.Resume(b.w.node)
+				synctest.Wait()
+				if code := b.use(from(test.from)); code != test.refused {
+					t.Errorf("the other node says %q, want %q", code, test.refused)
+				}
+			})
+		})
+	}
+}
+
 func TestARolesBudgetIsOneForAllNodes(t *testing.T) {
 	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(func(k *record.Key) { k.Role = "ci" })
