@@ -218,7 +218,6 @@ func (b *purse) lose(node int) {
 // forgetUnwritten notes that a node has lost its memory. Without a shadow nobody knows what
 // answers have cost beyond their bounds, unless it was written.
 func (b *purse) forgetUnwritten(node int, power bool) {
-	b.orphaned = true
 	if power {
 		b.unsure.Add(b.unwritten[node])
 	}

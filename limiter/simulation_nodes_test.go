@@ -83,7 +83,6 @@ type purse struct {
 
 	unwritten []record.Amounts // on each node: used beyond bounds, and perhaps not durable
 	unsure    record.Amounts   // was that when its node lost its memory
-	orphaned  bool             // a node died, and what it had reserved may count as spent
 }
 
 // window is what was taken in one window of a key; over is the part of used that answers
@@ -304,7 +303,7 @@ func (s *ensemble) made() (n int) {
 
 // mayHaveEnded reports whether the key, or one above it, may have ended long ago.
 func (b *purse) mayHaveEnded() bool {
-	return b.ending || b.orphaned || b.within > 0 || b.extended || !b.lives() || b.parent != nil && b.parent.mayHaveEnded()
+	return b.ending || b.within > 0 || b.extended || !b.lives() || b.parent != nil && b.parent.mayHaveEnded()
 }
 
 // booked holds what a key has used against the books, in which everything is by now.
@@ -332,7 +331,7 @@ func (s *ensemble) booked(b *purse) {
 func (s *ensemble) agrees(w *world, b *purse) {
 	view, err := w.Get(ctx, limiter.Operator, b.id)
 	switch {
-	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && b.mayHaveEnded()):
+	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && (!s.quiet || b.mayHaveEnded())): // what a node that is gone has reserved counts as spent
 		return
 	case b.gone && err == nil:
 		s.fatalf("%s: key %s was forgotten and is %s", w.node, b.id, view.Status)
