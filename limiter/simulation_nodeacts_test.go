@@ -167,7 +167,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 	code = "gone"
 	now := w.Now()
 	expired := b.within > 0 && !now.Before(b.created.Add(b.within))
-	late, early := expired && !b.tried, b.used || !s.astray && now.Add(closeBy).Before(b.created.Add(b.within))
+	late, early := expired && !b.tried, !s.astray && (b.used || now.Add(closeBy).Before(b.created.Add(b.within)))
 	b.tried = b.tried || !expired
 	least := new(b.least) // what is granted meanwhile need not be felt
 	b.asked = append(b.asked, least)
