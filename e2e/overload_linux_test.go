@@ -313,10 +313,16 @@ func (s *overloaded) allGone() {
 	s.allGoneBut(0)
 }
 
-// allGoneBut does the same while so many connections stay.
-func (s *overloaded) allGoneBut(stay int) {
+// nothingRuns waits until the server asks nothing of the upstream any more.
+func (s *overloaded) nothingRuns() {
 	s.t.Helper()
 	s.eventually("the upstream has nothing to do", func() bool { return s.flood.running.Load() == 0 })
+}
+
+// allGoneBut does the same as allGone while so many connections stay.
+func (s *overloaded) allGoneBut(stay int) {
+	s.t.Helper()
+	s.nothingRuns()
 	s.client.CloseIdleConnections()
 	s.eventually("their connections are closed", func() bool { return s.openFiles() <= s.files+stay+8 })
 	_, stats := s.api("GET", "/stats", nil)
@@ -357,21 +363,26 @@ func TestClientsThatDoNotReadCostLittleAndEndWithTheirKey(t *testing.T) {
 	s.grown("clients that do not read", n, slowMemory)
 	s.hindersNobody()
 	s.endsWith(2*slowClients, all[0].id, all[1].id)
-	s.allGone()
+	s.nothingRuns()
 	for _, one := range all {
 		for _, c := range one.conns {
 			res, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Where there was room for it, a stream ends with the reason.
+			// Where there was room for it, a stream ends with the reason, and its
+			// connection can be used for another request.
 			b, err := io.ReadAll(res.Body)
 			told := bytes.Contains(b[max(0, len(b)-1000):], []byte("till_key_revoked"))
 			if err == nil && !told || len(b) == 0 {
 				t.Errorf("an answer that was cut reads like a whole one: %d bytes, at the end %q", len(b), b[max(0, len(b)-200):])
 			}
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
+	s.allGone()
 }
 
 // TestUpstreamsThatDoNotAnswerCostLittleAndEndWithTheirKey has many requests

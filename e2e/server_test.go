@@ -263,6 +263,13 @@ func (s *server) output() string {
 	return s.log.String()
 }
 
+// says waits until the process has written a text: its answer to a request may come
+// before what it writes about it.
+func (s *server) says(text string) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("the log says %q", text), func() bool { return strings.Contains(s.output(), text) })
+}
+
 // lastLines is the end of the output, for the report of a test that failed.
 func (s *server) lastLines() string {
 	lines := strings.SplitAfter(s.output(), "\n")

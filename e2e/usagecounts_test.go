@@ -205,6 +205,7 @@ func TestAReportThatCannotBeTrueStandsInNoSum(t *testing.T) {
 	if used := fmt.Sprint(roles["budget"]); strings.Contains(used, "1125899") {
 		t.Errorf("the role: %s", used)
 	}
+	s.says("more than its model can use")
 	if n := strings.Count(s.output(), "more than its model can use"); n != 1 {
 		t.Errorf("it is said %d times", n)
 	}
