@@ -15,7 +15,7 @@ AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
 export PATH := $(CURDIR)/bin/node_modules/.bin:$(PATH)
 
-.PHONY: run cluster cluster-test check test stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
+.PHONY: run cluster cluster-test check test thorough stress lint style package fuzz bench bounds share scale torture pairs soak tools screens clients
 
 # Starts a server with everything it needs; see `caddy till up --help`.
 run:
@@ -38,24 +38,34 @@ check: style
 	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
-# What tries more than in the phases before, or does not run with the race detector.
+# What has larger sizes in CI.
 # Simulations make much garbage and keep little: it is collected less often.
-MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever|TestWhatAVendorAnswers'
+MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever'
 
-# What is tried over PostgreSQL as well with each run; cluster-test has all of it.
+# What CI tries over PostgreSQL as well; cluster-test has all of it.
 SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestATreeOfKeys|TestWhatWasAcknowledged|TestARotated|TestARoleOr|TestEveryKeysCounts|TestWebhookEvents'
 
 # A program with the race detector would wait for a second at its end. Tests make much
 # garbage and keep little: it is collected less often.
 RACE = GORACE=atexit_sleep_ms=20 GOGC=200 -race
 
-# Installs what the tests need when it is missing, and runs all of them. Those over a
-# database wait for most of their time, and so do not come one after another with what
-# keeps the processors busy. Every package has passed go vet in the phases that come first.
+# Installs what the tests need when it is missing, and runs all of them: packages with the
+# race detector, and end to end with Caddy as users run it.
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
 	$(RUNTESTS) +unit $(RACE) -timeout 30m $(REST) \
-		+e2e $(RACE) -timeout 30m ./e2e \
+		++ +e2e GOGC=200 -timeout 30m ./e2e
+
+# What is not run again with the race detector: pages, commands, agents and SDKs, which send
+# one request after another, and what compares bounds with counts.
+ALONE = 'Console|TestTheList|Client(Matrix|OfARun)|TestTheDocs|EveryBlock|Agent|SDK|SentBack|TestRun|TestARun|TestTheCommandOf|Terminal|TestTheImage|TestOneSet|TestTheCompose|TestEveryMember|Codex|Tool|TableOfAPIs|TestUpServes|TestExample'
+
+# What CI runs besides: end to end with the race detector in every server, what is tried
+# over PostgreSQL, too, and the larger sizes. Those over a database wait for most of their
+# time, and so run beside what keeps the processors busy.
+thorough: tools
+	$(MAKE) --no-print-directory -j3 $(MODULES)
+	$(RUNTESTS) +race $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -vet=off -count 1 -timeout 30m -run TestGitleaks ./token

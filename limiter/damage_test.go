@@ -26,7 +26,7 @@ import (
 // tortureVariable holds how much `make torture` wants.
 const tortureVariable = "TILL_TORTURE"
 
-// ciVariable is set by `make test`.
+// ciVariable is set by `make thorough`.
 const ciVariable = "TILL_CI"
 
 // tortureSize is how many cases to try: a few when nobody says, as many as CI

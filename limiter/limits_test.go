@@ -136,12 +136,12 @@ func TestARolesBudgetComesAndGoesWithReloadsUnderLoad(t *testing.T) {
 			w.clock.advance(50 * time.Microsecond)
 		}
 	}
-	if err := w.SetRoles(roles(100_000)); err != nil {
+	if err := w.SetRoles(roles(20_000)); err != nil {
 		t.Fatal(err)
 	}
 	k := w.mint(func(k *record.Key) { k.Role = "ci" })
 	for round := range 8 {
-		use(k, 2500)
+		use(k, 500)
 		if err := w.SetRoles(roles(record.NoLimit)); err != nil {
 			t.Fatal(err)
 		}
@@ -154,16 +154,16 @@ func TestARolesBudgetComesAndGoesWithReloadsUnderLoad(t *testing.T) {
 			}
 		}
 		use(k, 20)
-		if err := w.SetRoles(roles(100_000)); err != nil {
+		if err := w.SetRoles(roles(20_000)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.roles = roles(100_000)
+	w.roles = roles(20_000)
 	w.restart()
 	if err := w.Failed(); err != nil {
 		t.Fatal(err)
 	}
-	if n := k.drain(record.CodeActivationsExhausted); used+n != 100_000 {
-		t.Errorf("%d used before and %d after, want 100,000 in all", used, n)
+	if n := k.drain(record.CodeActivationsExhausted); used+n != 20_000 {
+		t.Errorf("%d used before and %d after, want 20,000 in all", used, n)
 	}
 }

@@ -189,7 +189,7 @@ func TestAJobThatTwoNodesDoAtOnceCountsEachKeyOnce(t *testing.T) {
 func TestAJobGoesOnWhenTheNodeThatDidItDies(t *testing.T) {
 	withNodes(t, 3, func(t *testing.T, c *nodes) {
 		leads, others := c.leader()
-		const n = 1500
+		const n = 600
 		for i := range n {
 			others[i%2].mint(ownedBy("anna"))
 		}

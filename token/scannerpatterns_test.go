@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// gitleaks is run when this is set, as `make test` does: building it takes a
+// gitleaks is run when this is set, as `make thorough` does: building it takes a
 // minute.
 const (
 	gitleaksVariable = "TILL_GITLEAKS"
