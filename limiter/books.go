@@ -91,6 +91,17 @@ func (b *batch) setBooks(a *account, rec *record.Account, own *record.Part) erro
 	return b.setAccount(a.id, a.forRole, rec)
 }
 
+// settle says in a part what its node has spent. An overdraft is part of that once it is
+// reserved, too: until then others could take it for theirs.
+func settle(rec *record.Account, own *record.Part, spent record.Amounts) {
+	own.Settled = spent
+	for i, limit := range rec.Limit {
+		if limit != record.NoLimit {
+			own.Settled[i] = min(spent[i], own.Reserved[i])
+		}
+	}
+}
+
 // mine is how much this node may reserve in total: what the account has kept of its
 // limit, and other nodes have not reserved.
 func mine(rec *record.Account, own *record.Part) record.Amounts {

@@ -3,11 +3,13 @@ package limiter_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // sums holds what the nodes say of all keys against the accounts in the store.
@@ -115,5 +117,39 @@ func TestSumsThatCannotBeReadAreThoseOfBefore(t *testing.T) {
 			t.Errorf("%+v, before %+v", s, before)
 		}
 		c.Heal(c.w[1].node)
+	})
+}
+
+// TestAnOverdraftBelongsToAPartOnceItIsReserved: what a node has spent is never more than
+// what it has reserved in the books, also while it records that it has ended a key.
+func TestAnOverdraftBelongsToAPartOnceItIsReserved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Tokens] = 1000 })
+		g, refusal := k.ask(bound(record.Tokens, 60))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		release := make(chan struct{})
+		c.Inject(func(string) storetest.Outcome {
+			<-release
+			return storetest.Committed
+		})
+		asked := make(chan record.Code)
+		go func() { asked <- k.use(bound(record.Tokens, 900)) }()
+		synctest.Wait() // the block for it is being committed
+		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 1500})
+		c.Inject(nil)
+		close(release)
+		if code := <-asked; code != record.CodeTokensExhausted {
+			t.Errorf("a request that waited: %q", code)
+		}
+		synctest.Wait()
+		if err := c.View(limiter.CheckParts); err != nil {
+			t.Error(err)
+		}
+		c.sums()
+		if v := k.on(c.w[1]).view(); v.Used[record.Tokens] != 1500 {
+			t.Errorf("the other node says that %d were used", v.Used[record.Tokens])
+		}
 	})
 }

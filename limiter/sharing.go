@@ -233,7 +233,7 @@ func (b *batch) settleOwn(k *Live, acct *record.Account) error {
 	}
 	k.mu.Lock()
 	if acct.Lineage == k.lineage {
-		own.Settled = k.spent
+		settle(acct, &own, k.spent)
 	}
 	k.mu.Unlock()
 	return b.setOwn(k.id, acct, &own)

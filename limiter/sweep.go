@@ -196,12 +196,12 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	}
 	booked := a.spent
 	booked.Add(a.past)
-	var wrote struct{ raised, unlimited record.Amounts }
+	var wrote struct{ raised, unlimited, settled record.Amounts }
 	var stored record.Account
 	var own record.Part
 	a.pending++
 	l.committer.SubmitRows(l.rowsOfUse(a, id, hours, seen), func(b *batch) (err error) {
-		wrote.raised, wrote.unlimited = record.Amounts{}, record.NoLimits()
+		wrote.raised, wrote.unlimited, wrote.settled = record.Amounts{}, record.NoLimits(), noted.Settled
 		if stored, own, err = b.books(a); err != nil {
 			return err
 		}
@@ -222,7 +222,8 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 				wrote.raised = a.cover(&stored, &own)
 			}
 			a.mu.Unlock()
-			own.Settled = noted.Settled
+			settle(&stored, &own, noted.Settled)
+			wrote.settled = own.Settled
 		}
 		return errors.Join(b.setBooks(a, &stored, &own), writeHours(b, id, hours), writeSeen(b, id, seen))
 	}, func(err error) {
@@ -245,7 +246,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		a.noted(wrote.unlimited)
 		a.firstDurable = a.firstDurable || used.first != 0
 		// What was used since it was written is known to the shadow alone.
-		written := a.spent == noted.Settled && a.past == noted.Past && a.last == used.last
+		written := a.spent == wrote.settled && a.past == noted.Past && a.last == used.last
 		l.lookedAt(a, k, &stored, &own)
 		if giveBack && written && !a.unsettled() && !a.asked && a.held == (record.Amounts{}) {
 			l.shadow.Release(a.slot)
