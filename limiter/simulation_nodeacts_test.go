@@ -167,7 +167,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 	code = "gone"
 	now := w.Now()
 	expired := b.within > 0 && !now.Before(b.created.Add(b.within))
-	late, early := expired && !b.tried, !s.astray && (b.used || now.Add(closeBy).Before(b.created.Add(b.within)))
+	late, used := expired && !b.tried, b.used
 	b.tried = b.tried || !expired
 	least := new(b.least) // what is granted meanwhile need not be felt
 	b.asked = append(b.asked, least)
@@ -185,7 +185,8 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 				code = refusal.Code
 				s.counts.refused++
 				if refusal.Code == record.CodeKeyExpired || s.forgets && !b.ending && b.lives() && refusal.Code == record.CodeKeyInvalid {
-					s.expired(w, b, early)
+					// Hours may have passed while it waited.
+					s.expired(w, b, !s.astray && (used || w.Now().Add(closeBy).Before(b.created.Add(b.within))))
 				}
 				window := b.last()
 				then := b.taken(window) // some of which may be given back before this is judged
