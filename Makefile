@@ -28,8 +28,11 @@ cluster:
 
 # Phases of tests with one report at the end; Ctrl-C leaves nothing behind.
 RUNTESTS = $(GO) run ./scripts/runtests
-# e2e takes longest: it has a phase of its own.
+# e2e takes longest: it has a phase of its own. What only computes needs the race detector
+# less than the processors need their time: CI runs it with both.
 REST = $$($(GO) list ./... | grep -v /e2e$$)
+PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench)$$')
+SHARING = $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench)$$')
 
 # What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
@@ -38,34 +41,39 @@ check: style
 	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
-# What has larger sizes in CI.
-# Simulations make much garbage and keep little: it is collected less often.
-MORE = 'TestTorture|TestSimulation|TestHistories|TestDamageNever'
+# What tries the same at larger sizes than other tests do, or reads the types of every
+# vendor's SDK, is left to CI.
+LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember
+
+# What has larger sizes in CI. Simulations make much garbage and keep little: it is
+# collected less often.
+MORE = '$(LONG)|TestSimulation|TestHistories'
 
 # What CI tries over PostgreSQL as well; cluster-test has all of it.
 SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestATreeOfKeys|TestWhatWasAcknowledged|TestARotated|TestARoleOr|TestEveryKeysCounts|TestWebhookEvents'
+
+# What CI does not run with the race detector: pages, commands, agents and SDKs, which send
+# one request after another, and what compares bounds with counts.
+ALONE = 'Console|TestTheList|Client(Matrix|OfARun)|TestTheDocs|EveryBlock|Agent|SDK|SentBack|TestRun|TestARun|TestTheCommandOf|Terminal|TestTheImage|TestOneSet|TestTheCompose|TestEveryMember|Codex|Tool|TableOfAPIs|TestUpServes|TestExample'
 
 # A program with the race detector would wait for a second at its end. Tests make much
 # garbage and keep little: it is collected less often.
 RACE = GORACE=atexit_sleep_ms=20 GOGC=200 -race
 
-# Installs what the tests need when it is missing, and runs all of them: packages with the
-# race detector, and end to end with Caddy as users run it.
+# Installs what the tests need when it is missing, and runs them: packages with the race
+# detector, and end to end with Caddy as users run it.
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +unit $(RACE) -timeout 30m $(REST) \
-		++ +e2e GOGC=200 -timeout 30m ./e2e
-
-# What is not run again with the race detector: pages, commands, agents and SDKs, which send
-# one request after another, and what compares bounds with counts.
-ALONE = 'Console|TestTheList|Client(Matrix|OfARun)|TestTheDocs|EveryBlock|Agent|SDK|SentBack|TestRun|TestARun|TestTheCommandOf|Terminal|TestTheImage|TestOneSet|TestTheCompose|TestEveryMember|Codex|Tool|TableOfAPIs|TestUpServes|TestExample'
+	$(RUNTESTS) +unit $(RACE) -timeout 30m -skip '$(LONG)' $(SHARING) \
+		+pure GOGC=200 -timeout 30m $(PURE) \
+		++ +e2e GOGC=200 -timeout 30m -skip '$(LONG)' ./e2e
 
 # What CI runs besides: end to end with the race detector in every server, what is tried
 # over PostgreSQL, too, and the larger sizes. Those over a database wait for most of their
 # time, and so run beside what keeps the processors busy.
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +race $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e \
+	$(RUNTESTS) +race $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e $(PURE) \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -vet=off -count 1 -timeout 30m -run TestGitleaks ./token

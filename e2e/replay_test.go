@@ -287,7 +287,7 @@ var exceptions = map[string][]exception{
 // the next request is admitted, and no less is held for it than it counts.
 func TestWhatAVendorAnswersMayBeSentBack(t *testing.T) {
 	if raced {
-		t.Skip("with the race detector a vendor's counting of tokens takes minutes; make test runs it without")
+		t.Skip("with the race detector a vendor's counting of tokens takes minutes; make thorough runs it without")
 	}
 	t.Parallel()
 	made := schemaAnswers(t)

@@ -329,7 +329,7 @@ func (h *helper) end(t *testing.T) {
 // of it, unless everything stays closed.
 func TestDamageNeverMakesLessSpent(t *testing.T) {
 	t.Parallel()
-	n := tortureSize(t, 60, 500)
+	n := tortureSize(t, 20, 500)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 2))
 	t.Logf("seed %d", seed)
