@@ -303,9 +303,6 @@ func (s *ensemble) refused(w *world, b *purse, r *record.Refusal, bound *record.
 	case record.CodeBudgetHeld:
 		return // it comes back; see drain
 	case record.CodeStoreUnavailable:
-		if strings.Contains(r.Message, "lost touch") && s.leapt > 3*time.Second {
-			return // it may have missed a sign of life while seconds passed at once
-		}
 		s.fatalf("%s: nothing is wrong, but %v", w.node, r)
 	}
 	if b.kids > 0 || b.parent != nil {

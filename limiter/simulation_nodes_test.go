@@ -28,8 +28,7 @@ type ensemble struct {
 	random *rand.Rand
 	log    []string
 	c      *nodes
-	quiet  bool          // nothing goes wrong
-	leapt  time.Duration // passed at once
+	quiet  bool // nothing goes wrong
 	flaw   storetest.Flaw
 
 	forgets bool // keys that have ended an hour ago are forgotten, and otherwise after months
@@ -192,7 +191,6 @@ func (s *ensemble) healthy() bool {
 // pass lets time pass, and the sweepers look.
 func (s *ensemble) pass(d time.Duration) {
 	s.say("%s pass", d)
-	s.leapt += d
 	s.c.Advance(d)
 	synctest.Wait()
 	for i, w := range s.c.w {

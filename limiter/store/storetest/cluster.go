@@ -180,7 +180,7 @@ func (c *Cluster) of(node string, do func(n *clusterNode)) {
 func (c *Cluster) Advance(d time.Duration) {
 	c.do(func() {
 		for _, n := range c.sessions {
-			if n.online && n.sure() < c.elapsed() {
+			if _, stands := n.sure(); n.online && stands {
 				n.leapt += d
 			}
 		}

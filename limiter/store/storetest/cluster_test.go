@@ -56,11 +56,15 @@ type memory struct {
 	mu            sync.Mutex
 	told          []string
 	missed, stale int
+	slow          chan struct{} // each call of Changed waits for it; nil: none does
 }
 
 func (m *memory) Follows(key []byte) bool { return strings.HasPrefix(string(key), "f/") }
 
 func (m *memory) Changed(keys [][]byte) error {
+	if m.slow != nil {
+		<-m.slow
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, key := range keys {
@@ -306,6 +310,28 @@ func TestALostNotificationIsFoundByTheHeartbeat(t *testing.T) {
 		}
 		if len(m.told) != 1 {
 			t.Errorf("told %q", m.told)
+		}
+	})
+}
+
+func TestANodeIsNotLateForWhatPassesAtOnceWhileItFollows(t *testing.T) {
+	bubble(t, func(t *testing.T, c *storetest.Cluster, a, b store.Shared, m *memory) {
+		m.slow = make(chan struct{})
+		must(t, write(a, "f/1"))
+		c.Advance(time.Hour) // at the very moment of the commit
+		synctest.Wait()
+		if err := b.Fresh(); err != nil || m.stale != 0 {
+			t.Errorf("after an hour that has passed at once: %v, told %d times", err, m.stale)
+		}
+		time.Sleep(7*time.Second + time.Millisecond)
+		synctest.Wait()
+		if err := b.Fresh(); !errors.Is(err, store.ErrStale) || m.stale != 1 {
+			t.Errorf("after 7 s without having followed: %v, told %d times", err, m.stale)
+		}
+		close(m.slow)
+		synctest.Wait()
+		if err := b.Fresh(); err != nil {
+			t.Errorf("once it has followed: %v", err)
 		}
 	})
 }

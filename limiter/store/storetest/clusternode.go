@@ -163,9 +163,10 @@ func (n *clusterNode) miss(since time.Duration) {
 	}
 }
 
-// sure is the moment up to which memory has followed everything.
-func (n *clusterNode) sure() time.Duration {
-	at := n.contact
+// sure is the moment up to which memory has followed everything, and whether it stands
+// still there, because there is something to follow, or no contact.
+func (n *clusterNode) sure() (at time.Duration, stands bool) {
+	at = n.contact
 	if n.online {
 		at = n.c.elapsed()
 	}
@@ -174,10 +175,10 @@ func (n *clusterNode) sure() time.Duration {
 	}
 	for i := n.followed; i < len(n.c.feed); i++ {
 		if n.c.feed[i].node != n.name {
-			return min(at, n.c.feed[i].at)
+			return min(at, n.c.feed[i].at), true
 		}
 	}
-	return at
+	return at, n.missed || !n.online
 }
 
 func (n *clusterNode) fresh() error {
@@ -187,7 +188,8 @@ func (n *clusterNode) fresh() error {
 	case !n.joined || n.gone():
 		return fmt.Errorf("%w: it has not joined", store.ErrStale)
 	}
-	if age := n.c.elapsed() - n.sure() - n.leapt; age > freshFor && n.c.flaw != Timeless {
+	sure, _ := n.sure()
+	if age := n.c.elapsed() - sure - n.leapt; age > freshFor && n.c.flaw != Timeless {
 		return fmt.Errorf("%w since %s", store.ErrStale, age)
 	}
 	return nil
@@ -212,8 +214,8 @@ func (n *clusterNode) watch() {
 			isStale := n.fresh() != nil
 			if isStale == n.stale || n.paused {
 				next := forever
-				if sure := n.sure() + n.leapt; !isStale && sure < n.c.elapsed() && n.c.flaw != Timeless {
-					next = sure + freshFor
+				if sure, stands := n.sure(); !isStale && stands && n.c.flaw != Timeless {
+					next = sure + n.leapt + freshFor
 				}
 				return false, next
 			}
