@@ -186,6 +186,7 @@ var failures = []struct {
 	{is: limiter.ErrDead, status: http.StatusConflict, code: "key_ended", message: limiter.ErrDead.Error()},
 	{is: limiter.ErrAlive, status: http.StatusConflict, code: "key_alive", message: limiter.ErrAlive.Error()},
 	{is: limiter.ErrFamily, status: http.StatusConflict, code: "key_alive", message: limiter.ErrFamily.Error()},
+	{is: limiter.ErrInUse, status: http.StatusConflict, code: "key_alive", message: limiter.ErrInUse.Error()},
 	{is: limiter.ErrReturned, status: http.StatusConflict, code: "key_ended", message: limiter.ErrReturned.Error()},
 	{is: limiter.ErrParentEnded, status: http.StatusConflict, code: "parent_ended", message: limiter.ErrParentEnded.Error()},
 	{is: commit.ErrBusy, status: http.StatusServiceUnavailable, code: "store_busy", message: commit.ErrBusy.Error(), again: "2"},

@@ -65,34 +65,9 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 	id := k.key.ID
 	var key *record.Key
 	var out bool
-	l.committer.Submit(func(b *batch) error {
-		key, out = nil, false
-		old, acct, err := record.ReadKey(b, id)
-		if err != nil || old.EndedStatus != "" {
-			return err
-		}
-		if now, _, err := k.derive(b, old, &acct); err != nil || now != status {
-			return err
-		}
-		if l.mayBeUsed(old, &acct, code) {
-			return nil
-		}
-		if status == record.Exhausted && old.Delegate {
-			// What its children leave is refunded, which revives it.
-			if n, err := record.CountChildren(b, id); err != nil || n > 0 {
-				return err
-			}
-		}
-		if status == record.Exhausted {
-			if err := b.settleOwn(k, &acct); err != nil {
-				return err
-			}
-			if out, err = l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
-				return errors.Join(err, b.setAccount(k.id, false, &acct))
-			}
-		}
-		key = old.Clone()
-		return b.endKey(old, key, &acct, ownEnd(status, code, l.clock.Now()))
+	l.committer.Submit(func(b *batch) (err error) {
+		key, out, err = l.writeOwnEnd(b, k, status, code)
+		return err
 	}, func(err error) {
 		if out {
 			l.shared.Recall(k.id[:]) // the last node to settle records the end
@@ -107,6 +82,38 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 		k.ending = false
 		k.mu.Unlock()
 	})
+}
+
+// writeOwnEnd writes that a key has run out or its time is over, and returns the record;
+// nil if the transaction finds otherwise. out says that another node has reserved what
+// it may still use or give back.
+func (l *Limiter) writeOwnEnd(b *batch, k *Live, status record.Status, code record.Code) (key *record.Key, out bool, err error) {
+	old, acct, err := record.ReadKey(b, k.Key().ID)
+	if err != nil || old.EndedStatus != "" {
+		return nil, false, err
+	}
+	if now, _, err := k.derive(b, old, &acct); err != nil || now != status {
+		return nil, false, err
+	}
+	if l.mayBeUsed(old, &acct, code) {
+		return nil, false, nil
+	}
+	if status == record.Exhausted && old.Delegate {
+		// What its children leave is refunded, which revives it.
+		if n, err := record.CountChildren(b, old.ID); err != nil || n > 0 {
+			return nil, false, err
+		}
+	}
+	if status == record.Exhausted {
+		if err := b.settleOwn(k, &acct); err != nil {
+			return nil, false, err
+		}
+		if out, err = l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
+			return nil, out, errors.Join(err, b.setAccount(k.id, false, &acct))
+		}
+	}
+	key = old.Clone()
+	return key, false, b.endKey(old, key, &acct, ownEnd(status, code, l.clock.Now()))
 }
 
 // revoking is what a revocation does to a record.

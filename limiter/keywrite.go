@@ -20,6 +20,9 @@ var (
 	// ErrFamily says that a key cannot be forgotten yet because of its children
 	// or its parent.
 	ErrFamily = errors.New("the budget of child keys has not gone back to where it came from yet: try again within a minute")
+	// ErrInUse says that a key cannot be forgotten yet because another node may still
+	// use it.
+	ErrInUse = errors.New("requests of the key may still run on another node, or what they used is not written yet: try again in a moment")
 	// ErrRevoked says that a revoked key stays revoked.
 	ErrRevoked = errors.New("the key was revoked, which cannot be undone: mint another")
 )

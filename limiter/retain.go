@@ -69,6 +69,9 @@ func (l *Limiter) sweepEnded() {
 			return
 		}
 		var rest []string
+		if err == nil && l.shared != nil { // some may have been written a moment ago
+			_, err = l.shared.Settled(settlePatience)
+		}
 		if err == nil {
 			rest, err = l.forgetEnded(ids, before)
 		}
@@ -89,7 +92,7 @@ func (l *Limiter) sweepEnded() {
 // forgetOne forgets a key that is in memory.
 func (l *Limiter) forgetOne(id string) error {
 	err := l.Forget(context.Background(), itself, id)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
 		return nil // it has gone, or lives again, or has to wait
 	}
 	return err

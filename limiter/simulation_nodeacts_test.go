@@ -532,9 +532,8 @@ func (s *ensemble) forget(i int, b *purse) {
 			case err == nil && s.quiet && b.exact() && b.lives() && unexpired:
 				s.fatalf("%s forgets %s, which lives with %v taken of %v", w.node, b.id, b.taken(b.last()), b.least)
 			case err == nil:
-				b.gone, b.ending = true, true
-				b.stopped = b.stopped || s.quiet // a revocation that was not acknowledged need not be felt yet
-			case !errors.Is(err, limiter.ErrAlive) && !errors.Is(err, limiter.ErrFamily):
+				b.gone, b.stopped, b.ending = true, true, true
+			case !errors.Is(err, limiter.ErrAlive) && !errors.Is(err, limiter.ErrFamily) && !errors.Is(err, limiter.ErrInUse):
 				b.going, b.ending = true, true
 			}
 		}

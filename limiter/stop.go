@@ -85,10 +85,14 @@ func (l *Limiter) halt(by Caller, k *Live, code record.Code, write writeStop) (i
 			l.markActive(k)
 		}
 		k.mu.Unlock()
-		return cut, fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
+		return cut, notDurable(err)
 	}
 	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
 	return cut, nil
+}
+
+func notDurable(err error) error {
+	return fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
 }
 
 // redo makes durable what holds in memory only.

@@ -1,0 +1,146 @@
+package limiter
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/record"
+)
+
+// Forget removes the record of an ended key. Its use stays in the tally. Where nodes
+// share the store, it waits until the others know that the key has ended, or may admit
+// nothing, and what they have used of it is written.
+func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
+	k, err := l.reach(by, record.KeysUpdate, id)
+	if err != nil {
+		return err
+	}
+	err = l.forget(ctx, by, k)
+	for n := 0; errors.Is(err, ErrInUse) && n < maxRecalls; n++ {
+		if err := l.gather(ctx, &k.account); err != nil {
+			return err
+		}
+		err = l.forget(ctx, by, k)
+	}
+	if err == nil {
+		l.log.Info("key forgotten", "key_id", id, "by", by.Name)
+	}
+	return err
+}
+
+// forget is Forget for once.
+func (l *Limiter) forget(ctx context.Context, by Caller, k *Live) error {
+	revived := k.Key().RevivedAt
+	view := k.View()
+	begins := view.Status == record.Exhausted && view.Renews != "" // a new window revives it
+	if view.Status == record.Active || view.Status == record.Suspended || begins || view.InFlight > 0 {
+		return ErrAlive
+	}
+	if l.shared != nil {
+		if err := l.recordEnd(by, k); err != nil {
+			return err
+		}
+	}
+	l.windUpNow(ctx, by, view.ID)
+	if l.shared != nil {
+		if _, err := l.shared.Settled(settlePatience); err != nil { // a node that is behind then admits nothing
+			return fmt.Errorf("it is not known whether the other nodes know that the key has ended: %w", err)
+		}
+	}
+	k.mu.Lock()
+	before := k.halt
+	k.halt = record.CodeKeyRevoked // no request may begin while it is removed
+	k.mu.Unlock()
+	err := l.committer.Do(func(b *batch) error {
+		key, acct, err := record.ReadKey(b, view.ID)
+		if err != nil {
+			return err
+		}
+		switch n, err := record.CountChildren(b, view.ID); {
+		case err != nil:
+			return err
+		case !key.RevivedAt.Equal(revived): // by another node, just now
+			return ErrAlive
+		case n > 0 || key.Attached():
+			return ErrFamily
+		case b.node == "":
+			used := view.Used
+			used.Add(view.Past)
+			return l.erase(b, by, key, used)
+		case key.EndedStatus == "":
+			return ErrAlive
+		}
+		if out, err := l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
+			return cmp.Or(err, ErrInUse)
+		}
+		if err := b.settleOwn(k, &acct); err != nil {
+			return err
+		}
+		own, err := b.own(k.id, &acct)
+		if err != nil {
+			return err
+		}
+		return l.erase(b, by, key, acct.Counted().Minus(own.Reserved.Minus(own.Settled)))
+	}, func() { l.drop(k) })
+	if err != nil {
+		k.mu.Lock()
+		k.halt = before
+		k.mu.Unlock()
+	}
+	return err
+}
+
+// recordEnd makes the end of a key durable, so that the other nodes learn of it: memory
+// knows of one before it is written, and of one that could not be. What memory has only
+// concluded is judged again, by what the other nodes have written.
+func (l *Limiter) recordEnd(by Caller, k *Live) error {
+	k.mu.Lock()
+	redo, recorded, id := k.unsaved, k.key.EndedStatus != "", k.key.ID
+	status, code := k.status(l.clock.Now())
+	k.mu.Unlock()
+	switch {
+	case redo != nil:
+		if err := redo(l); err != nil {
+			return notDurable(err)
+		}
+		return nil
+	case recorded:
+		return nil
+	case status == record.Revoked: // by a job, which any write of the record completes
+		return l.edit(by, audit.ActKeyRevoke, id, func(*record.Key, *record.Account) error { return nil }, nil)
+	case status != record.Expired && status != record.Exhausted:
+		return nil
+	}
+	var end *record.Key
+	var out bool
+	err := l.committer.Do(func(b *batch) (err error) {
+		end, out, err = l.writeOwnEnd(b, k, status, code)
+		return err
+	}, func() {
+		if end != nil {
+			l.follow(end, nil)
+		}
+	})
+	if err == nil && out {
+		err = ErrInUse
+	}
+	return err
+}
+
+// drop takes a forgotten key out of memory.
+func (l *Limiter) drop(k *Live) {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gone = true
+	delete(l.live, k.key.ID)
+	l.uncache(k)
+	k.detach()
+	l.retire(k)
+	l.shadow.Release(k.slot)
+	k.slot = nil
+}

@@ -1,0 +1,141 @@
+package limiter_test
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// revokeLate revokes a key on a node that is cut off, which becomes durable later, and
+// lets another node hear of that later still.
+func (c *nodes) revokeLate(k *key, later time.Duration, deaf *world) {
+	c.t.Helper()
+	k.view() // it has the key in memory
+	c.Cut(k.w.node)
+	if _, _, err := k.w.Revoke(ctx, limiter.Operator, k.id, ""); !errors.Is(err, store.ErrUnavailable) {
+		c.t.Fatalf("a node that is cut off revokes a key: %v", err)
+	}
+	c.pass(later)
+	c.Heal(k.w.node)
+	synctest.Wait()
+	c.Lose(deaf.node, true)
+}
+
+func TestNoNodeAdmitsAKeyThatWasForgotten(t *testing.T) {
+	for name, written := range map[string]bool{
+		"its revocation is durable since a moment": true,
+		"its revocation is not durable yet":        false,
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(func(*record.Key) {})
+				b := k.on(c.w[1])
+				if code := b.use(); code != "" {
+					t.Fatal(code)
+				}
+				c.revokeLate(k, 0, b.w)
+				if written {
+					k.w.SweepDue()
+				}
+				if code := b.use(); code != "" {
+					t.Fatalf("the other node knows already: %q", code)
+				}
+				if err := k.w.Forget(ctx, limiter.Operator, k.id); err != nil {
+					t.Fatal(err)
+				}
+				if code := b.use(); code != record.CodeKeyInvalid && code != record.CodeKeyRevoked {
+					t.Errorf("another node says %q", code)
+				}
+			})
+		})
+	}
+}
+
+func TestNoNodeAdmitsAKeyThatWasKeptLongEnough(t *testing.T) {
+	withNodes(t, 3, func(t *testing.T, c *nodes) {
+		leads, others := c.leader()
+		k := others[0].mint(func(*record.Key) {})
+		b := k.on(others[1])
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+		c.sweep()
+		leads.Retain(time.Hour)
+		c.revokeLate(k, 2*time.Hour, b.w)
+		k.w.SweepDue()
+		if code := b.use(); code != "" {
+			t.Fatalf("the other node knows already: %q", code)
+		}
+		leads.SweepEnded()
+		if _, err := leads.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+			t.Fatalf("it was not forgotten: %v", err)
+		}
+		if code := b.use(); code != record.CodeKeyInvalid && code != record.CodeKeyRevoked {
+			t.Errorf("another node says %q", code)
+		}
+	})
+}
+
+// TestAKeyThatAnotherNodeMayHaveUsedIsNotForgotten: when a key was used last is written
+// some seconds later.
+func TestAKeyThatAnotherNodeMayHaveUsedIsNotForgotten(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.IdleTimeout = time.Hour })
+		b := k.on(c.w[1])
+		for _, passes := range []time.Duration{time.Hour - time.Second, 2 * time.Second} {
+			if code := k.use(); code != "" {
+				t.Fatal(code)
+			}
+			c.pass(passes)
+		}
+		if v := b.view(); v.Status != record.Expired {
+			t.Fatalf("the node that has not used it says %s", v.Status)
+		}
+		if err := b.w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrAlive) {
+			t.Errorf("forgetting it: %v", err)
+		}
+		if code := k.use(); code != "" {
+			t.Errorf("afterwards: %q", code)
+		}
+	})
+}
+
+func TestWhatStillRunsOnAnotherNodeCountsWhenAKeyIsForgotten(t *testing.T) {
+	for end, used := range map[string]record.Amounts{
+		"it settles":      {record.Activations: 1, record.Tokens: 70},
+		"it is cancelled": {},
+	} {
+		t.Run(end, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Activations] = 10 })
+				g, refusal := k.on(c.w[1]).ask(bound(record.Tokens, 100))
+				if refusal != nil {
+					t.Fatal(refusal)
+				}
+				if _, _, err := k.w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+					t.Fatal(err)
+				}
+				if err := k.w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrInUse) {
+					t.Errorf("while a request of it runs on another node: %v", err)
+				}
+				if used == (record.Amounts{}) {
+					g.Cancel()
+				} else {
+					g.Settle(used)
+				}
+				if err := k.w.Forget(ctx, limiter.Operator, k.id); err != nil {
+					t.Errorf("when it has ended: %v", err)
+				}
+				if got := k.w.Stats().Used; got != used {
+					t.Errorf("of a key that was forgotten counts %v, want %v", got, used)
+				}
+				c.sums()
+			})
+		})
+	}
+}
