@@ -25,6 +25,28 @@ var mutations = []struct{ name, file, check, without string }{
 		l.reportUse(&k.account, k)`, `if false {
 		l.reportUse(&k.account, k)`,
 	},
+	{
+		"a block is granted in a window that another node has ended", "block.go",
+		`if rec.Lineage != a.lineage || a.renews`, `if a.renews`,
+	},
+	{
+		"each node begins a window of its own", "renew.go",
+		`if rec.Lineage == former {`, `if true {`,
+	},
+	{
+		// Memory never spends more than it knows to be left, so this is not an overspend by
+		// itself. But what is reserved twice is refused on every node.
+		"what others have reserved may be reserved as well", "books.go",
+		`return record.Kept(rec.Kept(), rec.Reserved.Minus(own.Reserved))`, `return rec.Kept()`,
+	},
+	{
+		"what others have done is not followed", "node.go",
+		`return f.l.refresh(about(keys))`, `return nil`,
+	},
+	{
+		"a node that may have missed something goes on", "node.go",
+		`return l.shared.Fresh()`, `return nil`,
+	},
 }
 
 // TestTheSimulationFindsMutationsOfTheEngine builds the engine without each of its checks,

@@ -144,6 +144,25 @@ func (s *ensemble) request(i int, b *purse) {
 	s.ask(i, b, 1+s.random.Int64N(200), s.chance(50))
 }
 
+// midnight lets daily windows begin while requests come, by clocks that do not agree when
+// that is.
+func (s *ensemble) midnight() {
+	now, _ := s.c.Clock("").Now()
+	next := now.Truncate(24 * time.Hour).Add(24 * time.Hour)
+	s.pass(next.Sub(now) - time.Second)
+	for range 4 {
+		for range 1 + s.random.IntN(6) {
+			if i := s.pick(); i >= 0 {
+				s.request(i, s.purse())
+			}
+		}
+		if i := s.pick(); i >= 0 && s.chance(50) {
+			s.skew(i)
+		}
+		s.pass(500 * time.Millisecond)
+	}
+}
+
 // ask asks a node for one request of so many tokens, and holds the answer against the
 // books. It returns the code of the refusal, or "gone" if there is no answer yet.
 func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.Code) {

@@ -63,6 +63,7 @@ type purse struct {
 	lookup token.Lookup
 	limit  record.Amounts    // at most: also what may have been granted
 	least  record.Amounts    // at least: what was acknowledged
+	most   record.Amounts    // that limit was
 	asked  []*record.Amounts // the lowest of that since each request that is not judged yet was made
 	daily  bool
 	role   string
@@ -218,12 +219,40 @@ func (s *ensemble) consistent() {
 	if err := s.c.View(check); err != nil {
 		s.fatalf("%v", err)
 	}
+	for i := 0; i < len(s.purses) && !s.repaired; i++ { // after that everything counts as reserved
+		s.reserved(s.purses[i])
+	}
 	for i, w := range s.c.w {
 		if s.down[i] {
 			continue
 		}
 		if err := w.Failed(); err != nil {
 			s.fatalf("%s: a passing fault is taken for a failure: %v", w.node, err)
+		}
+	}
+}
+
+// reserved checks that no more of a key is reserved than its limit has ever been. What
+// answers have cost beyond their bounds comes on top of that.
+func (s *ensemble) reserved(b *purse) {
+	var over, reserved record.Amounts
+	for _, w := range b.windows {
+		over.Add(w.over)
+	}
+	err := s.c.View(func(r store.Reader) (err error) {
+		reserved, err = limiter.Reserved(r, b.id)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) { // it was forgotten, or a failover has lost it
+		return
+	}
+	if err != nil {
+		s.fatalf("key %s: %v", b.id, err)
+	}
+	for kind, limit := range b.limit {
+		b.most[kind] = max(b.most[kind], limit)
+		if limit != record.NoLimit && reserved[kind] > b.most[kind]+over[kind] {
+			s.fatalf("key %s: %d %s are reserved of %d", b.id, reserved[kind], record.Kind(kind), b.most[kind])
 		}
 	}
 }
@@ -428,7 +457,11 @@ func (s *ensemble) step() {
 	case n < 84:
 		s.pass(20 * time.Minute)
 	case n < 85:
-		s.pass(time.Duration(s.random.IntN(30)) * time.Hour)
+		if s.chance(50) {
+			s.midnight()
+		} else {
+			s.pass(time.Duration(s.random.IntN(30)) * time.Hour)
+		}
 	case n < 87:
 		s.restart(i)
 	case !s.quiet:

@@ -18,10 +18,8 @@ func (l *Limiter) unavailable() *record.Refusal {
 	if l.closed.Load() {
 		return storeRefusal("the server is stopping")
 	}
-	if l.shared != nil {
-		if err := l.shared.Fresh(); err != nil {
-			return outOfTouch(err)
-		}
+	if err := l.fresh(); err != nil {
+		return outOfTouch(err)
 	}
 	return nil
 }
