@@ -171,8 +171,18 @@ const maxUse = 1 << 50
 func more(a, b int64) int64 { return min(a+b, record.MaxAmount) }
 
 // settle ends a hold of an epoch: the bound is released, and what was used is
-// spent. Once the window of the hold is over, the use counts as past.
+// spent. Once the window of the hold is over, the use counts as past. What of the use
+// counts as spent already does not count again.
 func (a *account) settle(epoch int64, bound, used *record.Amounts) {
+	if epoch == spentEpoch {
+		for i, n := range used {
+			if n > bound[i] {
+				a.spent[i] = more(a.spent[i], n-bound[i])
+				a.slot.Set(record.Kind(i), a.spent[i]+a.held[i])
+			}
+		}
+		return
+	}
 	if epoch != a.epoch {
 		for i, n := range used {
 			a.past[i] = more(a.past[i], n)

@@ -138,6 +138,52 @@ func TestANodeWhoseRecordWasContradictedGoesOnFromWhatItKnows(t *testing.T) {
 	}
 }
 
+// TestWhatRunsWhenARecordIsContradictedIsReportedOnce: its bound counts as spent, and what
+// it uses of that does not count again.
+func TestWhatRunsWhenARecordIsContradictedIsReportedOnce(t *testing.T) {
+	roles := map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{1000, -1, -1, -1}}}}
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		k := w.mint(func(k *record.Key) { k.Limit[record.Activations], k.Role = 100, "ci" })
+		ask := func() *limiter.Grant {
+			g, refusal := k.ask(bound(record.Tokens, 50))
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			return g
+		}
+		used := func(tokens int64) record.Amounts {
+			return record.Amounts{record.Activations: 1, record.Tokens: tokens}
+		}
+		ask().Settle(used(7))
+		less, more := ask(), ask()
+		c.sweep()
+		c.contradict(k)
+		n := int64(3)
+		for ; n < 50; n++ {
+			if k.use() != "" {
+				break
+			}
+		}
+		if err := w.succeed(nil); err != nil {
+			t.Fatal(err)
+		}
+		less.Settle(used(10))
+		more.Settle(used(60))
+		c.sweep()
+		if v := k.view(); v.Used != (record.Amounts{record.Activations: n, record.Tokens: 7 + 50 + 60}) || v.Past != (record.Amounts{}) {
+			t.Errorf("after %d requests, of which one used 7 tokens, one 10 of 50, and one 60 of 50: %v are used, and %v were before", n, v.Used, v.Past)
+		}
+		if got := k.drain(record.CodeActivationsExhausted); got != 100-n {
+			t.Errorf("%d more of 100 after %d", got, n)
+		}
+		other := w.mint(func(k *record.Key) { k.Role = "ci" })
+		if got := other.drain(record.CodeActivationsExhausted); got != 900 {
+			t.Errorf("%d more of the role's 1000 after 100", got)
+		}
+	}, func(w *world) { w.roles = roles })
+}
+
 func TestWhatWasInDoubtStaysSoAfterAnAttemptThatFailed(t *testing.T) {
 	withNodes(t, 1, func(t *testing.T, c *nodes) {
 		k := c.w[0].mint(activations(100))

@@ -145,15 +145,15 @@ func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) 
 func (k *Live) inherit(old *Live, how memory, roles map[*account]*account) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	same := how.believed && k.lineage == old.lineage
 	k.l.inheritAccount(&k.account, k, &old.account, how)
 	for g := old.grants; g != nil; g = g.next {
 		g.move(old, k)
 		g.k.Store(k)
-		g.epoch = inherited(g.epoch, &old.account, &k.account, same)
+		g.epoch = inherited(g.epoch, &old.account, &k.account, how.believed)
 		if role := g.role; role != nil {
-			g.role = roles[role]
-			g.roleEpoch = inherited(g.roleEpoch, role, g.role, how.believed && g.role != nil && role.lineage == g.role.lineage)
+			if g.role = roles[role]; g.role != nil {
+				g.roleEpoch = inherited(g.roleEpoch, role, g.role, how.believed)
+			}
 		}
 	}
 	k.grants, k.inflight, k.free = old.grants, old.inflight, old.free
@@ -182,11 +182,21 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]*account) {
 // inherited is the window to which a request belongs from now on: the present one if
 // the request was in that, and the books were carried over with what it holds.
 func inherited(epoch int64, from, to *account, carried bool) int64 {
-	if carried && epoch == from.epoch {
+	switch {
+	case epoch == spentEpoch:
+		return epoch
+	case epoch != from.epoch || to.lineage != from.lineage:
+		return noEpoch
+	case carried:
 		return to.epoch
 	}
-	return noEpoch
+	return spentEpoch
 }
 
-// noEpoch is the window of no account: what settles there was spent before.
-const noEpoch = -1
+const (
+	// noEpoch is the window of no account: what settles there belongs to one that is over.
+	noEpoch = -1 - iota
+	// spentEpoch is the window of requests whose bound counts as spent, as the books were
+	// not carried over with what they hold.
+	spentEpoch
+)
