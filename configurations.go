@@ -14,6 +14,8 @@ import (
 type configuration interface {
 	// putInForce applies its settings to the store, its events and webhooks.
 	putInForce() error
+	// storeOptions are its settings for opening the store.
+	storeOptions() storeOptions
 }
 
 // enter puts a configuration into force. Caddy starts and stops one at a time.
@@ -23,6 +25,7 @@ func (e *engine) enter(c configuration) error {
 	before := e.inForce()
 	if err == nil {
 		e.running = append(e.running, c)
+		e.startKeeping()
 	}
 	e.mu.Unlock()
 	if err != nil {

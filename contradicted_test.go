@@ -49,9 +49,10 @@ func takePart(t *testing.T, c *storetest.Cluster, node string) {
 	}
 }
 
-func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.T) {
-	t.Parallel()
-	cluster := storetest.NewCluster()
+// engineOnCluster returns the engine of node one of a database, and where it logs.
+func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *bytes.Buffer) {
+	t.Helper()
+	cluster, said := storetest.NewCluster(), new(bytes.Buffer)
 	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
 	t.Cleanup(func() {
@@ -59,10 +60,14 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 			t.Error(err)
 		}
 	})
-	var said bytes.Buffer
-	o := storeOptions{log: slog.New(slog.NewTextHandler(&said, nil)), open: func(StoreOpening) (OpenedStore, error) {
+	return cluster, e, storeOptions{log: slog.New(slog.NewTextHandler(said, nil)), open: func(StoreOpening) (OpenedStore, error) {
 		return OpenedStore{Store: cluster.Node("one"), Clock: cluster.Clock("one")}, nil
-	}}
+	}}, said
+}
+
+func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.T) {
+	t.Parallel()
+	cluster, e, o, said := engineOnCluster(t)
 	l, err := e.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -145,4 +150,58 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 	if n > 100 {
 		t.Errorf("%d forwarded of 100", n)
 	}
+}
+
+// asConfigured is a configuration with these settings.
+type asConfigured storeOptions
+
+func (asConfigured) putInForce() error             { return nil }
+func (c *asConfigured) storeOptions() storeOptions { return storeOptions(*c) }
+
+// TestANodeThatNobodyAsksOpensItsStoreAgain: without a request or a probe, it does so when
+// it is due, as long as a configuration is in force.
+func TestANodeThatNobodyAsksOpensItsStoreAgain(t *testing.T) {
+	t.Parallel()
+	cluster, e, o, _ := engineOnCluster(t)
+	l, err := e.open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := mintIn(t, l, 100)
+	if code := useIn(t, l, key); code != "" {
+		t.Fatal(code)
+	}
+	takePart(t, cluster, "one")
+	for n := 0; useIn(t, l, key) == ""; n++ {
+		if n > 200 {
+			t.Fatal("that a record contradicts it is not found")
+		}
+	}
+	due, stop, stopped := make(chan time.Time), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		e.keepOpen(due, stop)
+	}()
+	passes := func() { // the second is received once what the first began has ended
+		for range 2 {
+			due <- time.Now()
+		}
+	}
+	passes()
+	if l := e.current(); l != nil {
+		t.Error("it is open, and no configuration is in force")
+	}
+	if err := e.enter((*asConfigured)(&o)); err != nil { // from here on the engine has a clock of its own, too
+		t.Fatal(err)
+	}
+	for n := 0; e.current() == nil; n++ {
+		if passes(); n > 100 { // each waits for an attempt that takes long
+			t.Fatal("it is not open again")
+		}
+	}
+	if code := useIn(t, e.current(), key); code != "" {
+		t.Errorf("once it is open again: %q", code)
+	}
+	close(stop)
+	<-stopped
 }

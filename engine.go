@@ -57,6 +57,7 @@ type engine struct {
 	differs     string // which nodes are configured otherwise, as that was logged last
 	claimed     bool   // in openStores
 	delivering  bool   // events.run has been started
+	keeper      *keeper
 	closed      bool
 	running     []configuration // those that have started; the last one is in force
 }
@@ -373,6 +374,7 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 // any more.
 func (e *engine) Destruct() error {
 	e.hooks.Stop() // before taking the lock, because its goroutines ask for the limiter
+	e.stopKeeping()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
