@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/spf13/cobra"
@@ -50,7 +49,7 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 			if anchor == "" {
 				anchor = filepath.Join(dir.address, "anchor")
 			}
-			m := limiter.Migration{By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: dir.address, Anchor: anchor}
+			m := limiter.Migration{By: limiter.Operator, Disk: store.Files{}, Dir: dir.address, Anchor: anchor}
 			if source.kind == inDirectory {
 				if _, err := os.Stat(source.address); err != nil {
 					return fmt.Errorf("the source: %w", err)
@@ -67,6 +66,11 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 				return fmt.Errorf("the target: %w", err)
 			}
 			defer func() { err = errors.Join(err, m.To.Close()) }()
+			for _, s := range []store.Store{m.From, m.To} {
+				if shared, ok := s.(*postgres.Store); ok {
+					m.Clock = shared.Clock()
+				}
+			}
 			p := showProgress(cmd.ErrOrStderr(), "Copying", inRecords)
 			m.Copied = p.set
 			done, err := limiter.Migrate(m)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 )
@@ -194,6 +195,7 @@ func TestAStoreMovesIntoADatabaseAndBack(t *testing.T) {
 	t.Parallel()
 	weighs(t, middleWeight)
 	database := postgrestest.Start(t)
+	database.SkewClock(t, "5 hours")
 	alone := newServer(t, options{})
 	id, key := alone.mint(object{"max_activations": 10, "name": "nightly"})
 	for range 3 {
@@ -225,6 +227,10 @@ func TestAStoreMovesIntoADatabaseAndBack(t *testing.T) {
 	}
 	if _, answer := node.api("GET", "/audit/verify", nil); answer["ok"] != true {
 		t.Errorf("the audit log in the database: %v", answer)
+	}
+	_, log := node.api("GET", "/audit?action=store.migrate", nil)
+	if at, err := time.Parse(time.RFC3339, log["entries"].([]any)[0].(object)["time"].(string)); err != nil || time.Until(at) < 4*time.Hour {
+		t.Errorf("the migration was at %s, %v, by another clock than the database's", at, err)
 	}
 	back := filepath.Join(t.TempDir(), "back")
 	if said := migrate(shared, "badger:"+back); !strings.Contains(said, "node till-a uses it") {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -28,7 +29,9 @@ type Migration struct {
 	From, To store.Store
 	By       Caller
 	Disk     store.Disk
-	Now      time.Time
+	// Clock is that of the database: nodes go by it, and a server that takes over from
+	// them must not go back behind it.
+	Clock commit.Clock
 	// Dir and Anchor are the paths of the directory and the anchor of the store that is
 	// not shared.
 	Dir, Anchor string
@@ -107,8 +110,27 @@ func (m *Migration) checkSource() error {
 		if err := integrity.Compare(m.Disk, m.Anchor, r); err != nil {
 			return err
 		}
+		if err := m.checkClock(r); err != nil {
+			return err
+		}
 		return m.checkClosed(r)
 	})
+}
+
+// checkClock refuses a store that has seen a later time than the database: a key that has
+// expired could live again.
+func (m *Migration) checkClock(r store.Reader) error {
+	mark, err := readMark(r)
+	if now := m.now(); err == nil && mark.After(now) {
+		err = fmt.Errorf("it has seen %s, and the clock of the database says %s: set that right, or, if the server's clock had run ahead, start it once more and run: caddy till repair --clock",
+			mark.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	return err
+}
+
+func (m *Migration) now() time.Time {
+	now, _ := m.Clock.Now()
+	return now
 }
 
 var errLocked = errors.New("a lockdown is in force, and does not go with it: lift it (caddy till lockdown --lift), and suspend keys that must not work")
@@ -398,15 +420,18 @@ func (m *Migration) compare(done *Migrated) error {
 
 // finish makes the target a store that servers open.
 func (m *Migration) finish(done *Migrated) error {
+	now := m.now()
 	last := func(tx store.Tx) error {
 		return errors.Join(tx.Delete(migrationKey), tx.Set(store.FormatKey, []byte(store.Format)))
 	}
 	if !isShared(m.To) {
-		r := rebuild{store: m.To, disk: m.Disk, now: m.Now, by: m.By, action: audit.ActStoreMigrate, last: last}
+		r := rebuild{store: m.To, disk: m.Disk, now: now, by: m.By, action: audit.ActStoreMigrate, last: func(tx store.Tx) error {
+			return errors.Join(writeMark(tx, now), last(tx))
+		}}
 		return r.run(m.Anchor)
 	}
 	return m.To.Update(func(tx store.Tx) error {
-		b, err := offline(tx, stopped(m.Now))
+		b, err := offline(tx, stopped(now))
 		if err != nil {
 			return err
 		}

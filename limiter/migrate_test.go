@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -32,9 +35,11 @@ func (s single) open() store.Store {
 
 func (s single) anchor() string { return filepath.Join(s.dir, "store", "anchor") }
 
-func (s single) serve() *limiter.Limiter {
+func (s single) serve() *limiter.Limiter { return s.serveBy(commit.SystemClock{}) }
+
+func (s single) serveBy(clock commit.Clock) *limiter.Limiter {
 	s.t.Helper()
-	l, err := limiter.Open(limiter.Options{Store: s.open(), Shadow: filepath.Join(s.dir, "store", "shadow"), Anchor: s.anchor()})
+	l, err := limiter.Open(limiter.Options{Store: s.open(), Shadow: filepath.Join(s.dir, "store", "shadow"), Anchor: s.anchor(), Clock: clock})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -121,7 +126,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 	cluster := storetest.NewCluster()
 	cluster.Rehearse()
 	source, target := from.open(), passing(t, cluster)
-	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
+	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	done, err := limiter.Migrate(m)
 	if err != nil || done.Keys != 2 || done.Used[record.Activations] != 35 || done.Resumed {
 		t.Fatalf("%+v, %v", done, err)
@@ -139,7 +144,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 	busy := passing(t, cluster)
 	back := single{t, t.TempDir()}
 	returned := back.open()
-	m = limiter.Migration{From: busy, To: rehearsed{returned}, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(back.dir, "store"), Anchor: back.anchor()}
+	m = limiter.Migration{From: busy, To: rehearsed{returned}, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(back.dir, "store"), Anchor: back.anchor()}
 	if _, err := limiter.Migrate(m); err == nil || !strings.Contains(err.Error(), "stop all servers first") {
 		t.Errorf("while nodes use it: %v", err)
 	}
@@ -161,6 +166,58 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 	verdict, err := l.AuditVerify(t.Context(), limiter.Operator)
 	if err != nil || verdict.Entries < 5 { // two mints, an end, two migrations
 		t.Errorf("the audit log: %+v, %v", verdict, err)
+	}
+}
+
+// TestAMigrationGoesByTheClockOfTheDatabase: its entries in the audit log have that time, and
+// what has passed there has passed for a server that takes over.
+func TestAMigrationGoesByTheClockOfTheDatabase(t *testing.T) {
+	t.Parallel()
+	machine, database := newClock(), newClock()
+	database.set(-time.Second)
+	from, back, cluster := single{t, t.TempDir()}, single{t, t.TempDir()}, storetest.NewCluster()
+	l := from.serveBy(machine)
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits(), ExpiresAt: machine.time().Add(time.Hour)}
+	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, l)
+
+	source, target := from.open(), passing(t, cluster)
+	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: database, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor()}
+	if _, err := limiter.Migrate(m); err == nil || !strings.Contains(err.Error(), "the clock of the database says 2026-11-24T08:59:59Z") {
+		t.Errorf("the database's clock is behind what the source has seen: %v", err)
+	}
+	database.set(5 * time.Hour)
+	if _, err := limiter.Migrate(m); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, source)
+	database.advance(time.Hour)
+	returned := back.open()
+	m.From, m.To, m.Dir, m.Anchor = target, returned, filepath.Join(back.dir, "store"), back.anchor()
+	if _, err := limiter.Migrate(m); err != nil {
+		t.Fatal(err)
+	}
+	shut(t, target)
+	shut(t, returned)
+
+	l = back.serveBy(machine)
+	defer shut(t, l)
+	page, err := l.Audit(t.Context(), limiter.Operator, audit.Filter{Action: audit.ActStoreMigrate})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := string(bytes.Join(page.Entries, nil))
+	if len(page.Entries) != 2 || !strings.Contains(log, "2026-11-24T13:59:59Z") || !strings.Contains(log, "2026-11-24T14:59:59Z") {
+		t.Errorf("the audit log has other times than 13:59:59 and 14:59:59: %s", log)
+	}
+	if _, refusal := l.Find(t.Context(), lookup); l.Time().Before(database.time()) || refusal == nil && useUp(t, l, lookup, 1) > 0 {
+		t.Errorf("at the server it is %s, and a key lives that had expired", l.Time())
 	}
 }
 
@@ -189,7 +246,7 @@ func TestAMigrationThatWasCutOffGoesOnAndNoServerOpensItsTarget(t *testing.T) {
 	shut(t, l)
 	cluster, source := storetest.NewCluster(), from.open()
 	defer shut(t, source)
-	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
+	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	for left := 1; ; left++ {
 		target := passing(t, cluster)
 		m.To = &cutOff{target.(store.Shared), left}
@@ -237,7 +294,7 @@ func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
 	defer shut(t, target)
 	migrate := func() error {
 		_, err := limiter.Migrate(limiter.Migration{
-			From: killed.Open(), To: target, By: limiter.Operator, Disk: killed.Files(), Now: time.Now(), Dir: "/store", Anchor: "/store/anchor", Shadow: "/store/shadow"})
+			From: killed.Open(), To: target, By: limiter.Operator, Disk: killed.Files(), Clock: commit.SystemClock{}, Dir: "/store", Anchor: "/store/anchor", Shadow: "/store/shadow"})
 		return err
 	}
 	if err := migrate(); err == nil || !strings.Contains(err.Error(), "start it once more, and stop it") {
@@ -269,7 +326,7 @@ func TestWhatRanWhenAServerStoppedIsSpentAfterAMigration(t *testing.T) {
 	c := storetest.NewCluster()
 	source, target := from.open(), passing(t, c)
 	if _, err := limiter.Migrate(limiter.Migration{
-		From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(from.dir, "store"),
+		From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"),
 		Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow"),
 	}); err != nil {
 		t.Fatal(err)
@@ -318,7 +375,7 @@ func TestAMigrationCountsWhatAKilledNodeHadReservedAsUsed(t *testing.T) {
 
 	to := single{t, t.TempDir()}
 	source, target := passing(t, cluster), to.open()
-	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Now: time.Now(), Dir: filepath.Join(to.dir, "store"), Anchor: to.anchor()}
+	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(to.dir, "store"), Anchor: to.anchor()}
 	if _, err := limiter.Migrate(m); err != nil {
 		t.Fatal(err)
 	}

@@ -30,18 +30,9 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 		l.clock, l.forgetFrom = after.clock, after.forgetFrom
 		return nil
 	}
-	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(record.MetaClock)
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			return nil
-		case err != nil:
-			return err
-		case len(b) != 8:
-			return fmt.Errorf("clock: %w", record.ErrRecord)
-		}
-		mark = time.Unix(0, int64(binary.BigEndian.Uint64(b)))
-		return nil
+	err := l.store.View(func(r store.Reader) (err error) {
+		mark, err = readMark(r)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("reading store: %w", err)
@@ -57,6 +48,25 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 	return nil
 }
 
+// readMark reads the latest time that a store which is not shared has seen; zero: none.
+func readMark(r store.Reader) (time.Time, error) {
+	b, err := r.Get(record.MetaClock)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return time.Time{}, nil
+	case err != nil:
+		return time.Time{}, err
+	case len(b) != 8:
+		return time.Time{}, fmt.Errorf("clock: %w", record.ErrRecord)
+	}
+	return time.Unix(0, int64(binary.BigEndian.Uint64(b))).UTC(), nil
+}
+
+// writeMark writes it.
+func writeMark(tx store.Tx, at time.Time) error {
+	return tx.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano())))
+}
+
 // RepairClock believes the machine's clock again, after it was set back or had
 // run ahead; where several nodes share the store, that of the database, on all of
 // them.
@@ -70,7 +80,7 @@ func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
 	err := l.committer.Do(func(b *batch) error {
 		b.mark.Set(now)
 		if b.Shared() {
-			if err := b.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))); err != nil {
+			if err := writeMark(b, now); err != nil {
 				return err
 			}
 		}

@@ -120,10 +120,7 @@ func TestTheMachinesClockOfANodeCountsForNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := postgrestest.Start(t)
-			server.Exec(t, `CREATE SCHEMA skewed;
-				CREATE FUNCTION skewed.now() RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT pg_catalog.now() + interval '`+off+`' $$;
-				CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql AS $$ SELECT pg_catalog.clock_timestamp() + interval '`+off+`' $$;
-				ALTER DATABASE postgres SET search_path = skewed, pg_catalog`)
+			server.SkewClock(t, off)
 			now := func() time.Time {
 				t.Helper()
 				at, err := time.Parse(time.RFC3339Nano, server.Exec(t, `SELECT to_json(clock_timestamp() AT TIME ZONE 'UTC') #>> '{}'`)[0]+"Z")

@@ -68,3 +68,13 @@ func (s *Server) Backup(t testing.TB) (restore func()) {
 		}
 	}
 }
+
+// SkewClock sets the clock of the server's database, for connections that are made from
+// now on, this far from the machine's: an interval such as "-5 hours".
+func (s *Server) SkewClock(t testing.TB, by string) {
+	t.Helper()
+	s.Exec(t, `CREATE SCHEMA skewed;
+		CREATE FUNCTION skewed.now() RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT pg_catalog.now() + interval '`+by+`' $$;
+		CREATE FUNCTION skewed.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql AS $$ SELECT pg_catalog.clock_timestamp() + interval '`+by+`' $$;
+		ALTER DATABASE postgres SET search_path = skewed, pg_catalog`)
+}
