@@ -36,7 +36,22 @@ func (l *Limiter) join(o *Options) error {
 	}
 	l.shared, l.follower = shared, &follower{l: l}
 	l.unknown.slots = make(chan struct{}, maxLookUps)
-	return shared.Join(l.follower)
+	nodes, err := shared.Nodes()
+	if err != nil {
+		return err
+	}
+	var seen time.Time // the latest time at which any node was there
+	for i := range nodes {
+		if nodes[i].Seen.After(seen) {
+			seen = nodes[i].Seen
+		}
+	}
+	if err := shared.Join(l.follower); err != nil {
+		return err
+	}
+	now, _ := o.Clock.Now()
+	l.forgetLater(now, seen)
+	return nil
 }
 
 // fresh returns why this node may not admit anything now: it could have missed that a

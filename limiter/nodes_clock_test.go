@@ -1,12 +1,14 @@
 package limiter_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -67,5 +69,44 @@ func replace(t *testing.T, w *world, k *key, grace time.Duration) {
 	}
 	if _, _, err := w.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: next}, grace); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNodesForgetNothingAtFirstWhenTheClockIsFarAhead of when any node was there last:
+// nobody can tell whether all were off for so long.
+func TestNodesForgetNothingAtFirstWhenTheClockIsFarAhead(t *testing.T) {
+	for name, test := range map[string]struct {
+		nodes   int
+		forgets bool
+	}{"all were off": {1, false}, "another was there": {2, true}} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, test.nodes, func(t *testing.T, c *nodes) {
+				w := c.w[0]
+				k := w.mint(activations(1))
+				if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+				c.pass(365 * day)
+				w.open(c.Node(w.node))
+				forgotten := func() bool {
+					for _, w := range c.w {
+						w.SweepEnded()
+					}
+					synctest.Wait()
+					_, err := w.Get(ctx, limiter.Operator, k.id)
+					return errors.Is(err, store.ErrNotFound)
+				}
+				if forgotten() != test.forgets {
+					t.Errorf("right after the start: forgotten %v", !test.forgets)
+				}
+				c.pass(day + time.Second)
+				if !forgotten() {
+					t.Error("a day later it is not forgotten")
+				}
+			})
+		})
 	}
 }

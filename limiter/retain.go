@@ -40,6 +40,14 @@ func (l *Limiter) wakeUpkeep() {
 	}
 }
 
+// forgetLater puts off forgetting if the clock is far ahead of the latest time that the
+// store has seen. Zero: it has seen none.
+func (l *Limiter) forgetLater(now, seen time.Time) {
+	if !seen.IsZero() && now.Sub(seen) > agreeing {
+		l.forgetFrom = now.Add(agreeing)
+	}
+}
+
 // mayForget reports whether the time is known well enough to delete anything by it.
 func (l *Limiter) mayForget() bool {
 	return l.clock.Doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)

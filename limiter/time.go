@@ -21,7 +21,7 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 	var mark time.Time
 	if l.shared != nil { // the time is the database's, which no node keeps
 		if after != nil {
-			mark, l.forgetFrom = after.clock.Now(), after.forgetFrom
+			mark, l.forgetFrom = after.clock.Now(), after.forgetFrom // not longer for a database that was away
 		}
 		l.clock = commit.NewWatch(wall, mark) // that of before follows a connection that is closed
 		return nil
@@ -38,9 +38,7 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 		return fmt.Errorf("reading store: %w", err)
 	}
 	l.clock = commit.NewWatch(wall, mark)
-	if now := l.clock.Now(); !mark.IsZero() && now.Sub(mark) > agreeing {
-		l.forgetFrom = now.Add(agreeing)
-	}
+	l.forgetLater(l.clock.Now(), mark)
 	if off := l.clock.Doubt(); off != 0 {
 		l.log.Error("the clock is behind what the store has seen, so time stands there until it has caught up; if the clock is right, run: caddy till repair --clock",
 			"behind", (-off).String())
