@@ -192,8 +192,9 @@ func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *audit.Hash
 			return nil, err
 		}
 		if head == nil {
-			v := new(wire.Verdict)
-			return v, c.call(cmd.Context(), "GET", "/audit/verify", nil, v)
+			p := showProgress(cmd.ErrOrStderr(), "Verifying", inEntries)
+			defer p.end()
+			return c.verdict(cmd.Context())
 		}
 		if export, err = c.open(cmd.Context(), "/audit/export"); err != nil {
 			return nil, err
@@ -201,6 +202,12 @@ func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *audit.Hash
 	}
 	v, err := wire.VerdictOf(audit.Verify(export, head))
 	return v, errors.Join(err, export.Close())
+}
+
+// verdict asks the server to verify its log, which may be as long as it likes.
+func (c *client) verdict(ctx context.Context) (*wire.Verdict, error) {
+	v := new(wire.Verdict)
+	return v, c.patient().call(ctx, "GET", "/audit/verify", nil, v)
 }
 
 func exportCommand(f *globalFlags) *cobra.Command {

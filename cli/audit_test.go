@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,5 +77,28 @@ func TestAnAuditReviewOnTheCommandLine(t *testing.T) {
 	}
 	if r := till(t, "audit", "verify", file, "--head", "abc"); r.code != 2 {
 		t.Errorf("a head that is none: %+v", r)
+	}
+}
+
+// untimed is a transport that answers with a verdict, and notes whether the request had a
+// time limit.
+type untimed struct{ limited bool }
+
+func (u *untimed) RoundTrip(r *http.Request) (*http.Response, error) {
+	_, u.limited = r.Context().Deadline()
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
+		Body: io.NopCloser(strings.NewReader(`{"ok":true,"entries":1000000}`)), Request: r}, nil
+}
+
+func TestVerifyingALongAuditLogTakesAsLongAsItDoes(t *testing.T) {
+	t.Parallel()
+	c, err := newClient("127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := new(untimed)
+	c.http.Transport = asked
+	if v, err := c.verdict(t.Context()); err != nil || !v.OK || asked.limited {
+		t.Errorf("%+v, %v; given up after a time: %v", v, err, asked.limited)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	inKeys  unit = "keys"
 
 	inRecords unit = "records"
+	inEntries unit = "entries"
 )
 
 // progress shows the progress of long work on one line of a terminal, which it
