@@ -32,6 +32,7 @@ var (
 	streams  = flag.Int("streams", 0, "measure what so many open streams cost instead, and how fast they end with their key")
 	nodes    = flag.Int("nodes", 0, "measure so many nodes over one PostgreSQL database beside both instead")
 	scale    = flag.Int("scale", 0, "measure a store of so many keys instead: mint, open, list, revoke, forget")
+	database = flag.Bool("database", false, "with -scale: move the keys into a PostgreSQL database and back, and repair it")
 	bounds   = flag.Bool("bounds", false, "print how many times the true count of tokens requests are held to instead, for texts in fourteen scripts")
 	strict   = flag.Bool("strict", false, "fail where -bounds misses its goal")
 	phase    = flag.String("scale-phase", "", "internal: run one phase of -scale")
@@ -53,6 +54,8 @@ func main() {
 		fail(runPhase(os.Stdout, *phase, estate{*scaleDir, *scale, *cgroup}))
 	case *bounds:
 		fail(reportBounds(os.Stdout, *strict))
+	case *scale > 0 && *database:
+		fail(runScaleDatabase(os.Stdout, *scale))
 	case *scale > 0:
 		fail(runScale(os.Stdout, *scale))
 	default:
@@ -65,6 +68,20 @@ func fail(err error) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+}
+
+// buildCaddy builds what is measured, unless it was given.
+func buildCaddy(dir string) error {
+	if *binary != "" {
+		return nil
+	}
+	*binary = filepath.Join(dir, "caddy")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", *binary, "github.com/till-proxy/till/cmd/caddy")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("building caddy: %w", err)
+	}
+	return nil
 }
 
 func run() (err error) {
@@ -87,13 +104,8 @@ func run() (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if *binary == "" {
-		*binary = filepath.Join(dir, "caddy")
-		build := exec.Command("go", "build", "-buildvcs=false", "-o", *binary, "github.com/till-proxy/till/cmd/caddy")
-		build.Stderr = os.Stderr
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("building caddy: %w", err)
-		}
+	if err := buildCaddy(dir); err != nil {
+		return err
 	}
 	to, back, err := startUpstream()
 	if err != nil {

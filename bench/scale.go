@@ -109,9 +109,12 @@ func every(n, at int, fn func(i int) error) error {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// rss returns a value of /proc/self/status in MB; 0 if there is none.
-func rss(name string) float64 {
-	b, err := os.ReadFile("/proc/self/status")
+// rss returns a value of this process as memoryOf does.
+func rss(name string) float64 { return memoryOf("self", name) }
+
+// memoryOf returns a value of /proc/PID/status in MB; 0 if there is none.
+func memoryOf(pid, name string) float64 {
+	b, err := os.ReadFile("/proc/" + pid + "/status")
 	if err != nil {
 		return 0
 	}
