@@ -15,23 +15,10 @@ import (
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
-// stranger changes rows of a database besides the nodes.
-type stranger struct{}
-
-func (stranger) Follows([]byte) bool    { return false }
-func (stranger) Changed([][]byte) error { return nil }
-func (stranger) Missed() error          { return nil }
-func (stranger) Recalled([]byte)        {}
-func (stranger) Stale(error)            {}
-
 // takePart deletes a node's parts of all accounts.
 func takePart(t *testing.T, c *storetest.Cluster, node string) {
 	t.Helper()
-	s := c.Node("stranger")
-	if err := s.Join(stranger{}); err != nil {
-		t.Fatal(err)
-	}
-	err := s.Update(func(tx store.Tx) error {
+	c.Write(t, func(tx store.Tx) error {
 		var all [][]byte
 		err := tx.Scan([]byte(record.SpaceParts), nil, false, func(key, _ []byte) (bool, error) {
 			if bytes.HasSuffix(key, []byte(node)) {
@@ -44,9 +31,6 @@ func takePart(t *testing.T, c *storetest.Cluster, node string) {
 		}
 		return err
 	})
-	if err := errors.Join(err, s.Close()); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // engineOnCluster returns the engine of node one of a database, and where it logs.
@@ -136,11 +120,7 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 			t.Fatalf("it does not stay closed, or does not say why: %v", err)
 		}
 	}
-	other := cluster.Node("two")
-	if err := other.Join(stranger{}); err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
+	other := cluster.Bystander(t, "two")
 	if behind, err := other.Settled(10 * time.Second); err != nil || len(behind) > 0 {
 		t.Errorf("others wait for it: %q, %v", behind, err)
 	}

@@ -161,7 +161,7 @@ func (p storePlace) open(ctx context.Context, schema string) (store.Store, error
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Join(bystander{}); err != nil {
+	if err := s.Join(store.Bystander{}); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -174,15 +174,3 @@ func (p storePlace) next() string {
 	}
 	return "Start the servers with: store postgres {env.TILL_DATABASE_URL}, or wherever its address is, and the same seal keys as before.\n"
 }
-
-// bystander is a node that keeps nothing in memory, so it has nothing to follow.
-type bystander struct{}
-
-func (bystander) Follows([]byte) bool    { return false }
-func (bystander) Changed([][]byte) error { return nil }
-func (bystander) Missed() error          { return nil }
-func (bystander) Recalled([]byte)        {}
-func (bystander) Stale(error)            {}
-
-// Interface guard
-var _ store.Follower = bystander{}

@@ -191,17 +191,8 @@ func (s *server) openStore() (store.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return node, node.Join(bystander{})
+	return node, node.Join(store.Bystander{})
 }
-
-// bystander is the follower of a node that keeps nothing in memory.
-type bystander struct{}
-
-func (bystander) Follows([]byte) bool    { return false }
-func (bystander) Changed([][]byte) error { return nil }
-func (bystander) Missed() error          { return nil }
-func (bystander) Recalled([]byte)        {}
-func (bystander) Stale(error)            {}
 
 // inStore changes the store of a server that is stopped.
 func (s *server) inStore(fn func(store.Tx) error) {

@@ -55,25 +55,6 @@ func serveNode(t *testing.T, c *storetest.Cluster, name string) *limiter.Limiter
 	return l
 }
 
-// passing is the node that a migration is.
-func passing(t *testing.T, c *storetest.Cluster) store.Store {
-	t.Helper()
-	s := c.Node("migration")
-	if err := s.Join(nobody{}); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// nobody keeps nothing in memory.
-type nobody struct{}
-
-func (nobody) Follows([]byte) bool    { return false }
-func (nobody) Changed([][]byte) error { return nil }
-func (nobody) Missed() error          { return nil }
-func (nobody) Recalled([]byte)        {}
-func (nobody) Stale(error)            {}
-
 func shut(t *testing.T, c interface{ Close() error }) {
 	t.Helper()
 	if err := c.Close(); err != nil {
@@ -125,7 +106,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 
 	cluster := storetest.NewCluster()
 	cluster.Rehearse()
-	source, target := from.open(), passing(t, cluster)
+	source, target := from.open(), cluster.Bystander(t, "migration")
 	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	done, err := limiter.Migrate(m)
 	if err != nil || done.Keys != 2 || done.Used[record.Activations] != 35 || done.Resumed {
@@ -141,7 +122,7 @@ func TestAMigrationCarriesBudgetsAndTheAuditLogToADatabaseAndBack(t *testing.T) 
 	if n := useUp(t, a, lookup, 20) + useUp(t, b, lookup, 20) + useUp(t, b, spent, 1); n != 40 {
 		t.Errorf("%d were used on two nodes", n)
 	}
-	busy := passing(t, cluster)
+	busy := cluster.Bystander(t, "migration")
 	back := single{t, t.TempDir()}
 	returned := back.open()
 	m = limiter.Migration{From: busy, To: rehearsed{returned}, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(back.dir, "store"), Anchor: back.anchor()}
@@ -187,7 +168,7 @@ func TestAMigrationGoesByTheClockOfTheDatabase(t *testing.T) {
 	}
 	shut(t, l)
 
-	source, target := from.open(), passing(t, cluster)
+	source, target := from.open(), cluster.Bystander(t, "migration")
 	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: database, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor()}
 	if _, err := limiter.Migrate(m); err == nil || !strings.Contains(err.Error(), "the clock of the database says 2026-11-24T08:59:59Z") {
 		t.Errorf("the database's clock is behind what the source has seen: %v", err)
@@ -248,7 +229,7 @@ func TestAMigrationThatWasCutOffGoesOnAndNoServerOpensItsTarget(t *testing.T) {
 	defer shut(t, source)
 	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	for left := 1; ; left++ {
-		target := passing(t, cluster)
+		target := cluster.Bystander(t, "migration")
 		m.To = &cutOff{target.(store.Shared), left}
 		done, err := limiter.Migrate(m)
 		shut(t, target)
@@ -290,7 +271,7 @@ func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
 	useUp(t, l, lookup, 25) // of which the records know nothing yet
 	killed := disk.Restarted(false, func() bool { return false })
 	shut(t, l)
-	target := passing(t, storetest.NewCluster())
+	target := storetest.NewCluster().Bystander(t, "migration")
 	defer shut(t, target)
 	migrate := func() error {
 		_, err := limiter.Migrate(limiter.Migration{
@@ -324,7 +305,7 @@ func TestWhatRanWhenAServerStoppedIsSpentAfterAMigration(t *testing.T) {
 	shut(t, l)
 
 	c := storetest.NewCluster()
-	source, target := from.open(), passing(t, c)
+	source, target := from.open(), c.Bystander(t, "migration")
 	if _, err := limiter.Migrate(limiter.Migration{
 		From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"),
 		Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow"),
@@ -374,7 +355,7 @@ func TestAMigrationCountsWhatAKilledNodeHadReservedAsUsed(t *testing.T) {
 	cluster.Advance(30 * time.Second)
 
 	to := single{t, t.TempDir()}
-	source, target := passing(t, cluster), to.open()
+	source, target := cluster.Bystander(t, "migration"), to.open()
 	m := limiter.Migration{From: source, To: target, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(to.dir, "store"), Anchor: to.anchor()}
 	if _, err := limiter.Migrate(m); err != nil {
 		t.Fatal(err)

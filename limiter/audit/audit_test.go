@@ -66,29 +66,6 @@ func (w *writer) entries(actors ...string) func(transaction) error {
 	}
 }
 
-// node joins a cluster. It follows nothing.
-func node(t *testing.T, c *storetest.Cluster, name string) store.Shared {
-	t.Helper()
-	s := c.Node(name)
-	if err := s.Join(nobody{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-type nobody struct{}
-
-func (nobody) Follows([]byte) bool    { return false }
-func (nobody) Changed([][]byte) error { return nil }
-func (nobody) Missed() error          { return nil }
-func (nobody) Recalled([]byte)        {}
-func (nobody) Stale(error)            {}
-
 // chain reads the whole log and verifies it against the head that the store knows.
 func chain(t *testing.T, s interface {
 	View(func(store.Reader) error) error
@@ -120,7 +97,7 @@ func TestTwoNodesWriteOneChain(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewCluster()
 	c.Rehearse()
-	a, b := newWriter(t, node(t, c, "a")), newWriter(t, node(t, c, "b"))
+	a, b := newWriter(t, c.Bystander(t, "a")), newWriter(t, c.Bystander(t, "b"))
 	a.act(t, "a1")
 	b.act(t, "b1", "b2")
 	b.act(t, "b3")
@@ -144,7 +121,7 @@ func TestTwoNodesThatWriteAtOnceDoNotForkTheChain(t *testing.T) {
 	const each = 50
 	done := make(chan error, 2*each)
 	for _, name := range []string{"a", "b"} {
-		w := newWriter(t, node(t, c, name))
+		w := newWriter(t, c.Bystander(t, name))
 		for i := range each {
 			w.Submit(w.entries(fmt.Sprint(name, i)), func(err error) { done <- err })
 		}
@@ -163,7 +140,7 @@ func TestTwoNodesThatWriteAtOnceDoNotForkTheChain(t *testing.T) {
 func TestABatchWithoutAnEntryReadsNoHead(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewCluster()
-	s := reading{node(t, c, "a"), new(int)}
+	s := reading{c.Bystander(t, "a"), new(int)}
 	w := newWriter(t, s)
 	write := func(tx transaction) error { return tx.Set([]byte("x"), nil) }
 	if err := w.Do(write, nil); err != nil {
@@ -204,7 +181,7 @@ func TestAnActThatFailsLeavesNoGap(t *testing.T) {
 	t.Parallel()
 	wrong := errors.New("wrong")
 	c := storetest.NewCluster()
-	for name, s := range map[string]store.Store{"alone": storetest.NewDisk().Open(), "shared": node(t, c, "a")} {
+	for name, s := range map[string]store.Store{"alone": storetest.NewDisk().Open(), "shared": c.Bystander(t, "a")} {
 		t.Run(name, func(t *testing.T) {
 			w := newWriter(t, s)
 			w.act(t, "first")
@@ -236,7 +213,7 @@ func TestAChainThatOneNodePrunesGoesOnAtTheOther(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewCluster()
 	c.Rehearse()
-	a, b := newWriter(t, node(t, c, "a")), newWriter(t, node(t, c, "b"))
+	a, b := newWriter(t, c.Bystander(t, "a")), newWriter(t, c.Bystander(t, "b"))
 	a.act(t, "a1", "a2", "a3")
 	b.prune(t, noon.Add(3*time.Minute))
 	a.act(t, "a4")
@@ -261,7 +238,7 @@ func TestAChainThatOneNodePrunesGoesOnAtTheOther(t *testing.T) {
 func TestALogThatIsShorterThanWasKnownIsInDoubt(t *testing.T) {
 	t.Parallel()
 	c := storetest.NewCluster()
-	s := node(t, c, "a")
+	s := c.Bystander(t, "a")
 	w := newWriter(t, s)
 	w.act(t, "a1", "a2")
 	err := s.Update(func(tx store.Tx) error { // as a copy from before would

@@ -35,29 +35,6 @@ func newCommitter(t *testing.T, s store.Store, with ...func(o *commit.Options[tr
 	return c
 }
 
-// joined is a node of a cluster that follows nothing.
-func joined(t *testing.T, c *storetest.Cluster, node string) store.Shared {
-	t.Helper()
-	s := c.Node(node)
-	if err := s.Join(nobody{}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
-}
-
-type nobody struct{}
-
-func (nobody) Follows([]byte) bool    { return false }
-func (nobody) Changed([][]byte) error { return nil }
-func (nobody) Missed() error          { return nil }
-func (nobody) Recalled([]byte)        {}
-func (nobody) Stale(error)            {}
-
 func set(key, value string) func(transaction) error {
 	return func(t transaction) error { return t.Set([]byte(key), []byte(value)) }
 }

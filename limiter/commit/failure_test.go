@@ -25,12 +25,12 @@ func TestAStoreThatRefusesIsTriedAgain(t *testing.T) {
 		}, store.ErrNoSpace},
 		"a database that is away": {func(t *testing.T) (store.Store, func(), func()) {
 			cluster := storetest.NewCluster()
-			return joined(t, cluster, "a"), cluster.Stop, cluster.Start
+			return cluster.Bystander(t, "a"), cluster.Stop, cluster.Start
 		}, store.ErrUnavailable},
 		"a commit that the database has refused": {func(t *testing.T) (store.Store, func(), func()) {
 			cluster := storetest.NewCluster()
 			refuse := func() { cluster.Inject(func(string) storetest.Outcome { return storetest.Refused }) }
-			return joined(t, cluster, "a"), refuse, func() { cluster.Inject(nil) }
+			return cluster.Bystander(t, "a"), refuse, func() { cluster.Inject(nil) }
 		}, store.ErrUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestACommitThatFailsRefusesEverythingAfterIt(t *testing.T) {
 func TestWhoCannotBeginEndsTheTransaction(t *testing.T) {
 	t.Parallel()
 	m := &member{diary: new(diary), name: "first", begin: fmt.Errorf("reading sums: %w", store.ErrUnavailable)}
-	c := newCommitter(t, joined(t, storetest.NewCluster(), "a"), func(o *commit.Options[transaction]) {
+	c := newCommitter(t, storetest.NewCluster().Bystander(t, "a"), func(o *commit.Options[transaction]) {
 		o.Participants = []commit.Participant{m}
 	})
 	if err := c.Do(func(transaction) error { t.Error("it ran"); return nil }, nil); !errors.Is(err, store.ErrUnavailable) {
@@ -137,7 +137,7 @@ func TestWhatASharedStoreCouldNotReadIsNotOneChangesFault(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := joined(t, storetest.NewCluster(), "a")
+			s := storetest.NewCluster().Bystander(t, "a")
 			c := newCommitter(t, s)
 			release := held(c)
 			var all outcomes

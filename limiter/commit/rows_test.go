@@ -41,7 +41,7 @@ func rows(lock ...string) (r store.Rows) {
 // seeded is a watched node whose store has some rows, and a committer on it.
 func seeded(t *testing.T, keys ...string) (watched, *committer) {
 	t.Helper()
-	s := watched{joined(t, storetest.NewCluster(), "a"), new(diary)}
+	s := watched{storetest.NewCluster().Bystander(t, "a"), new(diary)}
 	c := newCommitter(t, s)
 	if err := c.Do(func(t transaction) (err error) {
 		for _, key := range keys {

@@ -120,7 +120,7 @@ func TestSumsOfABatchThatFailedAreForgotten(t *testing.T) {
 	wrong := errors.New("wrong")
 	for name, open := range map[string]func(t *testing.T) *counter{
 		"alone":  func(t *testing.T) *counter { return newCounter(t, storetest.NewDisk().Open()) },
-		"shared": func(t *testing.T) *counter { return newNode(t, joined(t, storetest.NewCluster(), "a"), "1") },
+		"shared": func(t *testing.T) *counter { return newNode(t, storetest.NewCluster().Bystander(t, "a"), "1") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +155,7 @@ func TestNodesCountTogether(t *testing.T) {
 	t.Parallel()
 	cluster := storetest.NewCluster()
 	cluster.Rehearse()
-	a, b := newNode(t, joined(t, cluster, "a"), "1"), newNode(t, joined(t, cluster, "b"), "1")
+	a, b := newNode(t, cluster.Bystander(t, "a"), "1"), newNode(t, cluster.Bystander(t, "b"), "1")
 	a.mint(t)
 	b.mint(t)
 	a.mint(t)
@@ -173,7 +173,7 @@ func TestNodesCountTogether(t *testing.T) {
 
 func TestWhatKeysUseIsCountedBesideOtherNodes(t *testing.T) {
 	t.Parallel()
-	s := watched{joined(t, storetest.NewCluster(), "a"), new(diary)}
+	s := watched{storetest.NewCluster().Bystander(t, "a"), new(diary)}
 	c := newNode(t, s, "1")
 	c.do(t, set("x", "0"))
 	s.take()
@@ -208,17 +208,14 @@ func TestWhatKeysUseIsCountedBesideOtherNodes(t *testing.T) {
 func TestANodeThatStartsAgainAddsUpWhatItHadCounted(t *testing.T) {
 	t.Parallel()
 	cluster := storetest.NewCluster()
-	s := cluster.Node("a")
-	if err := s.Join(nobody{}); err != nil {
-		t.Fatal(err)
-	}
+	s := cluster.Bystander(t, "a")
 	first := newNode(t, s, "1")
 	first.count(t, 7)
 	first.Close()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	second := newNode(t, joined(t, cluster, "a"), "2")
+	second := newNode(t, cluster.Bystander(t, "a"), "2")
 	sumsAre(t, cluster, 0, 7, 0)
 	second.count(t, 3)
 	sumsAre(t, cluster, 0, 10, 0)
@@ -227,8 +224,8 @@ func TestANodeThatStartsAgainAddsUpWhatItHadCounted(t *testing.T) {
 func TestTheShareOfANodeThatIsGoneIsAddedOnce(t *testing.T) {
 	t.Parallel()
 	cluster := storetest.NewCluster()
-	a := newNode(t, joined(t, cluster, "a"), "1")
-	b := newNode(t, joined(t, cluster, "b"), "1")
+	a := newNode(t, cluster.Bystander(t, "a"), "1")
+	b := newNode(t, cluster.Bystander(t, "b"), "1")
 	a.count(t, 1)
 	b.count(t, 20)
 	shares := func() (all map[string]commit.Share) {
@@ -273,7 +270,7 @@ func TestTheShareOfANodeThatIsGoneIsAddedOnce(t *testing.T) {
 func restarted(t *testing.T, cluster *storetest.Cluster) store.Shared {
 	t.Helper()
 	cluster.Kill("b")
-	return joined(t, cluster, "b")
+	return cluster.Bystander(t, "b")
 }
 
 // tickingClock is moved by hand.
@@ -310,7 +307,7 @@ func TestTheTimeIsWrittenNowAndThenByTheOnlyOneThatWrites(t *testing.T) {
 
 func TestTheTimeOfASharedStoreIsItsOwn(t *testing.T) {
 	t.Parallel()
-	s := joined(t, storetest.NewCluster(), "a")
+	s := storetest.NewCluster().Bystander(t, "a")
 	mark := &commit.ClockMark{Clock: &tickingClock{time.Unix(1_800_000_000, 0)}}
 	c := newCommitter(t, s, func(o *commit.Options[transaction]) { o.Participants = []commit.Participant{mark} })
 	if err := c.Do(func(tx transaction) error { mark.Set(time.Unix(1, 0)); return set("a", "1")(tx) }, nil); err != nil {

@@ -98,6 +98,16 @@ type Follower interface {
 	Stale(err error)
 }
 
+// Bystander is the Follower of a node that keeps nothing in memory, so that it has nothing
+// to follow.
+type Bystander struct{}
+
+func (Bystander) Follows([]byte) bool    { return false }
+func (Bystander) Changed([][]byte) error { return nil }
+func (Bystander) Missed() error          { return nil }
+func (Bystander) Recalled([]byte)        {}
+func (Bystander) Stale(error)            {}
+
 // Node is a node as its last sign of life describes it.
 type Node struct {
 	Name    string    `json:"name"`

@@ -1,10 +1,12 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter/store"
@@ -40,6 +42,31 @@ type clusterNode struct {
 func (c *Cluster) Node(name string) store.Shared {
 	now, _ := c.Clock("").Now()
 	return &clusterNode{c: c, name: name, started: now}
+}
+
+// Bystander joins as a node that follows nothing. It leaves at the end of the test, if not
+// before.
+func (c *Cluster) Bystander(t testing.TB, name string) store.Shared {
+	t.Helper()
+	n := c.Node(name)
+	if err := n.Join(store.Bystander{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+// Write changes rows as no node of the test would.
+func (c *Cluster) Write(t testing.TB, fn func(tx store.Tx) error) {
+	t.Helper()
+	n := c.Bystander(t, "stranger")
+	if err := errors.Join(n.Update(fn), n.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Node implements store.Shared.

@@ -6,14 +6,9 @@ import "github.com/till-proxy/till/limiter/store"
 // uses it meanwhile.
 type Repair struct{ n *clusterNode }
 
-// Repair begins a repair. The database must have lost something.
-func (c *Cluster) Repair() *Repair { return &Repair{&clusterNode{c: c, follower: nobody{}}} }
-
-// nobody follows what a repair does: all nodes begin again after it.
-type nobody struct{ store.Follower }
-
-// Follows implements store.Follower.
-func (nobody) Follows([]byte) bool { return false }
+// Repair begins a repair, which no node follows: all begin again after it. The database
+// must have lost something.
+func (c *Cluster) Repair() *Repair { return &Repair{&clusterNode{c: c, follower: store.Bystander{}}} }
 
 // Why says what was lost.
 func (r *Repair) Why() string { return r.n.c.doubt.Error() }
@@ -25,7 +20,7 @@ func (r *Repair) View(fn func(store.Reader) error) error { return r.n.c.View(fn)
 func (r *Repair) Update(fn func(store.Tx) error) error { return r.update(fn, func() {}) }
 
 // Finish is the last Update. It ends the doubt, and the sessions of all nodes: those that
-// live have to be opened anew.
+// live have to be opened again.
 func (r *Repair) Finish(fn func(store.Tx) error) error {
 	c := r.n.c
 	return r.update(fn, func() {
