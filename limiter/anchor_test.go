@@ -16,7 +16,7 @@ import (
 // reopen tries to open what the world has on its disk.
 func (w *world) reopen() error {
 	w.t.Helper()
-	l, err := limiter.Open(limiter.Options{Patience: patience, Store: w.disk.Open(), Disk: w.beside(), Shadow: w.shadow, Anchor: w.anchor, Clock: w.clock, Roles: w.roles, Hooks: w.hooks})
+	l, err := limiter.Open(w.options(w.disk.Open()))
 	if err == nil {
 		w.Limiter = l
 	}

@@ -15,35 +15,16 @@ import (
 // What becomes of a node that finds a record which contradicts what it knows, in a
 // database that has all commits.
 
-// writes changes rows of the database as no node would.
-func (c *nodes) writes(fn func(tx store.Tx) error) {
+// contradict takes from a node's part of a key's account what it has reserved, and uses the
+// key there until the node finds out. It returns how often that worked.
+func (c *nodes) contradict(k *key) (n int64) {
 	c.t.Helper()
-	stranger := c.Node("stranger")
-	if err := stranger.Join(deafFollower{}); err != nil {
-		c.t.Fatal(err)
-	}
-	if err := errors.Join(stranger.Update(fn), stranger.Close()); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
-// deafFollower keeps nothing in memory.
-type deafFollower struct{}
-
-func (deafFollower) Follows([]byte) bool    { return false }
-func (deafFollower) Changed([][]byte) error { return nil }
-func (deafFollower) Missed() error          { return nil }
-func (deafFollower) Recalled([]byte)        {}
-func (deafFollower) Stale(error)            {}
-
-// contradict takes from a node's part of a key's account what it has reserved.
-func (c *nodes) contradict(k *key) {
-	c.t.Helper()
+	c.sweep()
 	id, err := record.KeyAccount(k.id)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.writes(func(tx store.Tx) error {
+	c.Write(c.t, func(tx store.Tx) error {
 		b, err := tx.Get(record.AccountKey(id))
 		if err != nil {
 			return err
@@ -64,27 +45,28 @@ func (c *nodes) contradict(k *key) {
 		part.Reserved[record.Activations]--
 		return errors.Join(tx.Set(record.AccountKey(id), rec.Encode()), tx.Set(at, part.Encode()))
 	})
+	for ; n < 50; n++ { // until the block is used up
+		if k.use() != "" {
+			break
+		}
+	}
+	if !k.w.Contradicted() || !errors.Is(k.w.Failed(), store.ErrDoubt) {
+		c.t.Fatalf("the node has not found it: %v", k.w.Failed())
+	}
+	return n
 }
 
-// succeed closes a node that refuses everything, and opens another after it. What
-// between does happens when neither is open.
-func (w *world) succeed(between func()) error {
-	former := w.Limiter
-	if err := former.Close(); err == nil {
-		w.t.Fatal("a failed limiter closes as if nothing had happened")
-	}
-	if between != nil {
-		between()
-	}
-	l, err := limiter.Open(limiter.Options{
-		Patience: patience, Store: w.cluster.Node(w.node), Disk: w.beside(), Shadow: w.shadow, Roles: w.roles, Clock: w.cluster.Clock(w.node), After: former,
-	})
-	if err != nil {
-		former.StillFailed(err)
+// row is what the database has under a key at this moment.
+func (c *nodes) row(at []byte) (row []byte) {
+	c.t.Helper()
+	if err := c.View(func(r store.Reader) error {
+		b, err := r.Get(at)
+		row = bytes.Clone(b)
 		return err
+	}); err != nil {
+		c.t.Fatal(err)
 	}
-	w.Limiter = l
-	return nil
+	return row
 }
 
 func TestANodeWhoseRecordWasContradictedGoesOnFromWhatItKnows(t *testing.T) {
@@ -106,19 +88,8 @@ func TestANodeWhoseRecordWasContradictedGoesOnFromWhatItKnows(t *testing.T) {
 					}
 					running = append(running, g)
 				}
-				c.sweep()
-				c.contradict(k)
-				for range 50 { // until the block is used up
-					if k.use() != "" {
-						break
-					}
-					n++
-				}
-				w := c.w[0]
-				if !errors.Is(w.Failed(), store.ErrDoubt) || !w.Contradicted() {
-					t.Fatalf("the node has not found it: %v", w.Failed())
-				}
-				if err := w.succeed(nil); err != nil {
+				n += c.contradict(k)
+				if err := c.w[0].succeed(nil); err != nil {
 					t.Fatal(err)
 				}
 				for _, g := range running {
@@ -191,13 +162,7 @@ func TestWhatWasInDoubtStaysSoAfterAnAttemptThatFailed(t *testing.T) {
 		if _, refusal := k.ask(); refusal != nil {
 			t.Fatal(refusal)
 		}
-		c.sweep()
 		c.contradict(k)
-		for range 50 {
-			if k.use() != "" {
-				break
-			}
-		}
 		if err := w.succeed(c.Stop); !errors.Is(err, store.ErrUnavailable) {
 			t.Fatalf("without a database: %v", err)
 		}
@@ -225,13 +190,7 @@ func TestAKeyThatIsStoppedWhileANodeIsOpenedAgainIsCutThere(t *testing.T) {
 		if _, refusal := doubted.ask(); refusal != nil {
 			t.Fatal(refusal)
 		}
-		c.sweep()
 		c.contradict(doubted)
-		for range 50 {
-			if doubted.use() != "" {
-				break
-			}
-		}
 		if err := w.succeed(func() {
 			if _, _, err := c.w[1].Revoke(ctx, limiter.Operator, revoked.id, ""); err != nil {
 				t.Fatal(err)
@@ -253,13 +212,7 @@ func TestWhatRunsIsCutWhenANodeCannotBeOpenedAgain(t *testing.T) {
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
-		c.sweep()
 		c.contradict(k)
-		for range 50 {
-			if k.use() != "" {
-				break
-			}
-		}
 		if err := c.w[0].succeed(c.Stop); err == nil {
 			t.Fatal("it was opened without a database")
 		}
@@ -276,23 +229,10 @@ func TestANodeThatKnowsALongerAuditLogStaysClosed(t *testing.T) {
 		if _, refusal := k.ask(); refusal != nil {
 			t.Fatal(refusal)
 		}
-		var former []byte
-		if err := c.View(func(r store.Reader) error {
-			b, err := r.Get(record.MetaAudit)
-			former = bytes.Clone(b)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
+		former := c.row(record.MetaAudit)
 		c.w[0].mint(activations(1))
-		c.sweep()
 		c.contradict(k)
-		for range 50 {
-			if k.use() != "" {
-				break
-			}
-		}
-		c.writes(func(tx store.Tx) error { return tx.Set(record.MetaAudit, former) })
+		c.Write(c.t, func(tx store.Tx) error { return tx.Set(record.MetaAudit, former) })
 		if err := c.w[0].succeed(nil); !errors.Is(err, store.ErrDoubt) {
 			t.Errorf("entries of the audit log are missing, and it opens: %v", err)
 		}
@@ -316,19 +256,12 @@ func TestARecordThatIsInAFormerWindowIsDoubted(t *testing.T) {
 					t.Fatal(err)
 				}
 				c.sweep()
-				var former []byte
-				if err := c.View(func(r store.Reader) error {
-					b, err := r.Get(record.AccountKey(id))
-					former = bytes.Clone(b)
-					return err
-				}); err != nil {
-					t.Fatal(err)
-				}
+				former := c.row(record.AccountKey(id))
 				c.pass(24 * time.Hour)
 				if code := k.use(); code != "" {
 					t.Fatal(code)
 				}
-				c.writes(func(tx store.Tx) error { return tx.Set(record.AccountKey(id), former) })
+				c.Write(c.t, func(tx store.Tx) error { return tx.Set(record.AccountKey(id), former) })
 				c.Advance(3 * time.Second)
 				act(c, k)
 				synctest.Wait()

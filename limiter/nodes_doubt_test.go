@@ -335,8 +335,7 @@ func TestANodeStartsWhileOthersAreBusy(t *testing.T) {
 	withNodes(t, 1, func(t *testing.T, c *nodes) {
 		n := 0
 		var one sync.Mutex
-		b := &world{t: t, cluster: c.Cluster, node: "node-b", disk: storetest.NewDisk(), shadow: "shadow"}
-		b.files = b.disk.Files()
+		b := c.world("node-b")
 		b.open(busy{c.Node(b.node), func() {
 			if !one.TryLock() {
 				return // what follows is part of the same moment

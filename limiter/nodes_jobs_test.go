@@ -10,7 +10,6 @@ import (
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
-	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // revokeAll revokes all keys of an owner as a job.
@@ -163,8 +162,7 @@ func (leading) Leads() bool { return true }
 func TestAJobThatTwoNodesDoAtOnceCountsEachKeyOnce(t *testing.T) {
 	withNodes(t, 0, func(t *testing.T, c *nodes) {
 		for i := range 2 {
-			w := &world{t: t, cluster: c.Cluster, node: fmt.Sprint("node-", i), disk: storetest.NewDisk(), shadow: "shadow"}
-			w.files = w.disk.Files()
+			w := c.world(fmt.Sprint("node-", i))
 			w.open(leading{c.Node(w.node)})
 			c.w = append(c.w, w)
 		}

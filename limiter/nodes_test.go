@@ -34,8 +34,7 @@ func newNodes(t testing.TB, n int, prepare ...func(w *world)) *nodes {
 	c.Rehearse()
 	t.Cleanup(c.abandon)
 	for i := range n {
-		w := &world{t: t, cluster: c.Cluster, node: fmt.Sprint("node-", string(rune('a'+i))), disk: storetest.NewDisk(), shadow: "shadow"}
-		w.files = w.disk.Files()
+		w := c.world(fmt.Sprint("node-", string(rune('a'+i))))
 		for _, fn := range prepare {
 			fn(w)
 		}
@@ -43,6 +42,13 @@ func newNodes(t testing.TB, n int, prepare ...func(w *world)) *nodes {
 		c.w = append(c.w, w)
 	}
 	return c
+}
+
+// world is a node that is not open yet.
+func (c *nodes) world(node string) *world {
+	w := &world{t: c.t, cluster: c.Cluster, node: node, disk: storetest.NewDisk(), shadow: "shadow"}
+	w.files = w.disk.Files()
+	return w
 }
 
 // abandon ends everything that runs.

@@ -149,21 +149,18 @@ func (w *world) beside() store.Disk {
 // newBadgerWorld opens a limiter on a real Badger directory.
 func newBadgerWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, clock: newClock(), dir: t.TempDir()}
-	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
-	w.reopenBadger()
-	t.Cleanup(func() {
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return w
+	return newBadgerWorldBy(t, newClock())
 }
 
 // newBadgerWorldWithSystemClock is for measuring.
 func newBadgerWorldWithSystemClock(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir()}
+	return newBadgerWorldBy(t, nil)
+}
+
+func newBadgerWorldBy(t testing.TB, clock *fakeClock) *world {
+	t.Helper()
+	w := &world{t: t, clock: clock, dir: t.TempDir()}
 	w.shadow, w.anchor = filepath.Join(w.dir, "shadow"), filepath.Join(w.dir, "anchor")
 	w.reopenBadger()
 	t.Cleanup(func() {
@@ -184,8 +181,7 @@ func (w *world) reopenBadger() {
 	w.open(s)
 }
 
-func (w *world) open(s store.Store) {
-	w.t.Helper()
+func (w *world) options(s store.Store) limiter.Options {
 	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting, After: w.after, Repaired: w.after != nil}
 	switch {
 	case w.cluster != nil:
@@ -193,11 +189,44 @@ func (w *world) open(s store.Store) {
 	case w.clock != nil: // nothing is measured
 		o.Clock, o.Store = w.clock, rehearsed{s}
 	}
-	l, err := limiter.Open(o)
+	return o
+}
+
+func (w *world) open(s store.Store) {
+	w.t.Helper()
+	l, err := limiter.Open(w.options(s))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.Limiter = l
+}
+
+// succeed closes the limiter, which has failed, and opens another that comes after it.
+// What between does happens when neither is open.
+func (w *world) succeed(between func()) error {
+	w.t.Helper()
+	former := w.Limiter
+	if err := former.Close(); err == nil {
+		w.t.Fatal("a failed limiter closes as if nothing had happened")
+	}
+	if between != nil {
+		between()
+	}
+	var s store.Store
+	if w.cluster != nil {
+		s = w.cluster.Node(w.node)
+	} else {
+		s = w.disk.Open()
+	}
+	o := w.options(s)
+	o.After = former
+	l, err := limiter.Open(o)
+	if err != nil {
+		former.StillFailed(err)
+		return err
+	}
+	w.Limiter = l
+	return nil
 }
 
 // kill leaves the limiter as kill -9 would and opens another on what the disk
