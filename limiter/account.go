@@ -56,7 +56,7 @@ type account struct {
 	firstDurable bool
 	savedAt      int64          // unix nanoseconds of the last save
 	looked       int64          // unix nanoseconds of the last look at what other nodes have
-	inStore      record.Amounts // how much of spent the store says, where other nodes read it
+	inStore      record.Amounts // how much of spent the store knows of, where other nodes read it
 	size         *blockSize
 }
 
@@ -91,13 +91,13 @@ func (a *account) restore(r *record.Account, own *record.Part, limit record.Amou
 	a.adopt(r, own)
 }
 
-// verdict is what an account says to a bound.
+// verdict is whether an account can take a bound, and if not, why.
 type verdict uint8
 
 const (
 	fits   verdict = iota // may be debited now
-	wait                  // the limit allows it, a block must come first
-	heldUp                // would fit if requests in flight gave back
+	wait                  // the limit allows it, but a block must come first
+	heldUp                // would fit if requests in flight gave back what they hold
 	tooBig                // more than is left
 	spent                 // nothing is left
 )
@@ -114,7 +114,7 @@ func (a *account) canDebit(bound *record.Amounts, strict bool) (verdict, record.
 		}
 		b := bound[i]
 		if b < 0 {
-			return tooBig, k // no caller means a negative bound
+			return tooBig, k // a negative bound can only be a mistake
 		}
 		left := limit - a.spent[i] - a.held[i]
 		if left > 0 && b <= left {
@@ -261,15 +261,15 @@ func (a *account) unit(k record.Kind) int64 {
 
 // blockSize bounds how much is reserved beyond what callers wait for.
 type blockSize struct {
-	perSecond int64 // what the key is likely to use in one of so many parts of a second
+	perSecond int64 // a block should last for a second divided by this
 	most      int64 // in requests
 	mostLate  int64 // in requests, while callers have had to wait lately
-	part      int64 // one of so many parts of what may still be reserved
+	part      int64 // a block takes at most what may still be reserved, divided by this
 }
 
 // alone is for a store of one node. With the third that is left when the next block is
-// asked for, a power cut costs a key at most 128 requests; as do two of mostLate, of
-// which the second is asked for while the first is whole.
+// asked for, a power cut costs a key at most 128 requests. So do two blocks of mostLate,
+// the second of which is asked for while the first is unused.
 var alone = blockSize{perSecond: 50, most: 96, mostLate: 64, part: 16}
 
 // together is for a store that several nodes share, which takes longer to answer. A

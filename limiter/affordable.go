@@ -6,7 +6,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Left is what no request holds of the key's and its role's budget, and what would
+// Left returns how much of the key's and its role's budget no request holds, and what would
 // be left if all requests gave back what they hold. Nothing is taken, so it may
 // have changed a moment later.
 func (k *Live) Left() (now, later record.Amounts) {
@@ -48,7 +48,7 @@ func (k *Live) MayProbe(ask *Ask) bool {
 	return true
 }
 
-// affords reports whether the budget is left that does not depend on the request's
+// affords reports whether there is enough left of what does not depend on the request's
 // input: an activation of the key and one of its role. Callers hold both.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound

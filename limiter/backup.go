@@ -37,7 +37,7 @@ const maxBackupValue = 16 << 20
 var ErrBackup = errors.New("this is not a complete backup")
 
 // Backup writes a backup to w while the store is in use, and returns how many
-// keys are in it. It has all use until then; what is reserved at that moment
+// keys are in it. It includes all use until then; what is reserved at that moment
 // counts as spent.
 func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts bool) (keys int64, err error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {

@@ -103,7 +103,7 @@ func settle(rec *record.Account, own *record.Part, spent record.Amounts) {
 }
 
 // mine is how much this node may reserve in total: what the account has kept of its
-// limit, and other nodes have not reserved.
+// limit, minus what other nodes have reserved.
 func mine(rec *record.Account, own *record.Part) record.Amounts {
 	return record.Kept(rec.Kept(), rec.Reserved.Minus(own.Reserved))
 }
@@ -124,7 +124,7 @@ func (l *Limiter) rows(a *account) store.Rows {
 	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, l.shared.Node())}}
 }
 
-// rowsOfKey are the rows that reading a key takes. None need naming where the store is
+// rowsOfKey are the rows that are read to load a key. None need naming where the store is
 // not shared.
 func (l *Limiter) rowsOfKey(account record.AccountID, id string) [][]byte {
 	if l.shared == nil {
@@ -141,9 +141,9 @@ func (a *account) setWhole(limit record.Amounts) {
 }
 
 // lower sets the limit as setWhole does. Where it is lower than it was, what this node
-// knows of the others' reserve may be too old for it: as the next transaction on the
-// account could find that nothing is left, the next request has to look. Callers hold
-// the account.
+// knows of the others' reserve may be too old for it. The next transaction on the account
+// could find that nothing is left, so the next request has to look. Callers hold the
+// account.
 func (l *Limiter) lower(a *account, limit record.Amounts) {
 	former := a.whole
 	a.setWhole(limit)

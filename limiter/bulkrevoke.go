@@ -38,9 +38,8 @@ func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
 
 // RevokeMany ends every key that the filter picks and the caller sees. When it
 // returns, they are refused in memory and their running requests are cut, on every
-// node that shares the store and is not pending. A job
-// ends them durably; see [Limiter.Await]. Only with all may a filter pick every
-// key.
+// node that shares the store and is not listed as pending. A job ends them durably; see
+// [Limiter.Await]. Unless all is set, a filter may not pick every key.
 func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Job{}, err

@@ -90,7 +90,7 @@ func (l *Limiter) jobsLoop() {
 }
 
 // nextJob is the job to go on with. Where several nodes share the store, one of them
-// does all jobs, and each what only its memory knows of them; again is when to look
+// does all jobs, and each does the part that only its own memory knows of; again is when to look
 // whether this is that one.
 func (l *Limiter) nextJob() (_ *job, again <-chan time.Time) {
 	jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })

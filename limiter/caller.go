@@ -13,7 +13,7 @@ import (
 )
 
 // Caller is the one who requests an administrative act. Every such act of this
-// package takes a Caller and is authorised here, by whatever way it came.
+// package takes a Caller and is authorised here, however it came.
 type Caller struct {
 	// Name is what created_by, the audit log and the logs say: "operator" for a
 	// caller on the management socket, otherwise the name of a token, or the id

@@ -239,7 +239,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 				return err
 			}
 		case stop.Above(old.SuspendedBy):
-			key.SuspendedBy = stop // the first stopper may not lift this one
+			key.SuspendedBy = stop // whoever suspended it first may not lift this suspension
 		default:
 			return nil
 		}

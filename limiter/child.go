@@ -97,8 +97,8 @@ func (k *Live) endedBelow(nanos int64) {
 	k.mu.Unlock()
 }
 
-// fromAbove derives the status that a child has from the keys above: none while
-// they all live, exhausted or not. Callers hold the key, and none above.
+// fromAbove derives the status that a child has from the keys above: none, unless one of
+// them is suspended, expired or revoked. Callers hold the key, and none above.
 func (k *Live) fromAbove(now time.Time) (record.Status, *record.Refusal) {
 	for a := k.parent; a != nil; a = a.parent {
 		a.mu.Lock()

@@ -112,7 +112,7 @@ func (k *Live) mayMint() *record.Refusal {
 		return nil
 	}
 	if d := top.pacing.mints.wait(mintRate, now); d > 0 {
-		return key.Refuse(record.CodeRateLimited, "may mint %s child keys, with all keys below the same one; try again in %s", mintRate, roundUp(d)).After(d)
+		return key.Refuse(record.CodeRateLimited, "may mint %s child keys, together with all keys below the same topmost key; try again in %s", mintRate, roundUp(d)).After(d)
 	}
 	top.pacing.mints.take(mintRate, now)
 	return nil

@@ -113,11 +113,12 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 	return rest, err
 }
 
-// unwritten is how long a node may have used a key without having written that.
+// unwritten is how long a node may have used a key before it writes that to the store.
 const unwritten = saveEvery + 5*time.Second
 
-// mayBeUsed reports whether another node may know of a use since which a key is not
-// idle. Requests are refused by what is known, but the end is final.
+// mayBeUsed reports whether another node may know of a later use, after which the key has
+// not been idle for long enough. A request may be refused by what this node knows, but the
+// end of a key is final.
 func (l *Limiter) mayBeUsed(key *record.Key, acct *record.Account, code record.Code) bool {
 	if l.shared == nil || code != record.CodeKeyIdle {
 		return false

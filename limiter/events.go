@@ -7,7 +7,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Outbox is what is delivered to webhooks. It knows no callers: whoever delivers has it.
+// Outbox returns what is to be delivered to webhooks. It does not check callers: only the
+// code that delivers has it.
 func (l *Limiter) Outbox() *event.Outbox { return l.outbox }
 
 // ListHooks lists the webhooks for the operator.

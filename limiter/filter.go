@@ -63,8 +63,8 @@ type FilterField struct {
 	// Bulk says that errors name it to callers who revoke many keys.
 	Bulk bool
 
-	at func(*Filter) *string // nil: it is no text
-	of func(*View) string    // what has to be equal; nil: it is compared otherwise
+	at func(*Filter) *string // nil: it is not text
+	of func(*View) string    // what has to be equal; nil: it is compared in another way
 }
 
 // FilterFields are all of them.
@@ -97,7 +97,7 @@ func BulkNames() string {
 	return list(names)
 }
 
-// Set gives a field its value, and reports whether there is such a field, in text.
+// Set sets a field from text, and reports whether there is such a text field.
 func (f *Filter) Set(name, value string) bool {
 	for _, field := range FilterFields {
 		if field.Name == name && field.at != nil {

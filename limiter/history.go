@@ -48,15 +48,14 @@ func (b *Bucket) book(used *record.Amounts) {
 // history holds the hours that are not yet in the store; nearly always one.
 type history struct {
 	hours []Bucket
-	// pruned is the day on which what is too old was deleted last, where nodes share
-	// the store.
+	// pruned is the day on which old hours were last deleted, where nodes share the store.
 	pruned time.Time
-	// unsure are saves of which it is not known whether they reached the store,
-	// because that failed; the store that is opened after it knows.
+	// unsure are saves during which the store failed, so that it is not known whether they
+	// reached it. That shows when it is opened again.
 	unsure []booking
 }
 
-// booking is a save of hours, and what its record says then is booked.
+// booking is a save of hours, and the sum that the record says is booked if it succeeded.
 type booking struct {
 	hours  []Bucket
 	booked record.Amounts
@@ -105,8 +104,9 @@ func (h *history) putBack(hours []Bucket) {
 	}
 }
 
-// rest empties the history for a store in which booked of all use stands. A save
-// of refusals alone leaves no mark there, and counts as one that reached it.
+// rest empties the history for a store that has been opened again, whose record says how
+// much is booked. A save of refusals alone changes no sum, and counts as one that reached
+// the store.
 func (h *history) rest(booked record.Amounts) []Bucket {
 	for _, b := range h.unsure {
 		if missing := b.booked.Minus(booked); slices.Max(missing[:]) > 0 {
@@ -179,8 +179,9 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 }
 
 // forgetSharedHours does the same where nodes share the store, for each of these keys
-// once a day. It looks for old hours beforehand, because a transaction that does is
-// alone in the cluster; to delete them it needs not be, as nobody adds to them.
+// once a day. It looks for old hours beforehand, because a transaction that scans keeps
+// all others in the cluster waiting. One that deletes them does not have to, as nobody adds
+// to them.
 func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
 	today := now.Truncate(24 * time.Hour)
 	oldest := today.Add(-historyDays * 24 * time.Hour).Unix()

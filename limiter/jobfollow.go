@@ -13,7 +13,7 @@ import (
 // worked off by the one that leads. From its record on, each node refuses the keys
 // that match: those in memory once it has followed, others as they are loaded; and a
 // change by a node that has not followed yet ends a matching key, too. A node may
-// judge a key otherwise than the node that leads, by use that only its own memory knows.
+// judge a key differently from the node that leads, by use that only its own memory knows.
 // So at the end each node ends those keys that it has stopped and the node that leads
 // has not found.
 

@@ -86,7 +86,7 @@ func (k *Live) cutReplaced(now time.Time) int {
 			n += k.cutWhere(key.Replaced(f.Until), func(g *Grant) bool { return g.number == f.Number })
 		}
 	}
-	if oldest > 0 { // of older strings nothing is known but that they do not work
+	if oldest > 0 { // nothing is known of older strings except that they do not work
 		n += k.cutWhere(key.Replaced(key.RotatedAt), func(g *Grant) bool { return g.number < oldest })
 	}
 	return n
