@@ -2,18 +2,14 @@ package event
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
-	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -24,86 +20,9 @@ import (
 //
 //	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
 
-const (
-	// leadAgain is how often a node that delivers for all looks whether it still does.
-	leadAgain = time.Second
-	// pruneStep bounds what one change drops.
-	pruneStep = 1000
-)
-
 // maxPosts bounds the messages that wait for one webhook. Further ones are dropped
 // and counted.
 const maxPosts = 10_000
-
-// Hook is a webhook, as far as events concern it.
-type Hook struct {
-	// URL identifies the hook: messages wait for this address.
-	URL string
-	// Events are the events that it receives; none: all.
-	Events []Name
-}
-
-func (h *Hook) wants(name Name) bool {
-	return len(h.Events) == 0 || slices.Contains(h.Events, name)
-}
-
-type hookID [8]byte
-
-func (id hookID) String() string { return hex.EncodeToString(id[:]) }
-
-func hookIDOf(url string) hookID {
-	sum := sha256.Sum256([]byte(url))
-	return hookID(sum[:8])
-}
-
-// hook is a Hook with the state of its part of the outbox.
-type hook struct {
-	Hook
-	id      hookID
-	pending atomic.Int64
-	dropped atomic.Int64 // by this process
-}
-
-// Message is an event on its way to a webhook.
-type Message struct {
-	// ID is the same for each attempt, and for each hook that receives the same
-	// event.
-	ID       string
-	Event    Name
-	Payload  []byte
-	At       time.Time // of the event
-	Attempts int       // that have failed
-
-	key []byte
-}
-
-// postRecord is a message in the store.
-type postRecord struct {
-	Event    Name            `json:"event"`
-	Payload  json.RawMessage `json:"payload"`
-	Attempts int             `json:"attempts,omitempty"`
-	Next     int64           `json:"next,omitempty"` // Unix nanoseconds of the next attempt
-}
-
-const postKeyLen = len(record.SpaceOutbox) + 8 + 16
-
-func outboxPrefix(id hookID) []byte { return append([]byte(record.SpaceOutbox), id[:]...) }
-
-// message is what a record of the outbox says.
-func message(key, value []byte) (Message, postRecord, error) {
-	var rec postRecord
-	if len(key) != postKeyLen {
-		return Message{}, rec, fmt.Errorf("outbox: %w", record.ErrRecord)
-	}
-	if err := json.Unmarshal(value, &rec); err != nil {
-		return Message{}, rec, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
-	}
-	event := key[len(record.SpaceOutbox)+8:]
-	return Message{
-		ID: "msg_" + hex.EncodeToString(event), Event: rec.Event, Payload: rec.Payload, Attempts: rec.Attempts,
-		At: time.Unix(0, int64(binary.BigEndian.Uint64(event))), key: slices.Clone(key),
-	}, rec, nil
-}
 
 // Options is what an outbox works with.
 type Options struct {
@@ -152,14 +71,6 @@ func NewOutbox(o Options) *Outbox {
 // Start lets the outbox write. The outbox is one of the writer's participants.
 func (o *Outbox) Start(w commit.Writer) { o.write = w }
 
-// outboxRecord is what nodes have in common of the outbox.
-type outboxRecord struct {
-	Last    uint64           `json:"last"`    // moment of the latest message
-	Pending map[string]int64 `json:"pending"` // messages, by the hook's id
-}
-
-var outboxKey = record.CommonKey("outbox")
-
 // posted is one message that came or went in a batch, or one that was dropped, which
 // is counted, too.
 type posted struct {
@@ -181,63 +92,6 @@ func (o *Outbox) Begin(*commit.Transaction) error {
 	o.posts, o.events = o.posts[:0], o.events[:0]
 	o.common, o.moved, o.shared = nil, false, sharedEvents{}
 	return nil
-}
-
-// read reads what nodes have in common.
-func (o *Outbox) read(t *commit.Transaction) (err error) {
-	if o.common == nil {
-		if o.common, err = readOutbox(t); err == nil {
-			o.next = max(o.next, o.common.Last)
-		}
-	}
-	return err
-}
-
-func readOutbox(r store.Reader) (*outboxRecord, error) {
-	rec := new(outboxRecord)
-	v, err := r.Get(outboxKey)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
-		return nil, err
-	default:
-		if err := json.Unmarshal(v, rec); err != nil {
-			return nil, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
-		}
-	}
-	if rec.Pending == nil {
-		rec.Pending = make(map[string]int64)
-	}
-	return rec, nil
-}
-
-// of is how many messages wait for a hook; those that nobody has counted yet are
-// counted.
-func (c *outboxRecord) of(r store.Reader, id hookID) (n int64, err error) {
-	n, known := c.Pending[id.String()]
-	if known {
-		return n, nil
-	}
-	err = r.Scan(outboxPrefix(id), nil, false, func(_, _ []byte) (bool, error) {
-		n++
-		return true, nil
-	})
-	if err == nil {
-		c.Pending[id.String()] = n
-	}
-	return n, err
-}
-
-// move counts a message that comes or goes, before that is written.
-func (o *Outbox) move(t *commit.Transaction, id hookID, change int64) error {
-	if err := o.read(t); err != nil {
-		return err
-	}
-	n, err := o.common.of(t, id)
-	if err == nil {
-		o.common.Pending[id.String()], o.moved = max(n+change, 0), true
-	}
-	return err
 }
 
 // Finish implements commit.Participant.
@@ -362,224 +216,6 @@ func (o *Outbox) post(t *commit.Transaction, e *Event) error {
 	return nil
 }
 
-// waiting is how many messages wait for a hook, after this batch.
-func (o *Outbox) waiting(t *commit.Transaction, h *hook) (int64, error) {
-	if t.Shared() {
-		if err := o.read(t); err != nil {
-			return 0, err
-		}
-		return o.common.of(t, h.id)
-	}
-	n := h.pending.Load()
-	for _, p := range o.posts {
-		if p.hook == h {
-			n += p.pending
-		}
-	}
-	return n, nil
-}
-
-func (o *Outbox) known() []*hook {
-	if p := o.current.Load(); p != nil {
-		return *p
-	}
-	return nil
-}
-
-// hookOf returns one of some hooks, or nil.
-func hookOf(hooks []*hook, url string) *hook {
-	if i := slices.IndexFunc(hooks, func(h *hook) bool { return h.URL == url }); i >= 0 {
-		return hooks[i]
-	}
-	return nil
-}
-
-// wanted reports whether any hook wants an event.
-func (o *Outbox) wanted(name Name) bool {
-	return slices.ContainsFunc(o.known(), func(h *hook) bool { return h.wants(name) })
-}
-
-// SetHooks sets the webhooks, at start and after each reload. Messages for a webhook
-// that is no longer there are dropped.
-func (o *Outbox) SetHooks(hooks []Hook) error {
-	before := o.known()
-	now := make([]*hook, len(hooks))
-	for i, spec := range hooks {
-		now[i] = &hook{Hook: spec, id: hookIDOf(spec.URL)}
-		if was := hookOf(before, spec.URL); was != nil {
-			now[i].dropped.Store(was.dropped.Load())
-		}
-	}
-	known := make(map[hookID]*hook, len(now))
-	for _, h := range now {
-		known[h.id] = h
-	}
-	if len(before) == 0 && len(now) == 0 {
-		var any bool
-		if err := o.options.Store.View(func(r store.Reader) error {
-			return r.Scan([]byte(record.SpaceOutbox), nil, false, func(_, _ []byte) (bool, error) {
-				any = true
-				return false, nil
-			})
-		}); err != nil || !any {
-			return err
-		}
-	}
-	if o.cluster != nil {
-		// Another node may know of more webhooks already, so their messages stay;
-		// see dropOrphans.
-		return o.write.Do(func(t *commit.Transaction) error {
-			t.Touch()
-			o.hooks = now
-			return nil
-		}, nil)
-	}
-	for {
-		more := false
-		err := o.write.Do(func(t *commit.Transaction) error {
-			more = false
-			for _, h := range now { // which no other goroutine has yet
-				h.pending.Store(0)
-			}
-			var gone [][]byte
-			err := t.Scan([]byte(record.SpaceOutbox), nil, false, func(key, _ []byte) (bool, error) {
-				if len(key) == postKeyLen {
-					if h := known[hookID(key[len(record.SpaceOutbox):])]; h != nil {
-						h.pending.Add(1)
-						return true, nil
-					}
-				}
-				gone = append(gone, slices.Clone(key))
-				more = len(gone) == pruneStep
-				return !more, nil
-			})
-			for _, key := range gone {
-				err = errors.Join(err, t.Delete(key))
-			}
-			if err == nil && !more {
-				t.Touch()
-				o.hooks = now // everything posted from here on in this batch is for these
-			}
-			return err
-		}, nil)
-		if err != nil || !more {
-			return err
-		}
-	}
-}
-
-// HookState is a webhook and what waits for it.
-type HookState struct {
-	Hook
-	Pending int64 // messages
-	Dropped int64 // by this node since its start, because too many waited
-}
-
-// Hooks lists the webhooks.
-func (o *Outbox) Hooks() ([]HookState, error) {
-	hooks := o.known()
-	states := make([]HookState, len(hooks))
-	for i, h := range hooks {
-		states[i] = HookState{h.Hook, h.pending.Load(), h.dropped.Load()}
-	}
-	if o.cluster == nil {
-		return states, nil
-	}
-	err := o.options.Store.View(func(r store.Reader) error {
-		common, err := readOutbox(r)
-		for i, h := range hooks {
-			if err == nil {
-				states[i].Pending, err = common.of(r, h.id)
-			}
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the outbox: %w", err)
-	}
-	return states, nil
-}
-
-// Due lists some of the messages that are now to be delivered to a webhook,
-// oldest first, and the time until the next one is due; 0 when none waits. Where
-// several nodes share the store, one of them gets messages, and has to look for those
-// of the others.
-func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, err error) {
-	if o.cluster != nil && !o.cluster.Leads() {
-		return nil, leadAgain, nil
-	}
-	now := o.options.Clock.Now()
-	err = o.options.Store.View(func(r store.Reader) error {
-		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
-			m, rec, err := message(key, slices.Clone(value))
-			if err != nil {
-				return false, err
-			}
-			if wait := time.Unix(0, rec.Next).Sub(now); wait > 0 {
-				if next == 0 || wait < next {
-					next = wait
-				}
-				return true, nil
-			}
-			due = append(due, m)
-			return len(due) < most, nil
-		})
-	})
-	if err != nil {
-		return nil, 0, fmt.Errorf("reading the outbox: %w", err)
-	}
-	if o.cluster != nil && (next == 0 || next > leadAgain) {
-		next = leadAgain
-	}
-	return due, next, nil
-}
-
-// Forget removes a message that was delivered or given up.
-func (o *Outbox) Forget(url string, m Message) error {
-	return o.write.Do(func(t *commit.Transaction) error {
-		if _, err := t.Get(m.key); errors.Is(err, store.ErrNotFound) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		if t.Shared() {
-			return errors.Join(o.move(t, hookIDOf(url), -1), t.Delete(m.key))
-		}
-		if h := hookOf(o.hooks, url); h != nil {
-			o.posts = append(o.posts, posted{hook: h, pending: -1})
-		}
-		return t.Delete(m.key)
-	}, nil)
-}
-
-// Postpone says that an attempt has failed, and when the next one is.
-func (o *Outbox) Postpone(m Message, wait time.Duration) error {
-	next := o.options.Clock.Now().Add(wait)
-	return o.write.Do(func(t *commit.Transaction) error {
-		value, err := t.Get(m.key)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil // its webhook is gone
-		}
-		if err != nil {
-			return err
-		}
-		_, rec, err := message(m.key, value)
-		if err != nil {
-			return err
-		}
-		rec.Attempts, rec.Next = m.Attempts+1, next.UnixNano()
-		if value, err = json.Marshal(rec); err != nil {
-			return err
-		}
-		return t.Set(m.key, value)
-	}, nil)
-}
-
-// keepOrphans is how long messages wait for a webhook that the node which delivers does
-// not know: other nodes may have a newer configuration. After that they would not be
-// delivered any more.
-const keepOrphans = 3 * 24 * time.Hour
-
 // Sweep drops what a store that several nodes share need not keep any longer: events that
 // the others have heard of, and messages for webhooks that are gone. One node does it.
 func (o *Outbox) Sweep() error {
@@ -596,27 +232,6 @@ func (o *Outbox) Sweep() error {
 // prune is commit.Prune.
 func (o *Outbox) prune(prefix []byte, old func(key []byte) (gone, more bool), also func(t *commit.Transaction, key []byte) error) error {
 	return commit.Prune(o.write, o.options.Store, o.options.Stopping, prefix, old, also)
-}
-
-// dropOrphans drops old messages for webhooks that are no longer there.
-func (o *Outbox) dropOrphans() error {
-	before := o.options.Clock.Now().Add(-keepOrphans)
-	known := make(map[hookID]bool)
-	for _, h := range o.known() {
-		known[h.id] = true
-	}
-	return o.prune([]byte(record.SpaceOutbox), func(key []byte) (gone, more bool) {
-		if len(key) != postKeyLen {
-			return true, true
-		}
-		at := int64(binary.BigEndian.Uint64(key[len(record.SpaceOutbox)+8:]))
-		return !known[hookID(key[len(record.SpaceOutbox):])] && at < before.UnixNano(), true
-	}, func(t *commit.Transaction, key []byte) error {
-		if len(key) != postKeyLen {
-			return nil
-		}
-		return o.move(t, hookID(key[len(record.SpaceOutbox):]), -1)
-	})
 }
 
 // Interface guards

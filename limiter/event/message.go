@@ -1,0 +1,134 @@
+package event
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// Message is an event on its way to a webhook.
+type Message struct {
+	// ID is the same for each attempt, and for each hook that receives the same
+	// event.
+	ID       string
+	Event    Name
+	Payload  []byte
+	At       time.Time // of the event
+	Attempts int       // that have failed
+
+	key []byte
+}
+
+// postRecord is a message in the store.
+type postRecord struct {
+	Event    Name            `json:"event"`
+	Payload  json.RawMessage `json:"payload"`
+	Attempts int             `json:"attempts,omitempty"`
+	Next     int64           `json:"next,omitempty"` // Unix nanoseconds of the next attempt
+}
+
+const postKeyLen = len(record.SpaceOutbox) + 8 + 16
+
+func outboxPrefix(id hookID) []byte { return append([]byte(record.SpaceOutbox), id[:]...) }
+
+// message is what a record of the outbox says.
+func message(key, value []byte) (Message, postRecord, error) {
+	var rec postRecord
+	if len(key) != postKeyLen {
+		return Message{}, rec, fmt.Errorf("outbox: %w", record.ErrRecord)
+	}
+	if err := json.Unmarshal(value, &rec); err != nil {
+		return Message{}, rec, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
+	}
+	event := key[len(record.SpaceOutbox)+8:]
+	return Message{
+		ID: "msg_" + hex.EncodeToString(event), Event: rec.Event, Payload: rec.Payload, Attempts: rec.Attempts,
+		At: time.Unix(0, int64(binary.BigEndian.Uint64(event))), key: slices.Clone(key),
+	}, rec, nil
+}
+
+// leadAgain is how often a node that delivers for all looks whether it still does.
+const leadAgain = time.Second
+
+// Due lists some of the messages that are now to be delivered to a webhook,
+// oldest first, and the time until the next one is due; 0 when none waits. Where
+// several nodes share the store, one of them gets messages, and has to look for those
+// of the others.
+func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, err error) {
+	if o.cluster != nil && !o.cluster.Leads() {
+		return nil, leadAgain, nil
+	}
+	now := o.options.Clock.Now()
+	err = o.options.Store.View(func(r store.Reader) error {
+		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
+			m, rec, err := message(key, slices.Clone(value))
+			if err != nil {
+				return false, err
+			}
+			if wait := time.Unix(0, rec.Next).Sub(now); wait > 0 {
+				if next == 0 || wait < next {
+					next = wait
+				}
+				return true, nil
+			}
+			due = append(due, m)
+			return len(due) < most, nil
+		})
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the outbox: %w", err)
+	}
+	if o.cluster != nil && (next == 0 || next > leadAgain) {
+		next = leadAgain
+	}
+	return due, next, nil
+}
+
+// Forget removes a message that was delivered or given up.
+func (o *Outbox) Forget(url string, m Message) error {
+	return o.write.Do(func(t *commit.Transaction) error {
+		if _, err := t.Get(m.key); errors.Is(err, store.ErrNotFound) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if t.Shared() {
+			return errors.Join(o.move(t, hookIDOf(url), -1), t.Delete(m.key))
+		}
+		if h := hookOf(o.hooks, url); h != nil {
+			o.posts = append(o.posts, posted{hook: h, pending: -1})
+		}
+		return t.Delete(m.key)
+	}, nil)
+}
+
+// Postpone says that an attempt has failed, and when the next one is.
+func (o *Outbox) Postpone(m Message, wait time.Duration) error {
+	next := o.options.Clock.Now().Add(wait)
+	return o.write.Do(func(t *commit.Transaction) error {
+		value, err := t.Get(m.key)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil // its webhook is gone
+		}
+		if err != nil {
+			return err
+		}
+		_, rec, err := message(m.key, value)
+		if err != nil {
+			return err
+		}
+		rec.Attempts, rec.Next = m.Attempts+1, next.UnixNano()
+		if value, err = json.Marshal(rec); err != nil {
+			return err
+		}
+		return t.Set(m.key, value)
+	}, nil)
+}

@@ -1,0 +1,93 @@
+package event
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// outboxRecord is what nodes have in common of the outbox.
+type outboxRecord struct {
+	Last    uint64           `json:"last"`    // moment of the latest message
+	Pending map[string]int64 `json:"pending"` // messages, by the hook's id
+}
+
+var outboxKey = record.CommonKey("outbox")
+
+// read reads what nodes have in common.
+func (o *Outbox) read(t *commit.Transaction) (err error) {
+	if o.common == nil {
+		if o.common, err = readOutbox(t); err == nil {
+			o.next = max(o.next, o.common.Last)
+		}
+	}
+	return err
+}
+
+func readOutbox(r store.Reader) (*outboxRecord, error) {
+	rec := new(outboxRecord)
+	v, err := r.Get(outboxKey)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, err
+	default:
+		if err := json.Unmarshal(v, rec); err != nil {
+			return nil, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
+		}
+	}
+	if rec.Pending == nil {
+		rec.Pending = make(map[string]int64)
+	}
+	return rec, nil
+}
+
+// of is how many messages wait for a hook; those that nobody has counted yet are
+// counted.
+func (c *outboxRecord) of(r store.Reader, id hookID) (n int64, err error) {
+	n, known := c.Pending[id.String()]
+	if known {
+		return n, nil
+	}
+	err = r.Scan(outboxPrefix(id), nil, false, func(_, _ []byte) (bool, error) {
+		n++
+		return true, nil
+	})
+	if err == nil {
+		c.Pending[id.String()] = n
+	}
+	return n, err
+}
+
+// move counts a message that comes or goes, before that is written.
+func (o *Outbox) move(t *commit.Transaction, id hookID, change int64) error {
+	if err := o.read(t); err != nil {
+		return err
+	}
+	n, err := o.common.of(t, id)
+	if err == nil {
+		o.common.Pending[id.String()], o.moved = max(n+change, 0), true
+	}
+	return err
+}
+
+// waiting is how many messages wait for a hook, after this batch.
+func (o *Outbox) waiting(t *commit.Transaction, h *hook) (int64, error) {
+	if t.Shared() {
+		if err := o.read(t); err != nil {
+			return 0, err
+		}
+		return o.common.of(t, h.id)
+	}
+	n := h.pending.Load()
+	for _, p := range o.posts {
+		if p.hook == h {
+			n += p.pending
+		}
+	}
+	return n, nil
+}
