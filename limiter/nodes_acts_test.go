@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -76,6 +77,56 @@ func TestTheClockIsTheDatabasesAndRepairedForAllNodes(t *testing.T) {
 		}
 		if repairs != 1 {
 			t.Errorf("the audit log says that it was repaired %d times", repairs)
+		}
+	})
+}
+
+func TestAChangeIsFeltOnAllNodesWhenItIsAnswered(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(100))
+		b := k.on(c.w[1])
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+		c.Lose(b.w.node, true)
+		if _, err := c.w[0].Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
+			key.Scope.Methods = []string{"GET"}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if code := b.use(); code == "" {
+			t.Error("a request is admitted that the scope no longer allows")
+		}
+	})
+}
+
+func TestAKeyThatAnotherNodeHasJustRevivedIsNotForgotten(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(1))
+		b := k.on(c.w[1])
+		if code := b.use(); code != "" {
+			t.Fatal(code)
+		}
+		if code := b.use(); code != record.CodeActivationsExhausted {
+			t.Fatal(code)
+		}
+		c.sweep()
+		c.Lose(b.w.node, true) // it hears of the grant later
+		granted := make(chan error, 1)
+		go func() {
+			_, err := c.w[0].GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 5})
+			granted <- err
+		}()
+		synctest.Wait()
+		if err := b.w.Forget(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrAlive) {
+			t.Errorf("forgetting a key that was just granted more: %v", err)
+		}
+		if err := <-granted; err != nil {
+			t.Fatal(err)
+		}
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 5 {
+			t.Errorf("%d forwarded, want 5", n)
 		}
 	})
 }
