@@ -126,7 +126,7 @@ func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 	t.Parallel()
 	allowed := strings.Fields(`
 		CheckBackup Restore Restored OpenBadger Files Operator ErrLocked
-		Migration Migrate Open Options Store Follower Activations
+		Migration Migrate Open Options Store Bystander Activations
 		Verify Hash ParseHash
 		ParseCount ParseUSD
 		Status Active Suspended Exhausted Expired Revoked ChargeForwarded ChargeSuccess

@@ -4,25 +4,25 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
-type transaction = *commit.Transaction
+type transaction = committest.Transaction
 
 var noon = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 
 // writer is a process that writes the log.
 type writer struct {
-	*commit.Committer[transaction]
+	*committest.Committer
 	log audit.Log
 }
 
@@ -37,11 +37,7 @@ func newWriter(t *testing.T, s store.Store) *writer {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	w.Committer = commit.New(commit.Options[transaction]{
-		Store: s, Batch: func(t transaction) transaction { return t }, Patience: time.Minute,
-		Participants: []commit.Participant{&w.log}, Log: slog.New(slog.DiscardHandler),
-	})
-	t.Cleanup(w.Close)
+	w.Committer = committest.Start(t, s, func(o *committest.Options) { o.Participants = []commit.Participant{&w.log} })
 	return w
 }
 

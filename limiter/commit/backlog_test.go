@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -14,7 +15,7 @@ func TestACallerWaitsNoLongerThanItsPatience(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		disk := storetest.NewDisk()
-		c := newCommitter(t, disk.Open(), func(o *commit.Options[transaction]) { o.Patience = time.Second })
+		c := committest.Start(t, disk.Open(), func(o *committest.Options) { o.Patience = time.Second })
 		over := make(chan struct{})
 		disk.BeforeCommit(func(int) { <-over })
 		begun := make(chan error)

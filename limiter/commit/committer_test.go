@@ -3,37 +3,22 @@ package commit_test
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
-// transaction is what changes get.
-type transaction = *commit.Transaction
-
-type committer = commit.Committer[transaction]
-
-var discard = slog.New(slog.DiscardHandler)
-
-// newCommitter starts a committer that ends with the test.
-func newCommitter(t *testing.T, s store.Store, with ...func(o *commit.Options[transaction])) *committer {
-	t.Helper()
-	o := commit.Options[transaction]{Store: s, Batch: func(t transaction) transaction { return t }, Patience: time.Minute, Log: discard}
-	for _, fn := range with {
-		fn(&o)
-	}
-	c := commit.New(o)
-	t.Cleanup(c.Close)
-	return c
-}
+type (
+	transaction = committest.Transaction
+	committer   = committest.Committer
+)
 
 func set(key, value string) func(transaction) error {
 	return func(t transaction) error { return t.Set([]byte(key), []byte(value)) }
@@ -133,7 +118,7 @@ func TestABatchIsWrittenSealedAndFollowedInOneOrder(t *testing.T) {
 	d := new(diary)
 	disk := storetest.NewDisk()
 	disk.BeforeCommit(func(int) { d.note("commit") })
-	c := newCommitter(t, disk.Open(), func(o *commit.Options[transaction]) {
+	c := committest.Start(t, disk.Open(), func(o *committest.Options) {
 		o.Participants = []commit.Participant{&member{diary: d, name: "first"}, &member{diary: d, name: "second"}}
 		o.Guard = &member{diary: d, name: "guard"}
 	})
@@ -165,7 +150,7 @@ func TestABatchIsWrittenSealedAndFollowedInOneOrder(t *testing.T) {
 func TestABatchThatWroteNothingIsNeitherFinishedNorSealed(t *testing.T) {
 	t.Parallel()
 	d := new(diary)
-	c := newCommitter(t, storetest.NewDisk().Open(), func(o *commit.Options[transaction]) {
+	c := committest.Start(t, storetest.NewDisk().Open(), func(o *committest.Options) {
 		o.Participants = []commit.Participant{&member{diary: d, name: "first"}}
 		o.Guard = &member{diary: d, name: "guard"}
 	})
@@ -197,7 +182,7 @@ func TestChangesThatWaitAreOneCommitCutWhereItGrowsTooLarge(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk := storetest.NewDisk()
-			c := newCommitter(t, disk.Open())
+			c := committest.Start(t, disk.Open())
 			release := held(c)
 			var all outcomes
 			value := strings.Repeat("x", test.size)
@@ -228,7 +213,7 @@ func TestAChangeThatFailsTakesNobodyWithIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk := storetest.NewDisk()
-			c := newCommitter(t, disk.Open())
+			c := committest.Start(t, disk.Open())
 			release := held(c)
 			var all outcomes
 			runs := 0
@@ -281,7 +266,7 @@ func content(t *testing.T, s interface {
 func TestACommitterThatClosesWritesWhatWaits(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
-	c := newCommitter(t, disk.Open())
+	c := committest.Start(t, disk.Open())
 	release := held(c)
 	var all outcomes
 	for i := range 10 {

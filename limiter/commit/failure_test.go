@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -37,7 +38,7 @@ func TestAStoreThatRefusesIsTriedAgain(t *testing.T) {
 			t.Parallel()
 			d := new(diary)
 			s, refuse, heal := test.open(t)
-			c := newCommitter(t, s, func(o *commit.Options[transaction]) {
+			c := committest.Start(t, s, func(o *committest.Options) {
 				o.Participants = []commit.Participant{&member{diary: d, name: "first"}}
 			})
 			refuse()
@@ -88,7 +89,7 @@ func TestACommitThatFailsRefusesEverythingAfterIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			disk, guard := storetest.NewDisk(), &member{diary: new(diary), name: "guard"}
-			c := newCommitter(t, disk.Open(), func(o *commit.Options[transaction]) { o.Guard = guard })
+			c := committest.Start(t, disk.Open(), func(o *committest.Options) { o.Guard = guard })
 			test.fails(disk, guard)
 			if err := c.Do(set("a", "1"), func() { t.Error("memory followed") }); !errors.Is(err, test.want) {
 				t.Errorf("it answers %v", err)
@@ -109,7 +110,7 @@ func TestACommitThatFailsRefusesEverythingAfterIt(t *testing.T) {
 func TestWhoCannotBeginEndsTheTransaction(t *testing.T) {
 	t.Parallel()
 	m := &member{diary: new(diary), name: "first", begin: fmt.Errorf("reading sums: %w", store.ErrUnavailable)}
-	c := newCommitter(t, storetest.NewCluster().Bystander(t, "a"), func(o *commit.Options[transaction]) {
+	c := committest.Start(t, storetest.NewCluster().Bystander(t, "a"), func(o *committest.Options) {
 		o.Participants = []commit.Participant{m}
 	})
 	if err := c.Do(func(transaction) error { t.Error("it ran"); return nil }, nil); !errors.Is(err, store.ErrUnavailable) {
@@ -138,7 +139,7 @@ func TestWhatASharedStoreCouldNotReadIsNotOneChangesFault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := storetest.NewCluster().Bystander(t, "a")
-			c := newCommitter(t, s)
+			c := committest.Start(t, s)
 			release := held(c)
 			var all outcomes
 			c.Submit(set("a", "1"), all.of())

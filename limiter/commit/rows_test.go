@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
@@ -42,7 +43,7 @@ func rows(lock ...string) (r store.Rows) {
 func seeded(t *testing.T, keys ...string) (watched, *committer) {
 	t.Helper()
 	s := watched{storetest.NewCluster().Bystander(t, "a"), new(diary)}
-	c := newCommitter(t, s)
+	c := committest.Start(t, s)
 	if err := c.Do(func(t transaction) (err error) {
 		for _, key := range keys {
 			err = errors.Join(err, set(key, "0")(t))
@@ -89,7 +90,7 @@ func TestChangesOfKnownRowsWaitForNoOthers(t *testing.T) {
 func TestChangesOfRowsAreLikeOthersInAStoreThatNobodyShares(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
-	c := newCommitter(t, disk.Open())
+	c := committest.Start(t, disk.Open())
 	release := held(c)
 	var all outcomes
 	c.SubmitRows(rows("x"), func(t transaction) error {
@@ -197,7 +198,7 @@ func TestALookIsBetweenTwoBatches(t *testing.T) {
 func TestALookAtAStoreThatFailedIsRefused(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
-	c := newCommitter(t, disk.Open())
+	c := committest.Start(t, disk.Open())
 	disk.FailAt(1, false)
 	if err := c.Do(set("a", "1"), nil); !errors.Is(err, storetest.ErrInjected) {
 		t.Fatal(err)

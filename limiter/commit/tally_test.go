@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -22,7 +23,7 @@ type counter struct {
 func newCounter(t *testing.T, s store.Store) *counter {
 	t.Helper()
 	c := &counter{sums: &commit.Sums{Durable: commit.Tally{Keys: make(map[record.Status]int64)}}}
-	c.committer = newCommitter(t, s, func(o *commit.Options[transaction]) {
+	c.committer = committest.Start(t, s, func(o *committest.Options) {
 		o.Participants = []commit.Participant{c.sums}
 	})
 	return c
@@ -282,7 +283,7 @@ func TestTheTimeIsWrittenNowAndThenByTheOnlyOneThatWrites(t *testing.T) {
 	t.Parallel()
 	disk, clock := storetest.NewDisk(), &tickingClock{time.Unix(1_800_000_000, 0)}
 	mark := &commit.ClockMark{Clock: clock}
-	c := newCommitter(t, disk.Open(), func(o *commit.Options[transaction]) { o.Participants = []commit.Participant{mark} })
+	c := committest.Start(t, disk.Open(), func(o *committest.Options) { o.Participants = []commit.Participant{mark} })
 	seen := func() string { return content(t, disk.Open())[string(record.MetaClock)] }
 	write := func() string {
 		t.Helper()
@@ -309,7 +310,7 @@ func TestTheTimeOfASharedStoreIsItsOwn(t *testing.T) {
 	t.Parallel()
 	s := storetest.NewCluster().Bystander(t, "a")
 	mark := &commit.ClockMark{Clock: &tickingClock{time.Unix(1_800_000_000, 0)}}
-	c := newCommitter(t, s, func(o *commit.Options[transaction]) { o.Participants = []commit.Participant{mark} })
+	c := committest.Start(t, s, func(o *committest.Options) { o.Participants = []commit.Participant{mark} })
 	if err := c.Do(func(tx transaction) error { mark.Set(time.Unix(1, 0)); return set("a", "1")(tx) }, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -2,12 +2,12 @@ package event_test
 
 import (
 	"errors"
-	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -16,7 +16,7 @@ import (
 
 const hookURL = "https://ops.example.com/till"
 
-type transaction = *commit.Transaction
+type transaction = committest.Transaction
 
 // noon is a clock that stands still.
 type noon struct{}
@@ -26,7 +26,7 @@ func (noon) Now() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.U
 // sender is a process with an outbox.
 type sender struct {
 	*event.Outbox
-	*commit.Committer[transaction]
+	*committest.Committer
 	happened []event.Name
 }
 
@@ -37,12 +37,8 @@ func newSender(t *testing.T, s store.Store) *sender {
 		Store: s, Clock: noon{}, Stopping: func() bool { return false },
 		Happened: func(e event.Event) { w.happened = append(w.happened, e.Name) },
 	})
-	w.Committer = commit.New(commit.Options[transaction]{
-		Store: s, Batch: func(t transaction) transaction { return t }, Patience: time.Minute,
-		Participants: []commit.Participant{w.Outbox}, Log: slog.New(slog.DiscardHandler),
-	})
+	w.Committer = committest.Start(t, s, func(o *committest.Options) { o.Participants = []commit.Participant{w.Outbox} })
 	w.Start(w.Writer())
-	t.Cleanup(w.Committer.Close)
 	if err := w.SetHooks([]event.Hook{{URL: hookURL}}); err != nil {
 		t.Fatal(err)
 	}
