@@ -138,7 +138,7 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 	}
 	var wrong *record.InvalidError
 	for _, spec := range []limiter.TokenSpec{
-		{Name: "", Role: "lead"}, {Name: "operator", Role: "lead"}, {Name: "lena", Role: "lead"}, {Name: "key_x", Role: "lead"},
+		{Name: "", Role: "lead"}, {Name: "operator", Role: "lead"}, {Name: "ti1l", Role: "lead"}, {Name: "lena", Role: "lead"}, {Name: "l\u0435na", Role: "lead"},
 		{Name: "new", Role: ""}, {Name: "new", Role: "nosuch"}, {Name: "new", Role: "lead", ExpiresAt: w.clock.time()},
 	} {
 		spec.Lookup = token.Lookup{1}
@@ -190,7 +190,7 @@ func TestTokensAreSeenAndRevokedOnlyWithinOnesSight(t *testing.T) {
 	}
 }
 
-func TestUnknownTokensAreLimitedPerAddressAndToldOfOnceAMinute(t *testing.T) {
+func TestUnknownTokensAreLimitedPerAddressAndReportedOnceAMinute(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
 	anna, _ := w.hire(limiter.Operator, "anna", "lead")
@@ -230,49 +230,6 @@ func TestUnknownTokensAreLimitedPerAddressAndToldOfOnceAMinute(t *testing.T) {
 	}
 	if log := strings.Join(w.auditLines(), "\n"); !strings.Contains(log, `"attempts":{"after":99}`) {
 		t.Errorf("the log does not say that there were 99 more: %s", log)
-	}
-	// A flood from everywhere takes bounded memory and log.
-	for i := range 5000 {
-		if _, err := w.Authenticate(ctx, "garbage", fmt.Sprintf("2001:db8:%x::1", i)); err == nil {
-			t.Fatal("let in")
-		}
-	}
-	if n := refused(); n > 1100 {
-		t.Errorf("the log has %d entries", n)
-	}
-}
-
-func TestNoTokenIsNamedLikeSomebodyElseInTheAuditLog(t *testing.T) {
-	t.Parallel()
-	w := newTeam(t)
-	_, lead := w.hire(limiter.Operator, "anna", "lead")
-	w.hire(limiter.Operator, "ope", "lead")
-	for _, name := range []string{
-		"operator", "Operator", "operator ", " operator", "operator\u200b", "oper\u00adator", "operator\u00a0",
-		"till", "unknown", "many", "KEY_01ARZ3NDEKTSV4RRFFQ69G5FAV",
-		"\u043eperator", "OPERAT\u041eR", "\uff4fperator", "\U0001d428perator", "0perator", "tiIl", "t1ll", "ti\u217c\u217c", // letters of another script, and of other forms
-		"oper\u034fator", "operator\ufe0f", "operator\u115f", "operator\u3164", "operator\u2800", // nothing to see
-		"\u0430nna", "ann\u0251", "\uff41nna", "\u043e\u0440\u0435", // anna, and ope, whom there are
-	} {
-		_, lookup, err := token.MintAdmin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var wrong *record.InvalidError
-		if _, err := w.CreateToken(ctx, lead, limiter.TokenSpec{Lookup: lookup, Name: name, Role: "lead"}); !errors.As(err, &wrong) {
-			t.Errorf("a token named %q: %v, want that it is refused", name, err)
-		}
-	}
-	for _, name := range []string{ // people have names in every script
-		"Anna", "Анна", "Ольга-ci", "Ἀθηνᾶ", "Müller", "Jose\u0301", "山田 太郎", "やまだCI", "김철수", "אנה", "ci 10", "ci 1O", "anna@example.com", "🚀 deploy", "operators",
-	} {
-		_, lookup, err := token.MintAdmin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.CreateToken(ctx, lead, limiter.TokenSpec{Lookup: lookup, Name: name, Role: "lead"}); err != nil {
-			t.Errorf("a token named %q: %v", name, err)
-		}
 	}
 }
 

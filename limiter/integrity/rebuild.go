@@ -10,7 +10,7 @@ import (
 // Rebuild makes a new digest and a new anchor for a store from its records. The caller
 // goes through the records in as many transactions as it likes, each of which may run
 // more than once: Begin starts a run of one, and Committed says that it is durable. The
-// store stays in doubt until Seal.
+// store stays in doubt until the transaction of Finish is durable.
 //
 // A nil *Rebuild does nothing: a store that several nodes share has no anchor.
 type Rebuild struct {
@@ -93,8 +93,7 @@ func (r *Rebuild) Committed() {
 	clear(r.changed)
 }
 
-// Seal makes the last transaction known to the anchor, once that is durable: from then
-// on the store can be opened.
+// Seal makes the last transaction known to the anchor, once that is durable.
 func (r *Rebuild) Seal() error {
 	a := r.digest.anchor
 	a.seq, a.root = 1, r.digest.next
