@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -23,33 +22,18 @@ const newConnections = "transport http {\n\tkeepalive off\n}"
 // table hangs until the other side goes.
 func rogue(t *testing.T, answers map[string]string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				r, err := http.ReadRequest(bufio.NewReader(conn))
-				if err != nil {
-					return
-				}
-				answer, ok := answers[r.URL.Path]
-				if !ok {
-					_, _ = io.Copy(io.Discard, conn) // until the other side goes
-					return
-				}
-				_, _ = io.WriteString(conn, answer)
-			}()
+	return "http://" + rogueTCP(t, func(conn net.Conn) {
+		r, err := http.ReadRequest(bufio.NewReader(conn))
+		if err != nil {
+			return
 		}
-	}()
-	return "http://" + l.Addr().String()
+		answer, ok := answers[r.URL.Path]
+		if !ok {
+			_, _ = io.Copy(io.Discard, conn) // until the other side goes
+			return
+		}
+		_, _ = io.WriteString(conn, answer)
+	})
 }
 
 func TestAnUpstreamThatMisbehavesCostsOneActivationAndAClearError(t *testing.T) {
@@ -157,10 +141,7 @@ func TestBadRequestsAreRefusedClearlyAndTakeNothing(t *testing.T) {
 		res.Body.Close()
 	}
 	// A client that goes in the middle of its body.
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := s.dial()
 	fmt.Fprint(conn, begin+"Content-Length: 100\r\n\r\nhalf")
 	if err := conn.Close(); err != nil {
 		t.Error(err)
@@ -186,13 +167,7 @@ func TestAClientThatGivesUpOnAnUpstreamThatHangsPaysOnce(t *testing.T) {
 	s := newServer(t, options{vendor: upstreamtest.Any})
 	id, key := s.mint(object{"max_activations": 3})
 	for i := range int64(3) {
-		conn, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
+		conn := s.dial()
 		fmt.Fprintf(conn, "GET /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s: hang\r\n\r\n", key, upstreamtest.HeaderFail)
 		s.eventually("the request is at the upstream", func() bool { return s.upstream.Count() == i+1 })
 		conn.Close()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,25 +41,13 @@ type clusterLoad struct {
 func newClusterLoad(t *testing.T, o clusterOptions) *clusterLoad {
 	t.Helper()
 	l := new(clusterLoad)
-	counter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n, err := strconv.Atoi(r.Header.Get(numberHeader))
-		if err != nil {
-			t.Errorf("the upstream got no key's number: %v", err)
-			return
-		}
+	o.vendor, o.to = upstreamtest.Any, countingUpstream(t, func(n int) {
 		l.mu.RLock()
 		m := l.numbers[n]
 		l.mu.RUnlock()
 		m.forwarded.Add(1)
 		l.forwarded.Add(1)
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{}`)) // the node may have been killed
-	}))
-	t.Cleanup(func() {
-		counter.CloseClientConnections()
-		counter.Close()
 	})
-	o.vendor, o.to = upstreamtest.Any, counter.URL
 	l.cluster = newCluster(t, o)
 	return l
 }
@@ -211,6 +198,27 @@ func (l *clusterLoad) drain() (all sums) {
 		return true
 	})
 	return all
+}
+
+// losesAtMost fails the test if more of all limits is gone without having been forwarded
+// than what clients got no answer for and so many more, or if the audit log is not one
+// chain.
+func (l *clusterLoad) losesAtMost(forfeit int64, after string) {
+	l.t.Helper()
+	all := l.drain()
+	if all.lost()-all.unanswered > forfeit {
+		l.t.Errorf("%d of %d were not forwarded, and %d were unanswered", all.lost(), all.limit, all.unanswered)
+	}
+	l.verified()
+	l.t.Logf("%s: %d keys, forwarded %d of %d, %d unanswered (%s)", after, len(l.all), all.forwarded, all.limit, all.unanswered, l.answered())
+}
+
+// areReady waits until every node is ready.
+func (c *cluster) areReady() {
+	c.t.Helper()
+	for _, s := range c.nodes {
+		s.isReady()
+	}
 }
 
 // answered lists how often each kind of answer came.

@@ -30,6 +30,38 @@ func unmount(t *testing.T, dir string) {
 	}
 }
 
+// ext4 is a filesystem in a file, mounted at a directory.
+type ext4 struct{ image, dir string }
+
+func newExt4(t *testing.T, dir string) ext4 {
+	t.Helper()
+	d := ext4{filepath.Join(t.TempDir(), "disk"), dir}
+	if err := errors.Join(os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, 512<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", d.image).CombinedOutput(); err != nil {
+		t.Skipf("SKIPPED, AND NOT SHOWN: no mkfs.ext4: %v %s", err, out)
+	}
+	mounted(t, dir, "-o", "loop", d.image)
+	return d
+}
+
+// mountAgain is for a disk whose power was cut.
+func (d ext4) mountAgain(s *server) {
+	s.t.Helper()
+	unmount(s.t, d.dir)
+	s.eventually("nobody has the disk any more", func() bool {
+		loops, err := exec.Command("losetup", "-j", d.image).Output()
+		if err != nil {
+			s.t.Fatal("looking for who has the disk: ", err)
+		}
+		return len(loops) == 0
+	})
+	if out, err := exec.Command("mount", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
+		s.t.Fatalf("mounting again: %v %s", err, out)
+	}
+}
+
 // cutPower lets a filesystem reach its disk no more, as if the power went: what
 // was not synced stays in the memory of a kernel that nobody asks any more. With
 // the log, what the journal had begun still gets there.
@@ -71,38 +103,17 @@ func (s *server) gone() {
 func TestTorturePowerCuts(t *testing.T) {
 	t.Parallel()
 	weighs(t, heavyWeight)
-	image := filepath.Join(t.TempDir(), "disk")
-	dir := t.TempDir()
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, 512<<20); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("mkfs.ext4", "-q", image).CombinedOutput(); err != nil {
-		t.Skipf("SKIPPED, AND NOT SHOWN: no mkfs.ext4: %v %s", err, out)
-	}
-	mounted(t, dir, "-o", "loop", image)
-	f := newFleet(t, filepath.Join(dir, "store"))
+	disk := newExt4(t, t.TempDir())
+	f := newFleet(t, filepath.Join(disk.dir, "store"))
 	cuts := tortureSize(t, 2, 10)
 	for range cuts {
 		home := f.clients(true)
 		enough := f.forwarded.Load() + 1 + f.random(300)
 		f.eventually("requests go through", func() bool { return f.forwarded.Load() >= enough || f.spent() })
-		cutPower(t, dir, f.random(2) == 0)
+		cutPower(t, disk.dir, f.random(2) == 0)
 		f.gone()
 		home()
-		unmount(t, dir)
-		f.eventually("nobody has the disk any more", func() bool {
-			loops, err := exec.Command("losetup", "-j", image).Output()
-			if err != nil {
-				t.Fatal("looking for who has the disk: ", err)
-			}
-			return len(loops) == 0
-		})
-		if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
-			t.Fatalf("mounting again: %v %s", err, out)
-		}
+		disk.mountAgain(f.server)
 		f.start()
 		f.strange.Store(0) // the disk was gone for the last of them
 		f.replace()

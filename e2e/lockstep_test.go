@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -62,14 +60,7 @@ func TestWhoAsksForOneThingAfterTheOtherIsNotRefused(t *testing.T) {
 	t.Run("an upgraded connection each", func(t *testing.T) {
 		t.Parallel()
 		for i, key := range s.alternates(rounds) {
-			conn, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { conn.Close() }) //nolint:errcheck // at the latest
-			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
+			conn := s.dial()
 			fmt.Fprintf(conn, "GET /upgraded HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", key)
 			from := bufio.NewReader(conn)
 			res, err := http.ReadResponse(from, nil)

@@ -188,14 +188,7 @@ func TestAClientThatExpectsContinueIsRefusedBeforeItSends(t *testing.T) {
 		id, key := s.mint(rules)
 		const body = `{"model":"m"}`
 		ask := func() (*bufio.Reader, net.Conn, string) {
-			conn, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { conn.Close() })
-			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
+			conn := s.dial()
 			fmt.Fprintf(conn, "POST /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", key, len(body))
 			r := bufio.NewReader(conn)
 			first, err := r.ReadString('\n')
@@ -231,14 +224,7 @@ func TestAGuardedHandlerMayLeaveABodyThatWasNotSent(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{site: "route /guarded {\n\ttill guard\n\trespond ok\n}"})
 	_, key := s.mint(object{"max_activations": 1})
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	conn := s.dial()
 	fmt.Fprintf(conn, "POST /guarded HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n", key)
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

@@ -3,13 +3,9 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/creack/pty"
 
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 )
@@ -27,22 +23,12 @@ func TestARepairAsksAtATerminalAndChangesNothingWithoutAYes(t *testing.T) {
 		return database.Exec(t, "SELECT doubt IS NOT NULL FROM till.state")[0] == "t"
 	}
 	database.Exec(t, "UPDATE till.state SET doubt = 'a test says so'")
-	s.eventually("the node is closed", func() bool {
-		_, answer := s.api("GET", "/stats", nil)
-		return strings.Contains(fmt.Sprint(answer), "repair --forfeit")
-	})
+	s.eventually("the node is closed", s.inDoubt)
 	asked := func(answer string) (said string, status int) {
 		t.Helper()
 		cmd := s.command("till", "repair", "--forfeit")
-		cmd.SysProcAttr = nil // the terminal is the end of it
-		terminal, err := pty.Start(cmd)
-		if err != nil {
-			t.Fatal(err)
-		}
+		terminal := startInTerminal(t, cmd)
 		defer terminal.Close()
-		if err := terminal.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
 		in := bufio.NewReader(terminal)
 		for !strings.HasSuffix(said, "Type forfeit to go on: ") {
 			b, err := in.ReadByte()

@@ -43,14 +43,7 @@ func rogueTCP(t *testing.T, serve func(net.Conn)) string {
 // wire sends one request and returns the whole answer as bytes.
 func (s *server) wire(request string) string {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		s.t.Fatal(err)
-	}
+	conn := s.dial()
 	if _, err := io.WriteString(conn, request); err != nil {
 		s.t.Fatal(err)
 	}
@@ -230,13 +223,7 @@ func TestAClientThatBreaksOffInItsBodyIsSettled(t *testing.T) {
 		id, key := s.mint(limits)
 		before := s.upstream.Count()
 		for _, row := range rows {
-			conn, err := net.Dial("tcp", s.addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
+			conn := s.dial()
 			fmt.Fprint(conn, "POST /v1/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+key+"\r\nConnection: close\r\n"+row.raw)
 			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
 				t.Fatal(err)

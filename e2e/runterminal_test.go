@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"os"
+	"os/exec"
 	"reflect"
 	"strings"
 	"syscall"
@@ -13,19 +14,27 @@ import (
 	"golang.org/x/term"
 )
 
+// startInTerminal starts a command in a terminal of its own, and returns the side of the
+// person who uses it.
+func startInTerminal(t *testing.T, cmd *exec.Cmd) *os.File {
+	t.Helper()
+	cmd.SysProcAttr = nil // the terminal is the end of it
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 80, Rows: 24})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	if err := terminal.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return terminal
+}
+
 func TestTheTerminalInterruptsTheCommandOfARunOnce(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
 	cmd := s.underRun("", "sh", "-c", `trap 'n=$((n+1)); echo interrupted' INT; trap 'echo interrupts: $n; exit 5' TERM; echo ready; while :; do sleep 0.02; done`)
-	cmd.SysProcAttr = nil // the terminal is the end of it
-	terminal, err := pty.Start(cmd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer terminal.Close()
-	if err := terminal.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	terminal := startInTerminal(t, cmd)
 	lines := bufio.NewScanner(terminal)
 	wait := func(part string) string {
 		for lines.Scan() {

@@ -4,14 +4,12 @@ import (
 	"bufio"
 	"encoding/base64"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -145,7 +143,9 @@ var slotTricks = []trick{
 // filled writes keys into the bytes of a trick.
 func filled(key, other string) *strings.Replacer {
 	basic := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
-	return strings.NewReplacer("{key}", key, "{other}", other, "{password}", basic("x:"+key), "{both}", basic(key+":"+other),
+	flipped := key[:20] + map[bool]string{true: "b", false: "a"}[key[20] == 'a'] + key[21:]
+	return strings.NewReplacer("{key}", key, "{other}", other, "{cut}", key[:len(key)-1], "{flipped}", flipped, "{escaped}", strings.Replace(key, "_", "%5F", 1),
+		"{basic}", basic(key+":"), "{password}", basic("x:"+key), "{both}", basic(key+":"+other),
 		"{capitals}", key[:len("till_sk_")]+strings.ToUpper(key[len("till_sk_"):]), "{twice}", strings.ReplaceAll(key, "_", "%255F"))
 }
 
@@ -279,14 +279,7 @@ func TestAnAnswerBeforeTheEndOfABodyEndsTheConnection(t *testing.T) {
 	})})
 	_, key := s.mint(object{"max_activations": 2})
 	for _, length := range []string{"Content-Length: 100000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\n"} {
-		c, err := net.Dial("tcp", s.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-			t.Fatal(err)
-		}
+		c := s.dial()
 		if _, err := io.WriteString(c, "POST /early HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+key+"\r\n"+length+"begin"); err != nil {
 			t.Fatal(err)
 		}
@@ -320,14 +313,8 @@ func TestHopByHopHeadersTakeNothingFromWhatIsSent(t *testing.T) {
 // converse sends bytes, ends its side, and returns the statuses of all
 // answers.
 func (s *server) converse(requests string) (statuses []int, err error) {
-	conn, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		return nil, err
-	}
+	conn := s.dial()
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
 	if _, err := io.WriteString(conn, requests); err != nil {
 		return nil, err
 	}

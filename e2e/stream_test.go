@@ -163,23 +163,7 @@ func (s *server) revokesAStream() time.Duration {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	lines := bufio.NewScanner(res.Body)
-	if !lines.Scan() {
-		t.Fatal("no event", lines.Err())
-	}
-	ended := make(chan string)
-	go func() {
-		last := ""
-		for lines.Scan() {
-			if lines.Text() != "" {
-				last = lines.Text()
-			}
-		}
-		if err := lines.Err(); err != nil {
-			last = "broken off: " + err.Error()
-		}
-		ended <- last
-	}()
+	ended := lastEvent(t, res)
 	start := time.Now()
 	if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 || answer["streams_cut"].(float64) != 1 {
 		t.Fatalf("revoke: %d %v", status, answer)

@@ -4,9 +4,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"github.com/creack/pty"
 )
 
 func TestTopRestoresTheTerminalWhenItIsEnded(t *testing.T) {
@@ -14,15 +11,7 @@ func TestTopRestoresTheTerminalWhenItIsEnded(t *testing.T) {
 	s := newServer(t, options{})
 	s.mint(object{"max_activations": 5, "name": "nightly"})
 	cmd := s.command("till", "top")
-	cmd.SysProcAttr = nil // the terminal is the end of it
-	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Cols: 80, Rows: 24})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer terminal.Close()
-	if err := terminal.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	terminal := startInTerminal(t, cmd)
 	var all strings.Builder
 	until := func(text string) {
 		for b := make([]byte, 4096); !strings.Contains(all.String(), text); {

@@ -73,39 +73,43 @@ type member struct {
 	refused    atomic.Bool  // with 402
 }
 
+// countingUpstream calls forwarded for each request, with the number of its key if it has
+// one.
+func countingUpstream(t *testing.T, forwarded func(number int)) (url string) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if number := r.Header.Get(numberHeader); number != "" {
+			n, err := strconv.Atoi(number)
+			if err != nil {
+				t.Errorf("the upstream got no key's number: %v", err)
+				return
+			}
+			forwarded(n)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write([]byte(`{}`)) // the server may have been killed
+	}))
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s.URL
+}
+
 // newFleet starts a server with its store in a directory; "" is one of its own.
 func newFleet(t *testing.T, store string) *fleet {
 	t.Helper()
 	f := new(fleet)
-	counter := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		number := r.Header.Get(numberHeader)
-		if number == "" { // a key that is not of the fleet
-			_, _ = w.Write([]byte(`{}`))
-			return
-		}
-		n, err := strconv.Atoi(number)
-		if err != nil {
-			t.Errorf("the upstream got no key's number: %v", err)
-			return
-		}
+	counter := countingUpstream(t, func(n int) {
 		f.mu.RLock()
 		m := f.all[n]
 		f.mu.RUnlock()
 		m.forwarded.Add(1)
 		f.forwarded.Add(1)
-		if _, err := w.Write([]byte(`{}`)); err != nil {
-			return // Caddy was killed
-		}
-	}))
-	t.Cleanup(func() {
-		counter.CloseClientConnections()
-		counter.Close()
 	})
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	f.random = rand.New(rand.NewPCG(seed, seed)).Int64N // for the test's own goroutine alone
-	f.server = newServer(t, options{vendor: upstreamtest.Any, to: counter.URL, store: store})
+	f.server = newServer(t, options{vendor: upstreamtest.Any, to: counter, store: store})
 	f.replace()
 	return f
 }

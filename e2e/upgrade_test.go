@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 	"golang.org/x/net/http2"
@@ -43,14 +41,7 @@ func echoes(t *testing.T, protocol string, look func(*http.Request)) (to string)
 // upgrade asks for a connection that becomes another protocol.
 func (s *server) upgrade(t *testing.T, path, protocol, header string) (*upgradedConn, *http.Response) {
 	t.Helper()
-	plain, err := net.Dial("tcp", s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { plain.Close() })
-	if err := plain.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
+	plain := s.dial()
 	fmt.Fprintf(plain, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s\r\n\r\n", path, protocol, header)
 	conn := &upgradedConn{plain, bufio.NewReader(plain)}
 	res, err := http.ReadResponse(conn.r, nil)
