@@ -1,0 +1,201 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// raceOptions end a program at its first race. Without one it would wait for a second
+// at its end, in case another thread is about to report one: a call of the command line
+// would take longer than all that it does.
+const raceOptions = "halt_on_error=1 atexit_sleep_ms=20"
+
+// command is Caddy with the server's environment.
+func (s *server) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(s.binary, args...)
+	endWithTests(cmd)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "HOME="+s.dir,
+		"MOCK_KEY="+realKey, "TILL_ADDRESS="+s.admin, "TILL_DATA=", "GORACE="+raceOptions)
+	if s.env != "" {
+		cmd.Env = append(cmd.Env, s.env)
+	}
+	return cmd
+}
+
+// launch runs Caddy.
+func (s *server) launch() {
+	s.t.Helper()
+	cmd := s.command("run", "--config", s.config)
+	cmd.Stdout, cmd.Stderr = &locked{s}, &locked{s}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.mu.Lock()
+	s.cmd = cmd
+	s.mu.Unlock()
+}
+
+// start runs Caddy and waits until it answers.
+func (s *server) start() {
+	s.t.Helper()
+	s.launch()
+	s.eventually("Caddy answers", func() bool {
+		res, err := s.client.Get("http://" + s.admin + "/till/stats")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		answer, err := io.ReadAll(res.Body)
+		// A store in doubt is closed, and the API answers all the same; so it does while
+		// a database is away.
+		return err == nil && (res.StatusCode == http.StatusOK || strings.Contains(string(answer), "repair --forfeit") ||
+			s.shared && !strings.Contains(string(answer), "not_configured"))
+	})
+}
+
+// locked is the process's output, readable while it runs.
+type locked struct{ s *server }
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	return l.s.log.Write(b)
+}
+
+func (s *server) output() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.log.String()
+}
+
+// says waits until the process has written a text: its answer to a request may come
+// before what it writes about it.
+func (s *server) says(text string) {
+	s.t.Helper()
+	s.eventually(fmt.Sprintf("the log says %q", text), func() bool { return strings.Contains(s.output(), text) })
+}
+
+// lastLines is the end of the output, for the report of a test that failed.
+func (s *server) lastLines() string {
+	lines := strings.SplitAfter(s.output(), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, `"received request"`) })
+	return strings.Join(lines[max(0, len(lines)-40):], "")
+}
+
+// signal sends a signal to the process, which may go on.
+func (s *server) signal(signal syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cmd == nil {
+		return os.ErrProcessDone
+	}
+	return s.cmd.Process.Signal(signal)
+}
+
+// end sends a signal and waits until the process has ended.
+func (s *server) end(signal syscall.Signal) {
+	s.mu.Lock()
+	cmd := s.cmd
+	s.cmd = nil
+	s.mu.Unlock()
+	if cmd == nil {
+		return
+	}
+	if err := cmd.Process.Signal(signal); err != nil {
+		s.t.Errorf("signal %v: %v", signal, err)
+	}
+	err := cmd.Wait()
+	s.client.CloseIdleConnections() // they lead nowhere
+	if signal != syscall.SIGKILL && err != nil {
+		s.t.Errorf("Caddy ended with %v\n%s", err, s.lastLines())
+	}
+	if strings.Contains(s.output(), "DATA RACE") {
+		s.t.Errorf("a data race:\n%s", s.output())
+	}
+}
+
+func (s *server) stop()  { s.end(syscall.SIGTERM) }
+func (s *server) kill9() { s.end(syscall.SIGKILL) }
+
+// reload reloads the configuration through the command line.
+func (s *server) reload() {
+	s.t.Helper()
+	for range 100 {
+		out, err := s.command("reload", "--config", s.config, "--address", s.admin, "--force").CombinedOutput()
+		if err != nil && !lostAtReload(string(out)) {
+			s.t.Errorf("reload: %v\n%s", err, out)
+		}
+		if err == nil || s.t.Failed() {
+			break
+		}
+	}
+	s.client.CloseIdleConnections() // the server closes them, some time later
+}
+
+// lostAtReload reports whether a call of the admin endpoint met the end of the
+// one that a reload replaced. Caddy has a socket for each, and what waited on
+// the old one is lost with it, so such calls are made again: see
+// docs/runbooks.md.
+func lostAtReload(what string) bool {
+	return strings.Contains(what, "EOF") || strings.Contains(what, "connection reset by peer")
+}
+
+// reloadByAPI does the same by Caddy's own API, without a process of its own,
+// so that many fit into a second.
+func (s *server) reloadByAPI() {
+	s.t.Helper()
+	b, err := os.ReadFile(s.config)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	r, err := http.NewRequest("POST", "http://"+s.admin+"/load", bytes.NewReader(b))
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	r.Close = true // the endpoint is replaced, and its connections with it
+	r.Header.Set("Content-Type", "text/caddyfile")
+	r.Header.Set("Cache-Control", "must-revalidate") // although nothing has changed
+	res, err := s.client.Do(r)
+	for tries := 0; err != nil && tries < 100 && lostAtReload(err.Error()); tries++ {
+		r.Body = io.NopCloser(bytes.NewReader(b))
+		res, err = s.client.Do(r)
+	}
+	if err != nil {
+		s.t.Errorf("reload: %v\n%s", err, s.lastLines())
+		return
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		answer, err := io.ReadAll(res.Body)
+		s.t.Errorf("reload: %s %s %v", res.Status, answer, err)
+	}
+}
+
+// syncBuffer is a buffer that can be read while a process writes it.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
