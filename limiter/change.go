@@ -22,23 +22,17 @@ func (l *Limiter) edit(by Caller, action, id string, fn func(key *record.Key, ac
 
 // editIn is edit for a change that needs the transaction, too.
 func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *record.Key, acct *record.Account) error, after func(k *Live)) error {
-	var key *record.Key
-	return l.committer.Do(func(b *batch) error {
-		old, acct, err := record.ReadKey(b, id)
-		if err != nil {
-			return err
-		}
-		key = old.Clone()
-		if err := fn(b, key, &acct); err != nil {
+	return l.rewrite(id, func(b *batch, old, key *record.Key, acct *record.Account) error {
+		if err := fn(b, key, acct); err != nil {
 			return err
 		}
 		acct.Limit = key.Limit
 		if reflect.DeepEqual(key, old) {
-			return writeKey(b, old, key, &acct, nil)
+			return writeKey(b, old, key, acct, nil)
 		}
 		key.Version++
-		return writeKey(b, old, key, &acct, by.entry(action, id, record.Changes(old, key)))
-	}, func() { l.follow(key, after) })
+		return writeKey(b, old, key, acct, by.entry(action, id, record.Changes(old, key)))
+	}, after)
 }
 
 // Change lets fn edit a copy of a live key: name, labels, owner, purpose,

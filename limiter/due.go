@@ -172,29 +172,23 @@ func (l *Limiter) endIfDue(id string) error {
 	if over != nil && running {
 		k.cut(over)
 	}
-	var key *record.Key
-	err = l.committer.Do(func(b *batch) error {
-		old, acct, err := record.ReadKey(b, id)
-		if err != nil {
-			return err
-		}
+	err = l.rewrite(id, func(b *batch, old, key *record.Key, acct *record.Account) error {
 		if used && acct.First == 0 {
 			acct.First = max(last.UnixNano(), 1)
 		}
 		acct.Last = max(acct.Last, nanosOf(last))
-		key = old.Clone()
 		if key.SweepFormer(now); !reflect.DeepEqual(key, old) {
 			key.Version++ // a salt went
 		}
-		status, now, err := k.derive(b, key, &acct)
+		status, now, err := k.derive(b, key, acct)
 		if err != nil {
 			return err
 		}
-		if status == record.Expired && now == code && old.EndedStatus == "" && !l.mayBeUsed(old, &acct, code) {
-			return b.endKey(old, key, &acct, ownEnd(record.Expired, code, l.clock.Now()))
+		if status == record.Expired && now == code && old.EndedStatus == "" && !l.mayBeUsed(old, acct, code) {
+			return b.endKey(old, key, acct, ownEnd(record.Expired, code, l.clock.Now()))
 		}
-		return writeKey(b, old, key, &acct, nil)
-	}, func() { l.follow(key, nil) })
+		return writeKey(b, old, key, acct, nil)
+	}, nil)
 	if err == nil {
 		err = l.windUp(context.Background(), itself, id)
 	}

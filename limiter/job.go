@@ -363,21 +363,5 @@ func (l *Limiter) liveRevocation(id string) *job {
 	return k.revocation
 }
 
-// loaded returns a key if it is in memory, without reading it.
-func (l *Limiter) loaded(id string) *Live {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	e := l.live[id]
-	if e == nil {
-		return nil
-	}
-	select {
-	case <-e.ready:
-		return e.k // nil after an error
-	default:
-		return nil
-	}
-}
-
 // Interface guards
 var _ commit.Participant = (*revocations)(nil)

@@ -98,6 +98,21 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 	return nil
 }
 
+// rewrite runs write inside the committer, with a key's record, a copy of it and its
+// account. write changes the copy, writes it if it has to be, and must not have other
+// effects. after runs on the key in memory once that is durable.
+func (l *Limiter) rewrite(id string, write func(b *batch, old, key *record.Key, acct *record.Account) error, after func(k *Live)) error {
+	var key *record.Key
+	return l.committer.Do(func(b *batch) error {
+		old, acct, err := record.ReadKey(b, id)
+		if err != nil {
+			return err
+		}
+		key = old.Clone()
+		return write(b, old, key, &acct)
+	}, func() { l.follow(key, after) })
+}
+
 // viewNow is the key after an act on it.
 func (l *Limiter) viewNow(id string) (View, error) {
 	k, err := l.load(id)

@@ -50,17 +50,8 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 // viewOf is the view of a key being listed: from memory if it is there, and otherwise
 // from the store, without loading the key into memory.
 func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time) (View, error) {
-	l.liveMu.Lock()
-	e := l.live[id]
-	l.liveMu.Unlock()
-	if e != nil {
-		select {
-		case <-e.ready:
-			if e.err == nil {
-				return e.k.viewIn(r)
-			}
-		default:
-		}
+	if k := l.loaded(id); k != nil {
+		return k.viewIn(r)
 	}
 	key, err := record.DecodeKey(value)
 	if err != nil {

@@ -103,8 +103,7 @@ func (l *Limiter) load(id string) (*Live, error) {
 	}
 	if err != nil {
 		delete(l.live, id)
-	}
-	if err == nil {
+	} else {
 		k.mu.Lock()
 		k.stopIfMatched(l.runningJobs())
 		k.pacing = l.pacings[k.account.id]
@@ -186,12 +185,8 @@ func (l *Limiter) read(id string) (*Live, error) {
 	return k, nil
 }
 
-// inMemory returns a key whose record was just committed, or nil when it is not
-// in memory. One that is being read is read again.
-func (l *Limiter) inMemory(id string) *Live {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	e := l.live[id]
+// peek returns the key if it has been read, without waiting for that.
+func (e *entry) peek() *Live {
 	if e == nil {
 		return nil
 	}
@@ -199,9 +194,28 @@ func (l *Limiter) inMemory(id string) *Live {
 	case <-e.ready:
 		return e.k // nil when it could not be read
 	default:
-		e.stale = true
 		return nil
 	}
+}
+
+// loaded returns a key if it is in memory, without reading it.
+func (l *Limiter) loaded(id string) *Live {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	return l.live[id].peek()
+}
+
+// inMemory returns a key whose record was just committed, or nil when it is not
+// in memory. One that is being read is read again.
+func (l *Limiter) inMemory(id string) *Live {
+	l.liveMu.Lock()
+	defer l.liveMu.Unlock()
+	e := l.live[id]
+	k := e.peek()
+	if e != nil && k == nil {
+		e.stale = true
+	}
+	return k
 }
 
 // follow lets memory take over a record that was just committed. It runs on
@@ -237,16 +251,10 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 func (l *Limiter) evict(id string) bool {
 	l.liveMu.Lock()
 	defer l.liveMu.Unlock()
-	e := l.live[id]
-	if e == nil {
+	k := l.live[id].peek()
+	if k == nil {
 		return false
 	}
-	select {
-	case <-e.ready:
-	default:
-		return false
-	}
-	k := e.k
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||

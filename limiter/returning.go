@@ -74,16 +74,12 @@ func (l *Limiter) endWith(by Caller, id string, parent *record.Key) error {
 	end := ownEnd(record.Expired, record.CodeKeyExpired, l.clock.Now())
 	end.by, end.reason = by, "its parent key "+parent.ID+" has expired"
 	k.cut(k.Key().Refuse(end.code, "has ended: %s", end.reason))
-	var key *record.Key
-	return l.committer.Do(func(b *batch) error {
-		old, acct, err := record.ReadKey(b, id)
-		key = old
-		if err != nil || old.EndedStatus != "" {
-			return err
+	return l.rewrite(id, func(b *batch, old, key *record.Key, acct *record.Account) error {
+		if old.EndedStatus != "" {
+			return nil
 		}
-		key = old.Clone()
-		return b.endKey(old, key, &acct, end)
-	}, func() { l.follow(key, nil) })
+		return b.endKey(old, key, acct, end)
+	}, nil)
 }
 
 // ActKeyReturn is the return of a child's remaining budget, in the audit log.

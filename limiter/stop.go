@@ -129,19 +129,11 @@ func (l *Limiter) redoStops() {
 
 // recordStop makes durable that a key is stopped.
 func (l *Limiter) recordStop(id string, code record.Code, at time.Time, write writeStop) error {
-	var key *record.Key
-	return l.committer.Do(func(b *batch) error {
-		old, acct, err := record.ReadKey(b, id)
-		if err != nil {
-			return err
+	return l.rewrite(id, func(b *batch, old, key *record.Key, acct *record.Account) error {
+		return write(b, old, key, acct, at)
+	}, func(k *Live) {
+		if k.halt == code {
+			k.halt, k.unsaved = "", nil // from here on the record says so
 		}
-		key = old.Clone()
-		return write(b, old, key, &acct, at)
-	}, func() {
-		l.follow(key, func(k *Live) {
-			if k.halt == code {
-				k.halt, k.unsaved = "", nil // from here on the record says so
-			}
-		})
 	})
 }

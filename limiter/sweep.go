@@ -373,12 +373,8 @@ func (l *Limiter) everyLive() []*Live {
 	defer l.liveMu.Unlock()
 	keys := make([]*Live, 0, len(l.live))
 	for _, e := range l.live {
-		select {
-		case <-e.ready:
-			if e.err == nil {
-				keys = append(keys, e.k)
-			}
-		default:
+		if k := e.peek(); k != nil {
+			keys = append(keys, k)
 		}
 	}
 	return keys

@@ -141,20 +141,10 @@ func (l *Limiter) seenOf(r store.Reader, id string) (*Seen, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.liveMu.Lock()
-	e := l.live[id]
-	l.liveMu.Unlock()
-	if e == nil {
-		return all, nil
-	}
-	select {
-	case <-e.ready:
-		if e.err == nil {
-			e.k.mu.Lock()
-			all.add(&e.k.seen.Seen)
-			e.k.mu.Unlock()
-		}
-	default:
+	if k := l.loaded(id); k != nil {
+		k.mu.Lock()
+		all.add(&k.seen.Seen)
+		k.mu.Unlock()
 	}
 	return all, nil
 }
