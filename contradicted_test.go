@@ -52,17 +52,11 @@ func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *
 func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.T) {
 	t.Parallel()
 	cluster, e, o, said := engineOnCluster(t)
-	l, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := e.mustOpen(t, o)
 	key := mintIn(t, l, 100)
 	n := 0
 	use := func() record.Code {
-		l, err := e.open(o, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := e.mustOpen(t, o)
 		code := useIn(t, l, key)
 		if code == "" {
 			n++
@@ -90,10 +84,7 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 	}
 	is := func(what string, want bool, times float64) {
 		t.Helper()
-		l, err := e.open(o, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := e.mustOpen(t, o)
 		if is := l.Ready() == nil; is != want {
 			t.Errorf("%s: ready %v, %v", what, is, l.Ready())
 		}

@@ -36,6 +36,16 @@ func engineOnBadger(t *testing.T) (*engine, storeOptions) {
 	return newEngine(at.Place(), nil), storeOptions{open: at.OpenStore, log: slog.New(slog.DiscardHandler)}
 }
 
+// mustOpen opens the engine's store, or returns the limiter that has it open.
+func (e *engine) mustOpen(t *testing.T, o storeOptions) *limiter.Limiter {
+	t.Helper()
+	l, err := e.open(o, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // mintIn mints a key with n activations.
 func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	t.Helper()
@@ -70,10 +80,7 @@ func TestAFailedStoreIsOpenedAgainOnceItWorks(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := e.mustOpen(t, o)
 	lookup := mintIn(t, l, 100)
 	forwarded := int64(0)
 	if useIn(t, l, lookup) == "" {
@@ -115,10 +122,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := e.mustOpen(t, o)
 	lookup := mintIn(t, l, 100)
 	useIn(t, l, lookup)
 	if _, err := e.forfeit(limiter.Operator, o, false); !errors.Is(err, errInOrder) {
@@ -299,7 +303,5 @@ func TestNobodyWaitsLongForADiskThatDoesNotAnswer(t *testing.T) {
 		}
 	}
 	close(hangs)
-	if _, err := e.open(o, 0); err != nil {
-		t.Fatal(err)
-	}
+	e.mustOpen(t, o)
 }

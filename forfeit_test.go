@@ -62,9 +62,7 @@ func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 		t.Helper()
 		var said bytes.Buffer
 		o.log, o.common = slog.New(slog.NewTextHandler(&said, nil)), common.String
-		if _, err := e.open(o, 0); err != nil {
-			t.Fatal(err)
-		}
+		e.mustOpen(t, o)
 		e.announce(o)
 		e.announce(o)
 		return said.String()
@@ -285,10 +283,7 @@ func TestADatabaseThatContradictsItselfIsOpenedByARepair(t *testing.T) {
 			if done, err := e.forfeit(limiter.Operator, o, false); err != nil || done != would {
 				t.Fatalf("the repair has done %+v, %v, and a dry run said %+v", done, err, would)
 			}
-			l, err = e.open(o, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			l = e.mustOpen(t, o)
 			if code := useIn(t, l, key); code != record.CodeActivationsExhausted {
 				t.Errorf("what was left of the key: %q", code)
 			}

@@ -24,10 +24,7 @@ func TestAStoreThatIsReachedInAnotherWayIsOpenedAgain(t *testing.T) {
 		opened++
 		return open(with)
 	}
-	first, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := e.mustOpen(t, o)
 	lookup := mintIn(t, first, 10)
 	k, refusal := first.Find(t.Context(), lookup)
 	if refusal != nil {

@@ -169,29 +169,33 @@ func shared(path string, a, b reflect.Value, found func(path string)) {
 	}
 }
 
+// another returns a change that gives a field of a key another value, which is valid.
+func another(f *record.Field, now time.Time) func(key *record.Key) error {
+	valid := map[string]any{
+		"charge": record.ChargeSuccess, "renews": record.Daily, "expires_at": now.Add(time.Hour).UTC(),
+		"max_concurrency": 2, "paths": []string{"/v1/models"}, "methods": []string{"GET"},
+	}
+	return func(key *record.Key) error {
+		v := of(f, key)
+		if v.Kind() == reflect.Bool {
+			v.SetBool(!v.Bool())
+		} else if fill(v, 2); valid[f.Name] != nil {
+			v.Set(reflect.ValueOf(valid[f.Name]))
+		}
+		return nil
+	}
+}
+
 // TestAChangeOfAFieldChangesThatAlone changes each field of a key. What may be chosen
 // then is changed, alone, and stands in the audit log; nothing else is.
 func TestAChangeOfAFieldChangesThatAlone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	valid := map[string]any{
-		"charge": record.ChargeSuccess, "renews": record.Daily, "expires_at": w.clock.time().Add(time.Hour).UTC(),
-		"max_concurrency": 2, "paths": []string{"/v1/models"}, "methods": []string{"GET"},
-	}
 	for i := range record.KeyFields {
 		f := &record.KeyFields[i]
 		k := w.mint(func(key *record.Key) { key.Limit = record.Amounts{500, 500, 500, record.NoLimit} })
 		before := k.view().Key
-		_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
-			v := of(f, key)
-			if v.Kind() == reflect.Bool {
-				v.SetBool(!v.Bool())
-			} else if fill(v, 2); valid[f.Name] != nil {
-				v.Set(reflect.ValueOf(valid[f.Name]))
-			}
-			return nil
-		})
-		if err != nil {
+		if _, err := w.Change(ctx, limiter.Operator, k.id, 0, another(f, w.clock.time())); err != nil {
 			t.Errorf("%s: %v", f.Name, err)
 			continue
 		}

@@ -57,16 +57,7 @@ func newCluster(t testing.TB, dsns ...string) *cluster {
 // mint mints a key on the first node.
 func (c *cluster) mint(limit int64) token.Lookup {
 	c.t.Helper()
-	_, lookup, err := token.MintKey()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
-	spec.Limit[record.Activations] = limit
-	if _, err := c.nodes[0].Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
-		c.t.Fatal(err)
-	}
-	return lookup
+	return mint(c.t, c.nodes[0], limit)
 }
 
 // find finds a key on a node.

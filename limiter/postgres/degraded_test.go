@@ -51,23 +51,32 @@ func newLimiter(t *testing.T, o postgres.Options, shadow string) *limiter.Limite
 	return l
 }
 
-func mint(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
+func mint(t testing.TB, l *limiter.Limiter, n int64) token.Lookup {
 	t.Helper()
-	lookup, err := tryMint(l, n)
+	return mintAs(t, l, activations(n))
+}
+
+func mintAs(t testing.TB, l *limiter.Limiter, is func(k *record.Key)) token.Lookup {
+	t.Helper()
+	lookup, err := tryMint(l, is)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return lookup
 }
 
-func tryMint(l *limiter.Limiter, n int64) (token.Lookup, error) {
+func activations(n int64) func(k *record.Key) {
+	return func(k *record.Key) { k.Limit[record.Activations] = n }
+}
+
+func tryMint(l *limiter.Limiter, is func(k *record.Key)) (token.Lookup, error) {
 	_, lookup, err := token.MintKey()
 	if err != nil {
 		return lookup, err
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
-	spec.Limit[record.Activations] = n
-	_, err = l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+	is(spec)
+	_, err = l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
 	return lookup, err
 }
 
@@ -84,6 +93,20 @@ func use(l *limiter.Limiter, lookup token.Lookup) record.Code {
 	}
 	g.Settle(record.Amounts{record.Activations: 1})
 	return ""
+}
+
+// use forwards so many requests on each node, and returns how many those were in all.
+func (p *pair) use(lookup token.Lookup, times int) (n int64) {
+	p.t.Helper()
+	for range times {
+		for _, l := range p.nodes {
+			if code := use(l, lookup); code != "" {
+				p.t.Fatal(code)
+			}
+			n++
+		}
+	}
+	return n
 }
 
 // drain uses a key on both nodes until each has refused it finally.
@@ -174,22 +197,14 @@ func TestRequestsAreRefusedWhileTheDatabaseLacksSomethingAndNothingIsLost(t *tes
 			p := newPair(t, server, over(network))
 			k := mint(t, p.nodes[0], limit)
 			unused := mint(t, p.nodes[0], 1)
-			n := int64(0)
-			for range 20 {
-				for _, l := range p.nodes {
-					if code := use(l, k); code != "" {
-						t.Fatal(code)
-					}
-					n++
-				}
-			}
+			n := p.use(k, 20)
 			lack := prepare(t, server, network)
 			lack.begin()
 			for _, l := range p.nodes {
 				if code := use(l, unused); code != record.CodeStoreUnavailable {
 					t.Errorf("a key that needs the database: %q, want %s", code, record.CodeStoreUnavailable)
 				}
-				if _, err := tryMint(l, 1); err == nil {
+				if _, err := tryMint(l, activations(1)); err == nil {
 					t.Error("a key was minted")
 				}
 				// A key in use goes on with what its node has, until that is used or

@@ -27,7 +27,7 @@ func TestAFullDatabaseRefusesWhatNeedsSpace(t *testing.T) {
 	}
 	full := false
 	for range 2000 { // the pages that are there have room for some rows
-		if _, err := tryMint(p.nodes[0], 1); err != nil {
+		if _, err := tryMint(p.nodes[0], activations(1)); err != nil {
 			full = true
 			break
 		}
@@ -44,7 +44,7 @@ func TestAFullDatabaseRefusesWhatNeedsSpace(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "keys are minted again", func() bool {
-		_, err := tryMint(p.nodes[0], 1)
+		_, err := tryMint(p.nodes[0], activations(1))
 		return err == nil
 	})
 	if n := p.drain(k) + 1; n != 50 {

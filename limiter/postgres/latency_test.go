@@ -229,7 +229,7 @@ func TestANodeWithASlowLineHoldsNobodyUp(t *testing.T) {
 					if code := use(slow, k); code == "" {
 						elsewhere.Add(1)
 					}
-					tryMint(slow, 1) // alone in the cluster
+					tryMint(slow, activations(1)) // alone in the cluster
 				}
 			})
 			p.renewed(2, func() {

@@ -2,7 +2,6 @@ package postgres_test
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,15 +78,7 @@ func TestWhatANodeHadReservedCountsAsUsedUnlessItsDirectoryKnowsBetter(t *testin
 			one := startIn(t, dir, network.DSN(), "one")
 			p := &pair{t: t, server: server, nodes: []*limiter.Limiter{one, startIn(t, t.TempDir(), server.DSN(), "two")}}
 			k := mint(t, one, limit)
-			n := int64(0)
-			for range 400 {
-				for _, l := range p.nodes {
-					if code := use(l, k); code != "" {
-						t.Fatal(code)
-					}
-					n++
-				}
-			}
+			n := p.use(k, 400)
 			network.Cut()
 			defer network.Heal() // or the former process would not end quickly
 			if out, err := exec.Command("cp", "-a", dir, again).CombinedOutput(); err != nil {
@@ -133,18 +124,9 @@ func TestTheMachinesClockOfANodeCountsForNothing(t *testing.T) {
 				t.Fatalf("the clocks are %s apart", away)
 			}
 			p := newPair(t, server, server.DSN())
-			made := func(change func(*record.Key)) token.Lookup {
+			made := func(is func(*record.Key)) token.Lookup {
 				t.Helper()
-				_, lookup, err := token.MintKey()
-				if err != nil {
-					t.Fatal(err)
-				}
-				spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
-				change(spec)
-				if _, err := p.nodes[0].Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
-					t.Fatal(err)
-				}
-				return lookup
+				return mintAs(t, p.nodes[0], is)
 			}
 			lives := made(func(k *record.Key) { k.ExpiresAt = now().Add(time.Hour) })
 			unused := made(func(k *record.Key) { k.FirstUseWithin = time.Hour })

@@ -15,7 +15,6 @@ import (
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
-	"github.com/till-proxy/till/token"
 )
 
 const doubtIt = "UPDATE till.state SET doubt = 'a test says so'"
@@ -38,16 +37,11 @@ func doubted(t testing.TB, server *postgrestest.Server, keys int) (options postg
 	for range min(keys, 512) {
 		minters.Go(func() {
 			for n := next.Add(1); n <= int64(keys); n = next.Add(1) {
-				_, lookup, err := token.MintKey()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits(), Delegate: n%2 == 0}
-				if n%3 > 0 { // otherwise it is suspended
-					spec.Limit[record.Activations] = 100
-				}
-				if _, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
+				if _, err := tryMint(l, func(k *record.Key) {
+					if k.Delegate = n%2 == 0; n%3 > 0 { // otherwise it is suspended
+						k.Limit[record.Activations] = 100
+					}
+				}); err != nil {
 					t.Error(err)
 					return
 				}
