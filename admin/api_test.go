@@ -385,7 +385,7 @@ func TestHoldersSeeOnlyWhatConcernsThem(t *testing.T) {
 			t.Errorf("a holder is not shown %s: %s", shown, holder)
 		}
 	}
-	if full := mustJSON(t, KeyJSON(view)); strings.Contains(full, view.Lookup.String()) {
+	if full := mustJSON(t, keyJSON(view)); strings.Contains(full, view.Lookup.String()) {
 		t.Errorf("the lookup hash is shown: %s", full)
 	}
 }

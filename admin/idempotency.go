@@ -61,7 +61,7 @@ func once(first call) call {
 			again = struct {
 				*wire.KeyObject
 				Replayed bool `json:"replayed"`
-			}{KeyJSON(*done.Key), true}
+			}{keyJSON(*done.Key), true}
 		case done.Job != nil:
 			again = struct {
 				wire.BulkJSON

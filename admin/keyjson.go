@@ -8,8 +8,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// KeyJSON is the key object for those who manage keys.
-func KeyJSON(v limiter.View) *wire.KeyObject {
+// keyJSON is the key object for those who manage keys.
+func keyJSON(v limiter.View) *wire.KeyObject {
 	k := HolderJSON(v)
 	k.Version, k.Custody = v.Version, v.Custody
 	k.Role, k.Owner, k.Purpose = v.Role, v.Owner, v.Purpose

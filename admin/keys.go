@@ -38,7 +38,7 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wire.Minted{KeyObject: KeyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
+	return &wire.Minted{KeyObject: keyJSON(view), ScopedKey: scopedKey.Reveal(), BaseURL: a.backend.BaseURL()}, nil
 }
 
 func (a *api) list(l *limiter.Limiter, r *http.Request) (any, error) {
@@ -49,7 +49,7 @@ func (a *api) list(l *limiter.Limiter, r *http.Request) (any, error) {
 	page, err := l.List(r.Context(), a.caller, f)
 	answer := wire.Listed{Keys: make([]*wire.KeyObject, 0, len(page.Keys)), Next: page.Next, Partial: page.Partial}
 	for _, v := range page.Keys {
-		answer.Keys = append(answer.Keys, KeyJSON(v))
+		answer.Keys = append(answer.Keys, keyJSON(v))
 	}
 	return answer, err
 }
@@ -105,7 +105,7 @@ func keyAnswer(view limiter.View, err error) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return KeyJSON(view), nil
+	return keyJSON(view), nil
 }
 
 func (a *api) change(l *limiter.Limiter, r *http.Request) (any, error) {
@@ -177,5 +177,5 @@ func (a *api) revoke(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wire.RevokedKey{KeyObject: KeyJSON(view), StreamsCut: cut}, nil
+	return wire.RevokedKey{KeyObject: keyJSON(view), StreamsCut: cut}, nil
 }

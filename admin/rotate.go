@@ -61,7 +61,7 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return &wire.Rotated{
-		Minted:     wire.Minted{KeyObject: KeyJSON(view), ScopedKey: text.Reveal(), BaseURL: a.backend.BaseURL()},
+		Minted:     wire.Minted{KeyObject: keyJSON(view), ScopedKey: text.Reveal(), BaseURL: a.backend.BaseURL()},
 		StreamsCut: cut,
 	}, nil
 }

@@ -48,7 +48,7 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (any, error) {
 		s := &page.Keys[i]
 		for _, reason := range s.Reasons {
 			detail, fix := advise(s, reason, now)
-			answer.Keys = append(answer.Keys, wire.StaleEntry{Key: KeyJSON(s.View), Reason: reason, Detail: detail, Fix: fix})
+			answer.Keys = append(answer.Keys, wire.StaleEntry{Key: keyJSON(s.View), Reason: reason, Detail: detail, Fix: fix})
 		}
 	}
 	return answer, nil

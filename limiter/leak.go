@@ -68,7 +68,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	case number != key.Rotations:
 		done.State = LeakGraceEnded
 		if !dryRun {
-			_, err = l.endGrace(k, by, lookup)
+			err = l.endGrace(k, by, lookup)
 		}
 	case !dryRun:
 		err = l.revokeLeaked(ctx, k, by)

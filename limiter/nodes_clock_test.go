@@ -30,8 +30,8 @@ func TestAStringThatWasReplacedIsRefusedByANodeWhoseClockIsBehind(t *testing.T) 
 		"at once": func(t *testing.T, w *world, k *key) { replace(t, w, k, 0) },
 		"after a grace": func(t *testing.T, w *world, k *key) {
 			replace(t, w, k, time.Hour)
-			if ended, err := w.EndGrace(ctx, limiter.Operator, k.id, k.lookup); err != nil || !ended {
-				t.Fatal(ended, err)
+			if done, err := w.Leak(ctx, limiter.Operator, k.lookup, false, false); err != nil || done.State != limiter.LeakGraceEnded {
+				t.Fatal(done, err)
 			}
 		},
 		"by another rotation": func(t *testing.T, w *world, k *key) {

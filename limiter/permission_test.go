@@ -129,10 +129,6 @@ var acts = map[string]act{
 		_, err := w.Stale(ctx, by, "", 0, "")
 		return err
 	}},
-	"EndGrace": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, err := w.EndGrace(ctx, by, id, lookup())
-		return err
-	}},
 	"Rotate": {record.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
 		_, _, err := w.Rotate(ctx, by, id, record.Issue{Lookup: lookup()}, 0)
 		return err

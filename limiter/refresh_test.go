@@ -208,7 +208,7 @@ var distant = map[string]struct {
 	"the end of a grace": {
 		before: func(s *scene) { s.rotate(time.Hour) },
 		act: func(s *scene) {
-			_, err := s.a.EndGrace(ctx, limiter.Operator, s.key.id, s.key.lookup)
+			_, err := s.a.Leak(ctx, limiter.Operator, s.key.lookup, false, false)
 			s.check(err)
 		},
 		use: record.CodeKeyRevoked, cut: record.CodeKeyRevoked,

@@ -105,17 +105,8 @@ func (l *Limiter) Rotating(by Caller, id string) (*record.Key, error) {
 	return key, l.noted(by, l.couldMint(by, key))
 }
 
-// EndGrace ends the grace of one former string at once, and cuts what runs with it.
-// It reports whether the string was in its grace.
-func (l *Limiter) EndGrace(_ context.Context, by Caller, id string, lookup token.Lookup) (bool, error) {
-	k, err := l.reach(by, record.KeysRevoke, id)
-	if err != nil {
-		return false, err
-	}
-	return l.endGrace(k, by, lookup)
-}
-
-func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) (bool, error) {
+// endGrace ends the grace of one former string at once, and cuts what runs with it.
+func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
 	id, ended := k.Key().ID, false
 	err := l.edit(by, ActKeyEndGrace, id, func(key *record.Key, _ *record.Account) error {
 		now := l.clock.Now().UTC()
@@ -126,9 +117,9 @@ func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) (bool, error
 		return nil
 	}, nil)
 	if err != nil || !ended {
-		return false, err
+		return err
 	}
 	cut := k.cutReplaced(l.clock.Now())
 	l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
-	return true, nil
+	return nil
 }

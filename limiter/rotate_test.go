@@ -386,14 +386,11 @@ func TestTheGraceOfOneStringCanBeEnded(t *testing.T) {
 	w := newWorld(t)
 	k := w.mint(activations(10))
 	next := k.rotate(time.Hour)
-	for _, want := range []bool{true, false} {
-		if ended, err := w.EndGrace(ctx, limiter.Operator, k.id, k.lookup); err != nil || ended != want {
-			t.Errorf("ended %t, %v", ended, err)
+	for _, want := range []limiter.LeakState{limiter.LeakGraceEnded, limiter.LeakDead} {
+		if done, err := w.Leak(ctx, limiter.Operator, k.lookup, false, false); err != nil || done.State != want {
+			t.Errorf("%+v, %v, want %s", done, err, want)
 		}
 	}
 	k.expect("its grace was ended", record.CodeKeyRevoked)
 	next.expect("the key goes on", "")
-	if ended, err := w.EndGrace(ctx, limiter.Operator, k.id, next.lookup); err != nil || ended {
-		t.Errorf("the present string has no grace to end: %t, %v", ended, err)
-	}
 }

@@ -21,8 +21,8 @@ var ratePeriods = map[string]time.Duration{
 // maxRateN keeps the spacing of a rate above zero nanoseconds.
 const maxRateN = 1_000_000
 
-// ParseRate reads "60/m": a count, a slash, and one of s, m, h, d.
-func ParseRate(s string) (Rate, error) {
+// parseRate reads "60/m": a count, a slash, and one of s, m, h, d.
+func parseRate(s string) (Rate, error) {
 	count, unit, found := strings.Cut(s, "/")
 	n, err := strconv.ParseInt(count, 10, 64)
 	per, known := ratePeriods[unit]
@@ -41,7 +41,7 @@ func (r Rate) faster(than Rate) bool {
 	return float64(r.N)*float64(than.Per) > float64(than.N)*float64(r.Per)
 }
 
-// String returns the form that ParseRate reads; empty for no rate.
+// String returns the form that parseRate reads; empty for no rate.
 func (r Rate) String() string {
 	for unit, per := range ratePeriods {
 		if per == r.Per {
@@ -51,16 +51,16 @@ func (r Rate) String() string {
 	return ""
 }
 
-// MarshalText writes the form that ParseRate reads.
+// MarshalText writes the form that parseRate reads.
 func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// UnmarshalText reads the form that ParseRate reads; empty is no rate.
+// UnmarshalText reads the form that parseRate reads; empty is no rate.
 func (r *Rate) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		*r = Rate{}
 		return nil
 	}
-	parsed, err := ParseRate(string(text))
+	parsed, err := parseRate(string(text))
 	*r = parsed
 	return err
 }
