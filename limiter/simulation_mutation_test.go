@@ -38,6 +38,10 @@ var mutations = []struct {
 		check: `if rec.Lineage == former {`, without: `if true {`,
 	},
 	{
+		name: "a window that is under way is begun again", file: "renew.go",
+		check: `if begun = rec.Lineage == former && rec.Epoch >= epoch; begun {`, without: `if begun = false; begun {`,
+	},
+	{
 		// Memory never spends more than it knows to be left, so this is not an overspend by
 		// itself. But what is reserved twice is refused on every node.
 		name: "what others have reserved may be reserved as well", file: "books.go",

@@ -393,6 +393,9 @@ func (s *ensemble) run() {
 		s.mint(s.random.IntN(n))
 	}
 	s.say("%d nodes, quiet %v", n, s.quiet)
+	if s.chance(30) { // nothing is used in the first window
+		s.pass(time.Duration(s.random.IntN(30)) * time.Hour)
+	}
 	for s.counts.steps = range int64(60) {
 		s.step()
 		s.consistent()
