@@ -76,14 +76,19 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live) error {
 		if out, err := l.reservedElsewhere(b, k.id, acct.Lineage); err != nil || out {
 			return cmp.Or(err, ErrInUse)
 		}
-		if err := b.settleOwn(k, &acct); err != nil {
-			return err
-		}
 		own, err := b.own(k.id, &acct)
 		if err != nil {
 			return err
 		}
-		return l.erase(b, by, key, acct.Counted().Minus(own.Reserved.Minus(own.Settled)))
+		used := acct.Counted()
+		k.mu.Lock()
+		if acct.Lineage == k.lineage { // memory knows what is not written yet
+			used = used.Minus(durable(&own))
+			used.Add(k.spent)
+			used.Add(k.past)
+		}
+		k.mu.Unlock()
+		return l.erase(b, by, key, used)
 	}, func() { l.drop(k) })
 	if err != nil {
 		k.mu.Lock()

@@ -139,3 +139,30 @@ func TestWhatStillRunsOnAnotherNodeCountsWhenAKeyIsForgotten(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsNotWrittenYetCountsWhenAKeyIsForgotten: a request that began in an earlier
+// window has just ended, and only memory knows what it used.
+func TestWhatIsNotWrittenYetCountsWhenAKeyIsForgotten(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 10, record.Daily })
+		g, refusal := k.ask(bound(record.Tokens, 100))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.pass(24 * time.Hour)
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+		if _, _, err := k.w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 70})
+		if err := k.w.Forget(ctx, limiter.Operator, k.id); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := k.w.Stats().Used, (record.Amounts{record.Activations: 2, record.Tokens: 70}); got != want {
+			t.Errorf("of a key that was forgotten counts %v, want %v", got, want)
+		}
+		c.sums()
+	})
+}
