@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
@@ -14,16 +15,21 @@ import (
 // share the store, it waits until the others know that the key has ended, or may admit
 // nothing, and what they have used of it is written.
 func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
+	return l.forgetWithin(ctx, by, id, settlePatience)
+}
+
+// forgetWithin is Forget by a caller who waits only so long for the other nodes.
+func (l *Limiter) forgetWithin(ctx context.Context, by Caller, id string, patience time.Duration) error {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return err
 	}
-	err = l.forget(ctx, by, k)
-	for n := 0; errors.Is(err, ErrInUse) && n < maxRecalls; n++ {
+	err = l.forget(ctx, by, k, patience)
+	for n := 0; errors.Is(err, ErrInUse) && n < maxRecalls && patience >= settlePatience; n++ {
 		if err := l.gather(ctx, &k.account); err != nil {
 			return err
 		}
-		err = l.forget(ctx, by, k)
+		err = l.forget(ctx, by, k, patience)
 	}
 	if err == nil {
 		l.log.Info("key forgotten", "key_id", id, "by", by.Name)
@@ -32,7 +38,7 @@ func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 }
 
 // forget is Forget for once.
-func (l *Limiter) forget(ctx context.Context, by Caller, k *Live) error {
+func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.Duration) error {
 	revived := k.Key().RevivedAt
 	view := k.View()
 	begins := view.Status == record.Exhausted && view.Renews != "" // a new window revives it
@@ -46,8 +52,11 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live) error {
 	}
 	l.windUpNow(ctx, by, view.ID)
 	if l.shared != nil {
-		if _, err := l.shared.Settled(settlePatience); err != nil { // a node that is behind then admits nothing
+		switch behind, err := l.shared.Settled(patience); {
+		case err != nil:
 			return fmt.Errorf("it is not known whether the other nodes know that the key has ended: %w", err)
+		case len(behind) > 0 && patience < settlePatience: // after that, they admit nothing
+			return ErrInUse
 		}
 	}
 	k.mu.Lock()

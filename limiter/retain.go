@@ -53,6 +53,9 @@ func (l *Limiter) mayForget() bool {
 	return l.clock.Doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)
 }
 
+// sweepPatience is how long the sweeper waits for the other nodes: a stop waits for it.
+const sweepPatience = time.Second
+
 // sweepEnded forgets keys that ended long enough ago.
 func (l *Limiter) sweepEnded() {
 	if !l.mayForget() || !l.leads() {
@@ -76,15 +79,18 @@ func (l *Limiter) sweepEnded() {
 		if err == nil && len(ids) == 0 {
 			return
 		}
-		var rest []string
 		if err == nil && l.shared != nil { // some may have been written a moment ago
-			_, err = l.shared.Settled(settlePatience)
+			var behind []string
+			if behind, err = l.shared.Settled(sweepPatience); err == nil && len(behind) > 0 {
+				return // the next sweep finds them again
+			}
 		}
+		var rest []string
 		if err == nil {
 			rest, err = l.forgetEnded(ids, before)
 		}
 		for _, id := range rest {
-			if err == nil {
+			if err == nil && !l.stopping() {
 				err = l.forgetOne(id)
 			}
 		}
@@ -99,7 +105,7 @@ func (l *Limiter) sweepEnded() {
 
 // forgetOne forgets a key that is in memory.
 func (l *Limiter) forgetOne(id string) error {
-	err := l.Forget(context.Background(), itself, id)
+	err := l.forgetWithin(context.Background(), itself, id, sweepPatience)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
 		return nil // it has gone, or lives again, or has to wait
 	}
