@@ -56,7 +56,7 @@ func (e *engine) keepOpen(due <-chan time.Time, stop <-chan struct{}) {
 		}
 		o := c.storeOptions()
 		if _, err := e.open(o, openingTime); err != nil {
-			o.log.Debug("opening the store by itself", "error", err) // what opens it says more
+			o.log.Debug("opening the store by itself", "error", err) // tryOpen logs what an operator needs
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // Forget removes the record of an ended key. Its use stays in the tally. Where nodes
 // share the store, it waits until the others know that the key has ended, or may admit
-// nothing, and what they have used of it is written.
+// nothing, and what they have used of its limits is written.
 func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 	return l.forgetWithin(ctx, by, id, settlePatience)
 }
