@@ -111,6 +111,7 @@ func (r *Repair) take(ctx context.Context) error {
 		return ErrCertain
 	}
 	s.repair = r
+	s.sql.settings = strings.Replace(settings, idleFor, repairIdleFor, 1)
 	for start := time.Now(); ; {
 		results, err := s.outside(ctx, say(s.sql.lives))
 		if err != nil {

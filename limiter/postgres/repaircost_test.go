@@ -124,6 +124,26 @@ func TestARepairReadsManyRecordsAtOnce(t *testing.T) {
 	t.Logf("%d round trips", n)
 }
 
+// TestARepairMayPauseInATransaction: on a busy machine it does, and no node waits for it.
+func TestARepairMayPauseInATransaction(t *testing.T) {
+	t.Parallel()
+	r, err := postgres.OpenRepair(t.Context(), doubted(t, postgrestest.Start(t), 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := []byte("x/paused")
+	err = r.Update(func(tx store.Tx) error {
+		if _, err := tx.Get(key); !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		time.Sleep(1500 * time.Millisecond) // it is what is tried: a node may pause for a second
+		return tx.Set(key, []byte("1"))
+	})
+	if err := errors.Join(err, r.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestARepairWhoseTransactionsBeginAgainSkipsNothing: the server may end any of them, and
 // what is counted of it is counted once.
 func TestARepairWhoseTransactionsBeginAgainSkipsNothing(t *testing.T) {

@@ -156,10 +156,13 @@ type queries struct {
 }
 
 const (
+	// idleFor is how long a node may pause in a transaction, and so hold up the others;
+	// repairIdleFor how long a repair may, for which all others wait anyhow.
+	idleFor, repairIdleFor = "1s", "1min"
 	// A connection that a pooler gave us may have any settings, so a transaction
 	// makes its own. A level of synchronous_commit that waits for more is kept.
-	settingsOf = `SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '5s', true),
-		set_config('idle_in_transaction_session_timeout', '1s', true),
+	settings = `SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '5s', true),
+		set_config('idle_in_transaction_session_timeout', '` + idleFor + `', true),
 		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
 	viewSettings = `SELECT set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '30s', true)`
 	lazySettings = `SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '2s', true)`
@@ -182,7 +185,7 @@ func queriesIn(schema string) queries {
 	return queries{
 		begin:    `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE`,
 		view:     `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`,
-		settings: settingsOf,
+		settings: settings,
 		commit:   `COMMIT`,
 		rollback: `ROLLBACK`,
 
