@@ -230,7 +230,7 @@ func TestAMigrationThatWasCutOffGoesOnAndNoServerOpensItsTarget(t *testing.T) {
 	m := limiter.Migration{From: source, By: limiter.Operator, Disk: store.Files{}, Clock: commit.SystemClock{}, Dir: filepath.Join(from.dir, "store"), Anchor: from.anchor(), Shadow: filepath.Join(from.dir, "store", "shadow")}
 	for left := 1; ; left++ {
 		target := cluster.Bystander(t, "migration")
-		m.To = &cutOff{target.(store.Shared), left}
+		m.To = &cutOff{target, left}
 		done, err := limiter.Migrate(m)
 		shut(t, target)
 		if err == nil {
