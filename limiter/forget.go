@@ -60,10 +60,14 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 		}
 	}
 	k.mu.Lock()
-	before := k.halt
-	k.halt = record.CodeKeyRevoked // no request may begin while it is removed
+	k.forgetting++
 	k.mu.Unlock()
-	err := l.committer.Do(func(b *batch) error {
+	defer func() {
+		k.mu.Lock()
+		k.forgetting--
+		k.mu.Unlock()
+	}()
+	return l.committer.Do(func(b *batch) error {
 		key, acct, err := record.ReadKey(b, view.ID)
 		if err != nil {
 			return err
@@ -99,12 +103,6 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 		k.mu.Unlock()
 		return l.erase(b, by, key, used)
 	}, func() { l.drop(k) })
-	if err != nil {
-		k.mu.Lock()
-		k.halt = before
-		k.mu.Unlock()
-	}
-	return err
 }
 
 // recordEnd makes the end of a key durable, so that the other nodes learn of it: memory

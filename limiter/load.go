@@ -258,7 +258,7 @@ func (l *Limiter) evict(id string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||
-		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || k.slot != nil || k.history.dirty() {
+		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || k.forgetting > 0 || k.slot != nil || k.history.dirty() {
 		return false
 	}
 	k.gone = true

@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // revokeLate revokes a key on a node that is cut off, which becomes durable later, and
@@ -85,6 +87,41 @@ func TestNoNodeAdmitsAKeyThatWasKeptLongEnough(t *testing.T) {
 		}
 		if code := b.use(); code != record.CodeKeyInvalid && code != record.CodeKeyRevoked {
 			t.Errorf("another node says %q", code)
+		}
+	})
+}
+
+// TestForgetsThatFailAtOnceLeaveNothingBehind: a key that two calls could not forget is
+// what it was, and can be granted more.
+func TestForgetsThatFailAtOnceLeaveNothingBehind(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(1))
+		if code := k.use(); code != "" {
+			t.Fatal(code)
+		}
+		c.sweep()
+		release := make(chan struct{})
+		c.Inject(func(string) storetest.Outcome {
+			<-release
+			return storetest.Refused
+		})
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() {
+				if err := k.w.Forget(ctx, limiter.Operator, k.id); err == nil {
+					t.Error("it is forgotten without a commit")
+				}
+			})
+			synctest.Wait()
+		}
+		close(release)
+		calls.Wait()
+		c.Inject(nil)
+		if _, err := k.w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if code := k.use(); code != "" {
+			t.Errorf("after it was granted one more: %q", code)
 		}
 	})
 }

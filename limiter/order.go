@@ -73,7 +73,7 @@ func (k *Live) admissible(ask *Ask, now time.Time) *record.Refusal {
 // came with, and of the key's ancestors.
 func (k *Live) standing(ask *Ask, now time.Time) *record.Refusal {
 	key := k.key
-	if k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == record.Revoked {
+	if k.halted() {
 		return k.stopped(now)
 	}
 	if refusal := key.Outdated(ask.String, now); refusal != nil {
@@ -87,11 +87,16 @@ func (k *Live) standing(ask *Ask, now time.Time) *record.Refusal {
 	return nil
 }
 
+// halted reports whether the key was stopped, perhaps in memory only, or is being forgotten.
+func (k *Live) halted() bool {
+	return k.halt != "" || k.forgetting > 0 || !k.key.SuspendedAt.IsZero() || k.key.EndedStatus == record.Revoked
+}
+
 // stands judges the status of one key alone.
 func (k *Live) stands(now time.Time) *record.Refusal {
 	key := k.key
 	switch {
-	case k.halt != "" || !key.SuspendedAt.IsZero() || key.EndedStatus == record.Revoked:
+	case k.halted():
 		return k.stopped(now)
 	case key.EndedStatus == record.Expired || !key.ReturnedAt.IsZero():
 		return k.over(now) // also if the clock was set back since
