@@ -169,7 +169,7 @@ func (k *Live) view(now time.Time) View {
 // refused with. Nothing left counts as exhausted even before it is final.
 func (k *Live) status(now time.Time) (record.Status, record.Code) {
 	switch {
-	case k.halt == record.CodeKeyRevoked || k.forgetting > 0 || k.key.EndedStatus == record.Revoked:
+	case k.halt == record.CodeKeyRevoked || k.key.EndedStatus == record.Revoked:
 		return record.Revoked, record.CodeKeyRevoked
 	case k.halt == record.CodeKeySuspended || !k.key.SuspendedAt.IsZero():
 		return record.Suspended, record.CodeKeySuspended

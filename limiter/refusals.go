@@ -12,8 +12,9 @@ import (
 // stopped is the refusal of a revoked or suspended key.
 func (k *Live) stopped(now time.Time) *record.Refusal {
 	key := k.key
-	switch status, code := k.status(now); status {
-	case record.Revoked:
+	switch status, _ := k.status(now); {
+	case status == record.Revoked || k.forgetting > 0:
+		const code = record.CodeKeyRevoked
 		if key.EndedReason != "" && !key.EndedAt.IsZero() {
 			return key.Refuse(code, "was revoked on %s: %s", record.Stamp(key.EndedAt), key.EndedReason)
 		}
