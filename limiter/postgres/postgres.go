@@ -243,16 +243,18 @@ func (s *Store) usable() error {
 	return nil
 }
 
-// fail refuses everything from here on.
+// fail refuses everything from here on. Nothing is admitted once anybody may know of it,
+// however long the log takes.
 func (s *Store) fail(err error) error {
 	s.follow.mu.Lock()
-	if s.failure.CompareAndSwap(nil, &err) {
-		s.log.Error("the database is refused until the store is opened again", "error", err)
-	}
 	s.fresh.Store(0)
+	first := s.failure.CompareAndSwap(nil, &err)
 	s.follow.mu.Unlock()
 	s.stop()
 	s.signalLapsed()
+	if first {
+		s.log.Error("the database is refused until the store is opened again", "error", err)
+	}
 	return *s.failure.Load()
 }
 

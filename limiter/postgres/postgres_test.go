@@ -94,7 +94,9 @@ func (f *follower) Stale(err error) {
 // open opens a store on a schema, and joins it.
 func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
 	t.Helper()
-	o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", o.Node)
+	if o.Log == nil {
+		o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", o.Node)
+	}
 	s, err := postgres.Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -318,6 +320,44 @@ func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
 	if err := s.Fresh(); !errors.Is(err, store.ErrDoubt) {
 		t.Errorf("Fresh: %v", err)
 	}
+}
+
+// blocked holds up the first error that is logged, as a log does that nobody reads.
+type blocked struct {
+	slog.Handler
+	first           sync.Once
+	reached, unheld chan struct{}
+}
+
+func (b *blocked) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		b.first.Do(func() {
+			close(b.reached)
+			<-b.unheld
+		})
+	}
+	return b.Handler.Handle(ctx, r)
+}
+
+func TestADoubtIsFeltBeforeItIsLogged(t *testing.T) {
+	t.Parallel()
+	server, schema := ownSchema(t)
+	log := &blocked{Handler: slog.NewTextHandler(t.Output(), nil), reached: make(chan struct{}), unheld: make(chan struct{})}
+	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one", Log: slog.New(log)}, nil)
+	put(t, s, "k/1", "a")
+	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
+	var call sync.WaitGroup
+	call.Go(func() {
+		if err := s.Update(func(store.Tx) error { return nil }); !errors.Is(err, store.ErrDoubt) {
+			t.Errorf("Update: %v", err)
+		}
+	})
+	<-log.reached
+	if err := s.Fresh(); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("while that is being logged, Fresh says %v", err)
+	}
+	close(log.unheld)
+	call.Wait()
 }
 
 func TestTheClockIsTheDatabasesAndNeverGoesBack(t *testing.T) {
