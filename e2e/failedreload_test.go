@@ -47,6 +47,7 @@ func TestAConfigurationThatFailsToStartChangesNothing(t *testing.T) {
 			t.Fatalf("%s %s %v, want that it cannot listen", res.Status, answer, err)
 		}
 		res.Body.Close()
+		s.oldEndpointIsGone() // one that failed replaces it, too
 		fields := object{"upstream": "mock", "role": "ci", "max_activations": 6}
 		if status, answer := s.api("POST", "/keys", fields); status == http.StatusCreated {
 			t.Fatalf("a key above the ceiling of the configuration that runs: %v", answer)

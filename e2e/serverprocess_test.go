@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 )
 
 // raceOptions end a program at its first race. Without one it would wait for a second
@@ -138,7 +142,44 @@ func (s *server) reload() {
 			break
 		}
 	}
+	s.oldEndpointIsGone()
+}
+
+// oldEndpointIsGone waits until the admin endpoint that a reload replaced is gone.
+// Caddy answers the reload before: until then what connects may reach the old one,
+// and be reset.
+func (s *server) oldEndpointIsGone() {
+	s.t.Helper()
+	_, port, err := net.SplitHostPort(s.admin)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if runtime.GOOS == "linux" {
+		s.eventually("one socket listens at "+s.admin, func() bool { return listeners(s.t, uint16(n)) == 1 })
+	}
 	s.client.CloseIdleConnections() // the server closes them, some time later
+}
+
+// listeners counts the TCP sockets that listen on a port, as proc_net(5) lists them.
+func listeners(t *testing.T, port uint16) (n int) {
+	t.Helper()
+	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		b, err := os.ReadFile(file)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			const local, state, listen = 1, 3, "0A"
+			if f := strings.Fields(line); len(f) > state && f[state] == listen && strings.HasSuffix(f[local], fmt.Sprintf(":%04X", port)) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // lostAtReload reports whether a call of the admin endpoint met the end of the
