@@ -155,9 +155,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 		u.input = max(u.input, u.price.Context*max(e.Rounds, 1))
 	}
 	u.widest = u.input
-	if u.recall = u.memory.Recall(key.ID, x.target.name, x.target.preset, call, e); u.recall != nil && u.recall.Input >= 0 {
-		u.input = min(u.input, u.recall.Input)
-	}
+	u.recallInput(x, call)
 	var sure bool
 	if u.natural, sure = e.Longest(u.price, u.input); !sure && !u.mayFit {
 		return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
@@ -172,7 +170,31 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 		}
 	}
 	x.usage, ask.Fit, ask.Help = u, u.fit, u.help()
+	ask.Refine = func() {
+		if !u.recallInput(x, call) {
+			return
+		}
+		u.natural, _ = e.Longest(u.price, u.input)
+		u.asked = u.natural
+		if u.maxSpend > 0 && u.priced {
+			_ = u.boundToRequestSpend(key) // it was not too large with a longer input
+		}
+	}
 	return nil
+}
+
+// recallInput holds the request to what answers to the key's other requests said about
+// its input, and reports whether that lowers the bound.
+func (u *usage) recallInput(x *exchange, call *upstream.Call) bool {
+	recall := u.memory.Recall(u.key, x.target.name, x.target.preset, call, u.estimate)
+	lower := recall != nil && recall.Input >= 0 && recall.Input < u.input
+	if lower || u.recall == nil {
+		u.recall = recall
+	}
+	if lower {
+		u.input = recall.Input
+	}
+	return lower
 }
 
 func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {

@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -89,6 +92,36 @@ func TestWhatRequestsInFlightHoldIsWaitedFor(t *testing.T) {
 			release()
 			<-first
 		})
+	}
+}
+
+// TestARequestThatWaitsIsHeldToWhatAnswersSayMeanwhile: of its input only the length was
+// known when it came, and that does not fit into what the first one leaves.
+func TestARequestThatWaitsIsHeldToWhatAnswersSayMeanwhile(t *testing.T) {
+	t.Parallel()
+	came, release := make(chan struct{}, 2), make(chan struct{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		came <- struct{}{}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"model":"m","choices":[{"message":{"content":"ok"}}],"usage":{"prompt_tokens":1000,"completion_tokens":10,"total_tokens":1010}}`)
+	}))
+	t.Cleanup(upstream.Close)
+	s := newServer(t, options{to: upstream.URL})
+	body := `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("word ", 1000) + `"}],"max_completion_tokens":20}`
+	_, key := s.mint(object{"max_tokens": 6000, "fit": false})
+	first := s.send(s.post(key, "/v1/chat/completions", body))
+	<-came
+	second := s.send(s.post(key, "/v1/chat/completions", body))
+	s.eventually("the second waits", func() bool { return s.gauge("waiting") == "1" })
+	close(release)
+	for _, answer := range []<-chan clientAnswer{first, second} {
+		if got := <-answer; got.status != http.StatusOK {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

@@ -15,6 +15,10 @@ type Ask struct {
 	// known what is left of each: it may lower what the request can use. It
 	// is called under locks, perhaps more than once, and must only compute.
 	Fit func(left record.Amounts) record.Amounts
+	// Refine, if not nil, works out the bound again, which Fit then returns: answers to
+	// other requests may have said more about the input of this one. It is called
+	// without locks, before the request is refused for being too large.
+	Refine func()
 	// Help is the remedy that a refusal names where the bound is more than is
 	// left. Default: a lower max_tokens.
 	Help string

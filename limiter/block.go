@@ -26,6 +26,7 @@ type parking struct {
 	at     *account
 	bound  record.Amounts
 	recall *account // other nodes are to give back what they have reserved of it
+	refine bool     // the request's bound is to be worked out again
 }
 
 // park0 registers a caller that waits for an account's next window.

@@ -39,12 +39,15 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 				return storeRefusal("its record could not be read")
 			}
 			k = fresh
+		case parked.refine:
+			ask.Refine()
 		case parked.recall != nil:
 			if err := k.l.gather(ctx, parked.recall); err != nil {
 				return storeRefusal("its budget could not be asked back from other nodes")
 			}
 		case parked.turn != nil:
 			if t = parked.turn; t.await(ctx) {
+				inquiry.refined = false
 				continue
 			}
 			if stopped := k.l.unavailable(); stopped != nil {
@@ -54,6 +57,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 			return refusal
 		case parked.refill != nil:
 			err := k.l.await(ctx, parked.refill)
+			inquiry.refined = false
 			parked.at.mu.Lock()
 			parked.at.unpark(&parked.bound)
 			parked.at.mu.Unlock()
@@ -141,6 +145,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 	if own >= heldUp && k.l.unsure(inq, &k.account, nanos) {
 		return nil, k.l.look(&k.account, k), false
 	}
+	if inq.refines(ask, own) {
+		return nil, parking{refine: true}, false
+	}
 	if own > heldUp {
 		if own == spent {
 			k.runOut(kind) // a crash came before that was recorded
@@ -152,6 +159,9 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 		shared, sharedKind = role.canDebit(&bound, false)
 		if shared >= heldUp && k.l.unsure(inq, role, nanos) {
 			return nil, k.l.look(role, nil), false
+		}
+		if inq.refines(ask, shared) {
+			return nil, parking{refine: true}, false
 		}
 		if shared > heldUp {
 			return k.refused(now, k.outOfRole(role, shared, sharedKind)), p, false

@@ -26,10 +26,22 @@ const (
 	maxRecalls = 3
 )
 
-// inquiry is what one request has found out about other nodes.
+// inquiry is what one request has found out before it is refused, most of it about other
+// nodes.
 type inquiry struct {
 	looked   []*account // whose books were read since it began, or since the last recall
 	recalled []*account // of which something was asked back; repeated for each time
+	refined  bool       // its bound was worked out again since it waited
+}
+
+// refines reports whether a request that is too large should work out its bound again
+// before it is refused, which it does once after each wait.
+func (q *inquiry) refines(ask *Ask, v verdict) bool {
+	if v != tooBig || ask.Refine == nil || q.refined {
+		return false
+	}
+	q.refined = true
+	return true
 }
 
 // unsure reports whether a request should look at an account before it is refused by
