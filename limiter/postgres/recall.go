@@ -58,11 +58,12 @@ func (s *Store) recallAll() {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(s.ending, followTimeout)
-		_, err := s.outside(ctx, say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)),
+		_, err := s.outside(ctx, say(lazySettings), say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)),
 			say(s.sql.recall, byteaOf(s.session), byteasOf(asked)))
 		cancel()
 		if err != nil {
 			s.log.Debug("asking other nodes for what they do not use", "error", err)
+			s.unblock(faultOf(err))
 		}
 	}
 }

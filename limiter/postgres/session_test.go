@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 	"github.com/till-proxy/till/limiter/store"
@@ -237,6 +239,58 @@ func TestANodeThatFallsSilentInATransactionHoldsNobodyUp(t *testing.T) {
 	}
 	if got := get(t, two, "k/1"); got != "one" {
 		t.Errorf("the row is %q", got)
+	}
+}
+
+// fallSilent sends a part of a round trip that writes rows, and nothing more: so do nodes
+// whose network dies at that moment, and the server never learns of it.
+func fallSilent(t *testing.T, server *postgrestest.Server, sql string) {
+	t.Helper()
+	c, err := pgconn.Connect(t.Context(), server.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Conn().Close() })
+	p := c.StartPipeline(t.Context())
+	p.SendQueryParams("BEGIN", nil, nil, nil, nil)
+	p.SendQueryParams(sql, nil, nil, nil, nil)
+	p.SendFlushRequest()
+	if err := p.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		result, err := p.GetResults()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := result.(*pgconn.ResultReader).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestANodeThatFallsSilentInARenewalHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	for name, sql := range map[string]string{
+		"of the leader":                "UPDATE %s.leader SET until = until",
+		"on a connection that it lost": "UPDATE %s.session SET seen = seen",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, schema := ownSchema(t)
+			s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+			eventually(t, "the node leads", s.Leads)
+			fallSilent(t, server, fmt.Sprintf(sql, schema))
+			silent := server.Exec(t, "SELECT now()")[0]
+			eventually(t, "its session is renewed", func() bool {
+				return server.Exec(t, "SELECT seen > '"+silent+"' FROM "+schema+".session")[0] == "t"
+			})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			fallSilent(t, server, fmt.Sprintf(sql, schema))
+			open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+		})
 	}
 }
 

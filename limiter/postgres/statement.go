@@ -222,12 +222,15 @@ func queriesIn(schema string) queries {
 		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)
 			UPDATE @session SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
 		// A server process that has got a part of a round trip waits for the rest without
-		// an end, and is neither idle nor in a statement.
-		unblock: `SELECT pg_terminate_backend(a.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-			WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-			AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-			AND (l.classid::int8 << 32) | l.objid::int8 = $1
-			AND a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - interval '1500 ms'`,
+		// an end, and is neither idle nor in a statement. It may hold the lock of all
+		// transactions, or rows that others write beside those, as that of the leader.
+		unblock: in(`SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+			WHERE a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - interval '1500 ms'
+			AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.granted
+				AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+				AND (l.locktype = 'advisory' AND l.objsubid = 1 AND (l.classid::int8 << 32) | l.objid::int8 = $1
+					OR l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'
+					AND l.relation IN ('@node'::regclass, '@session'::regclass, '@leader'::regclass, '@recall'::regclass)))`),
 		identity: in(`SELECT m.value, t.generation, t.doubt FROM @meta m, @state t WHERE m.name = 'database'`),
 		numbers: in(`SELECT n.name, n.batch, NULL::bytea, 0::int8, 0::int8, NULL::text,
 				coalesce(s.instance, 0), coalesce(s.expires > now(), false) FROM @node n LEFT JOIN @session s ON s.name = n.name
