@@ -19,16 +19,12 @@ const certainEvery = 3 * time.Second
 // opened again: it was repaired, or the copy that has everything is in its place.
 func (s *Store) Healed() bool { return s.healed.Load() }
 
-// tellDoubt writes a doubt into the database, if it is not known there.
-func (s *Store) tellDoubt(lost *loss) {
+// tellDoubt writes a doubt into the database, if it is not known there. It does so on the
+// connection that has shown it: another one may lead to the copy that has everything.
+func (s *Store) tellDoubt(c *conn, lost *loss) {
 	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
 	defer cancel()
-	c, err := connect(ctx, s.config, nil)
-	if err == nil {
-		defer c.drop()
-		_, err = c.run(ctx, say(s.sql.mark, textOf(lost.why), int8Of(s.generation)))
-	}
-	if err != nil {
+	if _, err := c.run(ctx, say(s.sql.mark, textOf(lost.why), int8Of(s.generation))); err != nil {
 		s.log.Error("the other nodes do not know yet that the database is in doubt", "error", err)
 	}
 }
@@ -81,7 +77,7 @@ func (s *Store) lookAgain(before state, own *loss) (certain bool, err error) {
 	case now.doubt == nil && s.lacks(before, now) == nil:
 		return true, nil
 	case now.doubt == nil && own != nil:
-		s.tellDoubt(own)
+		s.tellDoubt(c, own)
 	}
 	return false, nil
 }

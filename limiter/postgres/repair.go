@@ -56,7 +56,12 @@ func OpenRepair(ctx context.Context, o Options) (*Repair, error) {
 // even if it could not say so before.
 func (r *Repair) begin(ctx context.Context) error {
 	s := r.s
-	results, err := s.outside(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)))
+	c, err := s.pool.take(ctx)
+	if err != nil {
+		return s.opened(awayOf(err))
+	}
+	defer s.abandon(c)
+	results, err := c.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)))
 	if err != nil {
 		return s.opened(err)
 	}
@@ -88,7 +93,7 @@ func (r *Repair) begin(ctx context.Context) error {
 		return ErrCertain
 	}
 	r.why = lost.why
-	s.tellDoubt(lost)
+	s.tellDoubt(c, lost)
 	return nil
 }
 
@@ -100,14 +105,15 @@ func (r *Repair) take(ctx context.Context) error {
 	s := r.s
 	r.token = make([]byte, 16)
 	rand.Read(r.token)
+	statements := []statement{say(s.sql.claim, byteaOf(r.token))}
 	if r.own != nil {
-		s.tellDoubt(r.own)
+		statements = append([]statement{say(s.sql.mark, textOf(r.own.why), int8Of(s.generation))}, statements...)
 	}
-	results, err := s.outside(ctx, say(s.sql.claim, byteaOf(r.token)))
+	results, err := s.outside(ctx, statements...)
 	switch {
 	case err != nil:
 		return s.opened(err)
-	case len(results[0].Rows) == 0:
+	case len(results[len(results)-1].Rows) == 0:
 		return ErrCertain
 	}
 	s.repair = r

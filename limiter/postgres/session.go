@@ -43,12 +43,12 @@ func (s *Store) Join(f store.Follower) error {
 		return s.opened(err)
 	}
 	if err := s.begin(l, locked); err != nil {
-		l.drop()
+		defer l.drop()
 		if s.ending.Err() != nil {
 			return store.ErrClosed
 		}
 		if lost := (*loss)(nil); errors.As(err, &lost) {
-			s.tellDoubt(lost)
+			s.tellDoubt(l.conn, lost)
 		}
 		return s.opened(err)
 	}
