@@ -172,6 +172,9 @@ func TestRequestsAreRefusedWhileTheDatabaseLacksSomethingAndNothingIsLost(t *tes
 				return func() {
 					s.Exec(t, "ALTER SYSTEM SET default_transaction_read_only = "+to)
 					s.Exec(t, "SELECT pg_reload_conf()")
+					eventually(t, "new connections are read-only: "+to, func() bool {
+						return s.Exec(t, "SHOW default_transaction_read_only")[0] == to
+					})
 					network.Cut()
 					network.Heal()
 				}

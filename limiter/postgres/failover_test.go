@@ -101,6 +101,7 @@ func TestANodeDoubtsAStandbyThatLacksWhatAnotherNodeWasAcknowledged(t *testing.T
 	if err := f.standby.Kill(); err != nil { // it lags
 		t.Fatal(err)
 	}
+	network.Cut() // or the other would learn of it by renewing its session just then
 	put(t, f.node, "k/1", "lost")
 	if err := errors.Join(f.primary.Kill(), f.standby.Start()); err != nil {
 		t.Fatal(err)

@@ -133,7 +133,7 @@ func TestTheMachinesClockOfANodeCountsForNothing(t *testing.T) {
 			idle := made(func(k *record.Key) { k.IdleTimeout = time.Hour })
 			renews := made(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 3, "month" })
 			jumps := []time.Duration{0, 5 * time.Hour, -10 * time.Hour, 24 * 365 * time.Hour, -24 * 365 * time.Hour}
-			seen := 0
+			seen, month := 0, now().Month()
 			p.renewed(4, func() {
 				postgres.SetMachineClock(jumps[seen%len(jumps)])
 				seen++
@@ -147,7 +147,7 @@ func TestTheMachinesClockOfANodeCountsForNothing(t *testing.T) {
 					if code := use(l, idle); code != "" {
 						t.Errorf("node %d, a key that is in use: %s", i, code)
 					}
-					if code := use(l, renews); code != "" && seen <= 1 || code != record.CodeActivationsExhausted && code != record.CodeBudgetHeld && seen > 3 {
+					if code := use(l, renews); code != "" && seen <= 1 || code != record.CodeActivationsExhausted && code != record.CodeBudgetHeld && seen > 3 && now().Month() == month {
 						t.Errorf("node %d, a key that renews in a month: %q the %dth time", i, code, seen)
 					}
 				}

@@ -48,12 +48,12 @@ func TestALostAnswerToACommitIsFoundOut(t *testing.T) {
 				}
 				return tx.Set([]byte("k/1"), append(b, 'x'))
 			}
-			var err error
-			if test.rows {
-				err = s.UpdateRows(store.Rows{Lock: [][]byte{[]byte("k/1")}}, fn)
-			} else {
-				err = s.Update(fn)
-			}
+			err := update(func() error {
+				if test.rows {
+					return s.UpdateRows(store.Rows{Lock: [][]byte{[]byte("k/1")}}, fn)
+				}
+				return s.Update(fn)
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -193,6 +193,8 @@ func TestEveryAcknowledgedCommitIsThereOnce(t *testing.T) {
 		met += p.Met()
 	}
 	t.Logf("%d acknowledged, %d refused, %d commits met a fault", acknowledged.Load(), refused.Load(), met)
+	// The server may have crashed as the last thing of all, and the nodes vouch for it yet.
+	eventually(t, "the store is available", func() bool { return stores[1].Update(func(store.Tx) error { return nil }) == nil })
 	if got := get(t, stores[1], string(row)); got != strconv.FormatInt(acknowledged.Load(), 10) {
 		t.Errorf("the row holds %s, and %d were acknowledged", got, acknowledged.Load())
 	}

@@ -36,6 +36,10 @@ func TestADoubtOfOneNodeClosesAll(t *testing.T) {
 	if err := two.Update(nothing); !errors.Is(err, store.ErrDoubt) {
 		t.Errorf("Update on the other node: %v, want ErrDoubt", err)
 	}
+	// The other node may have found it out by itself, before the first could tell.
+	eventually(t, "the doubt is in the database", func() bool {
+		return server.Exec(t, "SELECT doubt IS NOT NULL FROM till.state")[0] == "t"
+	})
 	third, err := postgres.Open(context.Background(), postgres.Options{DSN: server.DSN(), Node: "three"})
 	if err != nil {
 		t.Fatal(err)

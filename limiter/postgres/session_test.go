@@ -23,7 +23,7 @@ import (
 func TestFreshIsReadWithoutAllocating(t *testing.T) {
 	dsn, schema := postgrestest.Schema(t)
 	s := open(t, postgres.Options{DSN: dsn, Schema: schema, Node: "one"}, nil)
-	if n := testing.AllocsPerRun(1000, func() {
+	if n := testing.AllocsPerRun(100_000, func() { // so many that what the store does beside them does not count
 		if err := s.Fresh(); err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +227,11 @@ func TestANodeThatFallsSilentInATransactionHoldsNobodyUp(t *testing.T) {
 	proxy.OnCommit(postgrestest.CutAndDelay, time.Hour)
 	proxy.Refuse() // it cannot help itself
 	done := make(chan error, 1)
-	go func() { done <- one.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("one")) }) }()
+	go func() {
+		done <- update(func() error {
+			return one.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("one")) })
+		})
+	}()
 	eventually(t, "it has fallen silent", func() bool { return proxy.Met() == 1 })
 	put(t, two, "k/2", "two")
 	if got := get(t, two, "k/1"); got != "" {
@@ -298,7 +302,8 @@ func TestANodeThatFallsSilentInARenewalHoldsNobodyUp(t *testing.T) {
 func restore(t *testing.T, server *postgrestest.Server, schema string, dump []byte) {
 	t.Helper()
 	forPsql := regexp.MustCompile(`(?m)^\\.*$`)
-	server.Exec(t, "BEGIN; DROP SCHEMA "+schema+" CASCADE; "+forPsql.ReplaceAllString(string(dump), "")+"; COMMIT")
+	// Of a node that is just using it, and this, the node gives way.
+	server.Exec(t, "SET deadlock_timeout = '1min'; BEGIN; DROP SCHEMA "+schema+" CASCADE; "+forPsql.ReplaceAllString(string(dump), "")+"; COMMIT")
 }
 
 func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {

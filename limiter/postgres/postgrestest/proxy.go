@@ -103,7 +103,8 @@ func (p *Proxy) Cut() {
 // To leads new connections to another server.
 func (p *Proxy) To(s *Server) { p.set(func() { p.socket = s.Socket() }) }
 
-// Refuse refuses new connections, and leaves those that there are.
+// Refuse refuses new connections, and leaves those that there are, until something
+// happens to a COMMIT: from then on, none of them can tell what became of it.
 func (p *Proxy) Refuse() { p.set(func() { p.shut = true }) }
 
 // Hold lets connections carry nothing more, as when packets are lost.
@@ -273,7 +274,7 @@ func (p *Proxy) questions(l *link) {
 			writes = true
 		case typed && isCommit(m):
 			if writes {
-				commit, delay = p.meet()
+				commit, delay = p.meet(l)
 			}
 			writes = false
 		}
@@ -348,12 +349,17 @@ func (p *Proxy) untilSync(l *link) (rest []byte) {
 }
 
 // meet returns what happens to this COMMIT.
-func (p *Proxy) meet() (Commit, time.Duration) {
+func (p *Proxy) meet(l *link) (Commit, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	what := p.commit
 	if p.commit = Pass; what != Pass {
 		p.met++
+		for other := range p.conns {
+			if p.shut && other != l {
+				other.close()
+			}
+		}
 	}
 	return what, p.delay
 }
