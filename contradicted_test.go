@@ -34,9 +34,9 @@ func takePart(t *testing.T, c *storetest.Cluster, node string) {
 }
 
 // engineOnCluster returns the engine of node one of a database, and where it logs.
-func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *bytes.Buffer) {
+func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *logged) {
 	t.Helper()
-	cluster, said := storetest.NewCluster(), new(bytes.Buffer)
+	cluster, said := storetest.NewCluster(), new(logged)
 	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
 	t.Cleanup(func() {
@@ -165,8 +165,8 @@ func TestANodeThatNobodyAsksOpensItsStoreAgain(t *testing.T) {
 	if err := e.enter((*asConfigured)(&o)); err != nil { // from here on the engine has a clock of its own, too
 		t.Fatal(err)
 	}
-	for n := 0; e.current() == nil; n++ {
-		if passes(); n > 100 { // each waits for an attempt that takes long
+	for deadline := time.Now().Add(5 * time.Minute); e.current() == nil; time.Sleep(10 * time.Millisecond) { // between two looks
+		if passes(); time.Now().After(deadline) {
 			t.Fatal("it is not open again")
 		}
 	}

@@ -1,7 +1,6 @@
 package till
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"strings"
@@ -60,7 +59,7 @@ func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 	server := postgrestest.Start(t)
 	configured := func(e *engine, o storeOptions, common wire.CommonConfiguration) string {
 		t.Helper()
-		var said bytes.Buffer
+		var said logged
 		o.log, o.common = slog.New(slog.NewTextHandler(&said, nil)), common.String
 		e.mustOpen(t, o)
 		e.announce(o)

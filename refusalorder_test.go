@@ -170,7 +170,7 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 							both[r].wish(&wish)
 						}
 					}
-					for _, one := range []minted{top, k} {
+					for _, one := range []minted{k, top} { // a child of a key that has expired cannot be changed
 						s.change(one, func(k *record.Key) {
 							for _, r := range both {
 								if r.on == one && r.set != nil {

@@ -32,6 +32,9 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
+// patience is how long a call waits for the store: a machine may be busy.
+const patience = 5 * time.Minute
+
 // World is a limiter on a real Badger directory, with everything that a management
 // API needs from a configuration.
 type World struct {
@@ -78,7 +81,7 @@ func on(t *testing.T, s store.Store, clock commit.Clock) *World {
 	dir := t.TempDir()
 	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
 	t.Cleanup(lockdown.Close)
-	l, err := limiter.Open(limiter.Options{Store: s, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
 	if err != nil {
 		t.Fatal(err)
 	}

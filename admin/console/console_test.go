@@ -55,7 +55,7 @@ func newDesk(t *testing.T) *desk {
 	}
 	role := record.NewRole()
 	role.Permissions = []record.Permission{record.KeysRead}
-	l, err := limiter.Open(limiter.Options{Store: store, Roles: map[string]record.Role{"reader": role}})
+	l, err := limiter.Open(limiter.Options{Patience: 5 * time.Minute, Store: store, Roles: map[string]record.Role{"reader": role}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 )
@@ -32,13 +33,13 @@ func leak(t *testing.T) {
 	}
 	tell("disk", dir)
 	tell("memory", os.Getenv("TILL_TEST_MEMORY"))
-	pid := filepath.Join(os.Getenv("TELL"), "pid")
-	cmd := exec.Command("/bin/sh", "-c", "echo $$ >"+pid+".new && mv "+pid+".new "+pid+" && exec sleep 600")
+	cmd := exec.Command("sleep", "600")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	tell("pid", strconv.Itoa(cmd.Process.Pid))
 }
 
 func TestLeaksAndWaits(t *testing.T) {
