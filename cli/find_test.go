@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
@@ -178,11 +179,18 @@ func TestAKeyNamedLikeAnIDIsNotFoundByIt(t *testing.T) {
 	}
 }
 
+// noon is a clock by which no budget renews.
+type noon struct{}
+
+func (noon) Now() (time.Time, time.Duration) {
+	return time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC), 0
+}
+
 // TestADecoyOfAKeyThatComesBackEndsNoOtherKey has keys that are exhausted until
 // their budget renews, or until a child returns something.
 func TestADecoyOfAKeyThatComesBackEndsNoOtherKey(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := serving(admintest.New(t, noon{}))
 	at := w.Serve()
 	daily := w.NewKey(`{"name":"daily","upstream":"openai","max_activations":1,"renews":"day"}`)
 	w.Use(daily, 1)
