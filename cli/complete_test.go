@@ -74,6 +74,9 @@ func TestTheShellIsOfferedWhatFits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			got, directive := offered(t, test.args...)
+			for try := 1; len(got) == 0 && len(test.want) > 0 && try < 20; try++ {
+				got, directive = offered(t, test.args...) // the server had not answered within a second
+			}
 			slices.Sort(got)
 			want := slices.Clone(test.want)
 			if n := len(want); n > 0 && want[n-1] == "…" {
