@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
 )
 
 // raceOptions end a program at its first race. Without one it would wait for a second
@@ -145,49 +143,64 @@ func (s *server) reload() {
 	s.oldEndpointIsGone()
 }
 
-// oldEndpointIsGone waits until the admin endpoint that a reload replaced is gone.
-// Caddy answers the reload before: until then what connects may reach the old one,
-// and be reset.
+// oldEndpointIsGone waits until nothing listens any more that a reload replaced: the
+// admin endpoint, which Caddy closes after it has answered the reload, and the sites,
+// which it may still be about to close by then. Until they are gone what connects may be
+// served by the old configuration, or be reset.
 func (s *server) oldEndpointIsGone() {
 	s.t.Helper()
-	_, port, err := net.SplitHostPort(s.admin)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	if runtime.GOOS == "linux" {
-		s.eventually("one socket listens at "+s.admin, func() bool { return listeners(s.t, uint16(n)) == 1 })
+		s.eventually("one socket listens at each address", func() bool { return !s.listensTwice() })
 	}
 	s.client.CloseIdleConnections() // the server closes them, some time later
 }
 
-// listeners counts the TCP sockets that listen on a port, as proc_net(5) lists them.
-func listeners(t *testing.T, port uint16) (n int) {
-	t.Helper()
+// listensTwice reports whether two sockets listen at one address of the configuration,
+// as proc_net(5) lists them.
+func (s *server) listensTwice() bool {
+	s.t.Helper()
+	config, err := os.ReadFile(s.config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	seen := make(map[string]bool)
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		b, err := os.ReadFile(file)
 		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
+			s.t.Fatal(err)
 		}
 		for line := range strings.Lines(string(b)) {
 			const local, state, listen = 1, 3, "0A"
-			if f := strings.Fields(line); len(f) > state && f[state] == listen && strings.HasSuffix(f[local], fmt.Sprintf(":%04X", port)) {
-				n++
+			f := strings.Fields(line)
+			if len(f) <= state || f[state] != listen {
+				continue
 			}
+			_, hex, _ := strings.Cut(f[local], ":")
+			port, err := strconv.ParseUint(hex, 16, 16)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			if !bytes.Contains(config, fmt.Appendf(nil, ":%d", port)) {
+				continue
+			}
+			if seen[f[local]] {
+				return true
+			}
+			seen[f[local]] = true
 		}
 	}
-	return n
+	return false
 }
 
 // lostAtReload reports whether a call of the admin endpoint met the end of the
 // one that a reload replaced. Caddy has a socket for each, and what waited on
 // the old one is lost with it, so such calls are made again: see
-// docs/runbooks.md.
+// docs/runbooks.md. The error depends on what the client was doing just then: reading,
+// writing, or nothing yet.
 func lostAtReload(what string) bool {
-	return strings.Contains(what, "EOF") || strings.Contains(what, "connection reset by peer")
+	return slices.ContainsFunc([]string{"EOF", "connection reset by peer", "broken pipe", "server closed idle connection"}, func(end string) bool {
+		return strings.Contains(what, end)
+	})
 }
 
 // reloadByAPI does the same by Caddy's own API, without a process of its own,
