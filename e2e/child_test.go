@@ -360,5 +360,5 @@ func TestKill9InATreeForwardsNoMoreThanTheRootWasGiven(t *testing.T) {
 	if v := s.show(rootID); v["used_activations"].(float64)+v["delegated_activations"].(float64)+v["remaining_activations"].(float64) != n {
 		t.Errorf("the root's books: %v", v)
 	}
-	s.clean()
+	s.clean("reading the body: unexpected EOF") // a kill may come in the middle of one
 }
