@@ -234,6 +234,7 @@ func (s *server) reloadByAPI() {
 		answer, err := io.ReadAll(res.Body)
 		s.t.Errorf("reload: %s %s %v", res.Status, answer, err)
 	}
+	s.oldEndpointIsGone()
 }
 
 // syncBuffer is a buffer that can be read while a process writes it.
