@@ -112,6 +112,7 @@ func TestTheAnchorIsNotMovedByAReload(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "move "+filepath.Join(s.store(), "anchor")+" there") {
 		t.Errorf("a reload with another anchor: %v\n%s", err, out)
 	}
+	s.oldEndpointIsGone() // one that failed replaces it, too
 	if status := s.chat(key); status != 200 {
 		t.Errorf("after a reload that was refused: %d", status)
 	}
