@@ -236,8 +236,16 @@ is() {
 	[ "$got" = "$1" ] || { echo "${*:2} says $got, want $1"; return 1; }
 }
 
-# sent TEXT succeeds when a provider was sent that, in a header.
-sent() { grep -qF -- "$1" /var/log/internet.log || { echo "nobody was sent $1"; return 1; }; }
+# sent TEXT succeeds when a provider was sent that, in a header. A provider may log a
+# request after it has answered.
+sent() {
+	for _ in $(seq 600); do
+		if grep -qF -- "$1" /var/log/internet.log; then return 0; fi
+		sleep 0.1
+	done
+	echo "nobody was sent $1"
+	return 1
+}
 
 # stays COMMAND TEXT DO starts a command that does not end, and waits for the text,
 # doing something all the while; interrupt is Ctrl-C.
@@ -260,6 +268,10 @@ interrupt() {
 	tail -s 0.05 --pid="$staying" -f /dev/null
 }
 
+# reloading succeeds while two sockets listen at one address: that of Caddy's new
+# configuration, and that of the old one, which may reset what connects to it.
+reloading() { awk '$4 == "0A" && seen[$2]++ { twice = 1 } END { exit !twice }' /proc/net/tcp /proc/net/tcp6; }
+
 alone=false
 printed=$world/printed
 trap 'cat "$world.log" >&2' EXIT
@@ -272,6 +284,7 @@ while IFS= read -r -d '' -u 3 command && IFS= read -r -d '' -u 3 input; do
 	printf %s "$input" >"$world/input"
 	status=0
 	eval "$command" <"$world/input" >"$printed" 2>&1 || status=$?
+	while reloading; do sleep 0.05; done
 	cat "$printed"
 	printf '\0%s\0' "$status"
 done
