@@ -340,8 +340,8 @@ func TestALongErrorIsSearchedToItsEnd(t *testing.T) {
 		body := packed(t, text, encoding)
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		w.WriteHeader(http.StatusForbidden)
-		if _, err := w.Write(body); err != nil && r.URL.Query().Get("shows") == "" {
-			t.Error(err)
+		if _, err := w.Write(body); err != nil && r.URL.Query().Get("shows") == "" && encoding != "br" {
+			t.Error(err) // what cannot be searched is not read to its end
 		}
 	}))
 	t.Cleanup(there.Close)
