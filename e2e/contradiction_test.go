@@ -207,11 +207,11 @@ func TestAServerThatAddsToPromptsIsLearnt(t *testing.T) {
 		_, code := s.sendBody(key, body)
 		return code == "till_not_meterable"
 	})
-	s.says("set input_extra ")
-	figure := regexp.MustCompile(`set input_extra (\d+)`).FindStringSubmatch(s.output())
-	if figure == nil {
-		t.Fatalf("the log names no figure:\n%s", s.lastLines())
-	}
+	var figure []string
+	s.eventually("the log names a figure", func() bool {
+		figure = regexp.MustCompile(`set input_extra (\d+)\D`).FindStringSubmatch(s.output()) // the whole of it
+		return figure != nil
+	})
 	s.replace("output_field max_tokens", "output_field max_tokens\n\t\t\tinput_extra "+figure[1])
 	s.reload()
 	before := l.tokens.Load()
