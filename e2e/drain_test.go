@@ -252,7 +252,7 @@ func TestADrainHoldsItsPlaceAndEndsWithItsKey(t *testing.T) {
 	if res, body := s.must(s.post(key, codexTurn.path, codexTurn.body)); res.Header.Get("Till-Refusal") != "till_concurrency" {
 		t.Errorf("a second request: %d %s", res.StatusCode, body)
 	}
-	s.reload()
+	s.reloadByAPI() // soon: a drain may take a minute
 	if n := s.draining(); n != "1" {
 		t.Errorf("after a reload %s are read on", n)
 	}
