@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,7 +174,8 @@ func (s *server) replace(old, new string) {
 	s.write(strings.Replace(string(b), old, new, 1))
 }
 
-// freePort is an address that nothing listens on, and that is given to no other test.
+// freePort is an address that nothing listens on, and that is given to no other test,
+// of this process or of another that runs these tests at the same time.
 // It is below those that systems give to connections by themselves (Linux:
 // net.ipv4.ip_local_port_range), so none takes it before its server does, or while
 // the server restarts.
@@ -185,12 +187,21 @@ func freePort(t *testing.T) string {
 			continue
 		}
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		if l, err := net.Listen("tcp", address); err == nil {
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return address
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
 		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if runtime.GOOS == "linux" { // a name that is as wide as the port: see unix(7), "abstract"
+			claim, err := net.Listen("unix", "@till-test-port-"+strconv.Itoa(port))
+			if err != nil {
+				continue // of another process, whose server does not listen yet
+			}
+			t.Cleanup(func() { _ = claim.Close() }) // nobody connects to it
+		}
+		return address
 	}
 	t.Fatal("no port is free")
 	return ""
