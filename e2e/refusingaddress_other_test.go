@@ -5,7 +5,7 @@ package e2e
 import "testing"
 
 // refusingAddress returns an address that did not listen a moment ago.
-func nobody(t *testing.T) string {
+func refusingAddress(t *testing.T) string {
 	t.Helper()
 	return freePort(t)
 }
