@@ -89,7 +89,9 @@ func TestWhatIsDoneAtOneNodeIsFeltAtAnother(t *testing.T) {
 		}},
 		{"patch of an end", object{"max_activations": 10}, func(t *testing.T, id, key string) {
 			stream := c.opens(b, key)
-			a.act("PATCH", "/keys/"+id, object{"expires_at": time.Now().Add(time.Second).UTC().Format(time.RFC3339Nano)})
+			if status, answer := a.endsSoon(id, "expires_at"); status != http.StatusOK {
+				t.Fatal(status, answer)
+			}
 			soon(t, key, "till_key_expired")
 			c.end(stream)
 		}},
