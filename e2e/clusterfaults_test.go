@@ -217,7 +217,9 @@ func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.
 	for _, s := range l.nodes[:2] {
 		s.eventually("the node is closed", func() bool { return l.closed(s, l.pick()) })
 	}
+	home() // what was admitted before has been forwarded, or never is
 	at := l.forwarded.Load()
+	home = l.clients()
 	for _, s := range l.nodes[1:] {
 		s.kill9()
 		s.start()
