@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,11 +203,12 @@ func (g *shared) neverFalse(t *testing.T) {
 // as every node shows it.
 func (c *cluster) usedOn(id string) int64 {
 	c.t.Helper()
-	first := c.nodes[0].used(id)
-	for _, s := range c.nodes[1:] {
-		s.eventually("all nodes show the same use", func() bool { first = c.nodes[0].used(id); return s.used(id) == first })
-	}
-	return first
+	var n int64
+	c.nodes[0].eventually("all nodes show the same use", func() bool {
+		n = c.nodes[0].used(id)
+		return !slices.ContainsFunc(c.nodes[1:], func(s *server) bool { return s.used(id) != n })
+	})
+	return n
 }
 
 // chatOn makes a chat request at one node.
