@@ -42,14 +42,14 @@ func (f *secretFile) rewrite(text string) {
 	f.over(text)
 }
 
-// inParts is a writer that is slow, and stops at no line.
+// inParts is a writer that stops at no line. It does not wait for the disk between its
+// parts: that may take longer than what till gives a writer to finish.
 func (f *secretFile) inParts(text string) {
 	to, err := os.OpenFile(f.path, os.O_WRONLY|os.O_TRUNC, 0)
 	f.must(err)
 	for _, part := range []string{text[:len(text)/2], text[len(text)/2:]} {
 		_, err := to.WriteString(part)
 		f.must(err)
-		f.must(to.Sync())
 	}
 	f.must(to.Close())
 }
@@ -88,9 +88,10 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 	id, key := s.mint(object{"max_activations": 1_000_000})
 
 	stop := make(chan struct{})
-	var sent, failed atomic.Int64
+	var begun [clients]atomic.Int64 // requests of each
+	var failed atomic.Int64
 	var group sync.WaitGroup
-	for range clients {
+	for i := range begun {
 		group.Go(func() {
 			for {
 				select {
@@ -98,7 +99,7 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 					return
 				default:
 				}
-				sent.Add(1)
+				begun[i].Add(1)
 				res, err := s.client.Do(s.request(context.Background(), key))
 				if err == nil {
 					_, err = io.Copy(io.Discard, res.Body)
@@ -111,17 +112,20 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 			}
 		})
 	}
-	moves := func(n int64) { // some requests
-		before := sent.Load()
-		s.eventually("requests go on", func() bool { return sent.Load()-before >= n })
+	moves := func() { // each client has its answer to what it asked before, and goes on
+		for i := range begun {
+			before := begun[i].Load()
+			s.eventually("requests go on", func() bool { return begun[i].Load() > before })
+		}
 	}
+	moves()
 	ways := []func(string){f.moved, f.over, f.rewrite, f.inParts, f.link, f.link, f.moved}
 	for i, write := range ways {
 		n := i + 1
 		s.upstream.Accept(credential(n))
 		write(credential(n) + "\n")
 		s.eventually("the new credential is used", func() bool { return s.upstream.Uses(credential(n)) > 0 })
-		moves(4 * clients) // what began before has ended
+		moves()
 		if s.upstream.Retire(credential(n-1)) == 0 {
 			t.Errorf("credential %d was never used", n-1)
 		}
@@ -141,10 +145,9 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 			d := s.diagnosis()
 			return slices.ContainsFunc(d.Findings, func(f diagnosed) bool { return f.Check == "file_not_taken" && strings.Contains(f.What, what) })
 		})
-		moves(4 * clients)
-		if text := s.output(); !strings.Contains(text, "is not taken") || !strings.Contains(text, what) {
-			t.Errorf("the log does not say that it %s", what)
-		}
+		moves()
+		s.says("is not taken")
+		s.says(what)
 		if err := os.RemoveAll(f.path); err != nil {
 			t.Fatal(err)
 		}
@@ -156,10 +159,14 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 	}
 	close(stop)
 	group.Wait()
-	if n := s.used(id); n != sent.Load() || s.upstream.Count() != n || failed.Load() != 0 {
-		t.Errorf("sent %d, failed %d, used %d, the upstream saw %d", sent.Load(), failed.Load(), n, s.upstream.Count())
+	sent := int64(0)
+	for i := range begun {
+		sent += begun[i].Load()
 	}
-	t.Logf("%d rotations under %d clients: %d requests, %d failed", len(ways), clients, sent.Load(), failed.Load())
+	if n := s.used(id); n != sent || s.upstream.Count() != n || failed.Load() != 0 {
+		t.Errorf("sent %d, failed %d, used %d, the upstream saw %d", sent, failed.Load(), n, s.upstream.Count())
+	}
+	t.Logf("%d rotations under %d clients: %d requests, %d failed", len(ways), clients, sent, failed.Load())
 	if text := s.output(); strings.Contains(text, "till_upstream_auth_failed") || strings.Contains(text, "sk-real-rotated") {
 		t.Errorf("the log:\n%s", text)
 	}
