@@ -58,7 +58,7 @@ func TestRefusalsHaveTheirStatusShapeAndHeaders(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{vendor: upstreamtest.Anthropic})
 	spent, spentKey := s.mint(object{"max_activations": 0})
-	_, limited := s.mint(object{"max_activations": 100, "rate": "1/m"})
+	_, limited := s.mint(object{"max_activations": 100, "rate": "1/h"})
 	_, scoped := s.mint(object{"max_activations": 100, "paths": []string{"/v1/messages"}, "methods": []string{"POST"}, "ips": []string{"192.0.2.0/24"}})
 	_, post := s.mint(object{"max_activations": 100, "methods": []string{"POST"}})
 	revoked, revokedKey := s.mint(object{"max_activations": 1})
@@ -294,11 +294,14 @@ func TestMetricsAndLogsTellNoSecretAndOutliveAReload(t *testing.T) {
 		s.must(r)
 	}
 	s.reload()
-	text := s.adminPage("/metrics")
+	var text string
+	s.eventually("the end of the key is recorded", func() bool {
+		text = s.adminPage("/metrics")
+		return strings.Contains(text, `caddy_till_keys{status="exhausted"} 1`)
+	})
 	for _, want := range []string{
 		`caddy_till_activations_total{upstream="mock"} 3`,
 		`caddy_till_refusals_total{code="till_activations_exhausted",upstream="mock"} 2`,
-		`caddy_till_keys{status="exhausted"} 1`,
 		`caddy_till_holds 0`,
 		`caddy_till_waiting 0`,
 		`caddy_till_forfeited_activations_total 0`,
