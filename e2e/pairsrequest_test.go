@@ -243,8 +243,10 @@ func (d *driver) send(a asking) (r reply) {
 }
 
 // unread reports whether the socket was closed before the request, or amid its body.
+// Of a server that closes it behind the end of a stream the client may see only that
+// nothing comes any more.
 func (r reply) unread() bool {
-	return r.status == 0 && r.err != nil && (errors.Is(r.err, syscall.EPIPE) || errors.Is(r.err, syscall.ECONNRESET) ||
+	return r.status == 0 && r.err != nil && (errors.Is(r.err, io.EOF) || errors.Is(r.err, syscall.EPIPE) || errors.Is(r.err, syscall.ECONNRESET) ||
 		strings.Contains(r.err.Error(), "server closed idle connection"))
 }
 
