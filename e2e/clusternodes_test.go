@@ -215,3 +215,14 @@ func (c *cluster) usedOn(id string) int64 {
 func (c *cluster) chatOn(s *server, key string) clusterAnswer {
 	return answerTo(c.client, s.request(context.Background(), key))
 }
+
+// answerOn does the same, again while the rest of the budget is held: as long as another
+// node has not said what it has spent of it.
+func (c *cluster) answerOn(s *server, key string) (a clusterAnswer) {
+	c.t.Helper()
+	s.eventually("the rest of the budget is not held", func() bool {
+		a = c.chatOn(s, key)
+		return !a.held()
+	})
+	return a
+}
