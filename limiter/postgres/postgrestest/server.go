@@ -82,7 +82,8 @@ func Schema(t testing.TB) (dsn, schema string) {
 // Shared is the server that all tests of the process share.
 func Shared(t testing.TB) *Server {
 	t.Helper()
-	sharedOnce.Do(func() { shared, sharedErr = start() })
+	// Tests that run side by side have dozens of nodes with several connections each.
+	sharedOnce.Do(func() { shared, sharedErr = start("max_connections = 300") })
 	if sharedErr != nil {
 		t.Fatal(sharedErr)
 	}
