@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
@@ -71,7 +72,7 @@ func http2Client(t *testing.T, trust *tls.Config) *http.Client {
 }
 
 func http3Client(t *testing.T, trust *tls.Config) *http.Client {
-	transport := &http3.Transport{TLSClientConfig: trust}
+	transport := &http3.Transport{TLSClientConfig: trust, QUICConfig: &quic.Config{HandshakeIdleTimeout: patience, MaxIdleTimeout: patience}}
 	t.Cleanup(func() {
 		if err := transport.Close(); err != nil {
 			t.Error(err)

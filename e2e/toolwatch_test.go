@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // scopedMark begins every scoped key.
@@ -128,13 +129,13 @@ func process(t *testing.T, address string, cmd *exec.Cmd) http.Handler {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	for up := false; !up; {
+	for up := listens(address); !up; {
 		select {
 		case err := <-ended:
 			t.Fatalf("%s ended: %v\n%s", cmd.Path, err, said.String())
 		case <-ctx.Done():
 			t.Fatalf("%s does not listen\n%s", cmd.Path, said.String())
-		default:
+		case <-time.After(20 * time.Millisecond): // between two looks, or it would have no processor left
 			up = listens(address)
 		}
 	}
