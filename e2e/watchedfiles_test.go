@@ -84,7 +84,7 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 	if n := s.upstream.Retire(realKey); n != 0 {
 		t.Fatalf("%d requests before the test", n)
 	}
-	s.upstream.SetLatency(2 * time.Millisecond)
+	s.upstream.SetLatency(50 * time.Millisecond) // all clients have requests on their way
 	id, key := s.mint(object{"max_activations": 1_000_000})
 
 	stop := make(chan struct{})
