@@ -44,6 +44,7 @@ type account struct {
 	refill  *refill // what parked callers wait for; nil when nobody waits
 	parked  int
 	waiting record.Amounts // bounds of the parked callers
+	stalled int64          // unix nanoseconds since callers wait for a block; 0: none does
 	pending int            // saves on their way
 	pace    pace
 	late    int            // blocks still to be asked for early, after a caller had to wait
@@ -399,11 +400,13 @@ func (a *account) answer(err error) {
 	}
 }
 
-// pace measures how many requests a second an account has seen lately. It
-// decides only how large blocks are.
+// pace measures how many requests a second an account would see if none had to wait for a
+// block, as it has seen them lately. It decides only how large blocks are: where most of
+// the time goes in waiting, what was served in all of it would ask for blocks that are
+// used up at once.
 type pace struct {
-	start, n  int64
-	perSecond int64
+	start, n, waited int64
+	perSecond        int64
 }
 
 func (p *pace) note(now int64) {
@@ -412,13 +415,22 @@ func (p *pace) note(now int64) {
 	if elapsed < int64(100*time.Millisecond) {
 		return
 	}
-	rate := p.n * int64(time.Second) / elapsed
+	// A guess from little time is held to eight times what was served.
+	rate := p.n * int64(time.Second) / max(elapsed-p.waited, elapsed/8)
 	if elapsed > int64(time.Second) {
 		p.perSecond = rate
 	} else {
 		p.perSecond = (p.perSecond + rate) / 2
 	}
-	p.start, p.n = now, 0
+	p.start, p.n, p.waited = now, 0, 0
+}
+
+// resume says that callers no longer wait for a block. Callers hold the account.
+func (a *account) resume(now int64) {
+	if a.stalled != 0 {
+		a.pace.waited += now - a.stalled
+		a.stalled = 0
+	}
 }
 
 // shade gives the account a slot of the shadow, which keeps what was used, unless

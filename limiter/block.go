@@ -40,6 +40,9 @@ func (l *Limiter) park(a *account, k *Live, ask *Ask, bound *record.Amounts, now
 		k.claim(ask, now)
 		l.markActive(k)
 	}
+	if a.stalled == 0 {
+		a.stalled = now
+	}
 	p := parking{refill: a.park(bound), at: a, bound: *bound}
 	l.askBlock(a, k)
 	return p
@@ -93,6 +96,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			a.firstDurable = a.firstDurable || a.first != 0
 			l.lookedAt(a, k, &rec, &own)
 		}
+		a.resume(l.clock.Now().UnixNano())
 		a.answer(err)
 	})
 }

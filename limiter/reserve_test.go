@@ -341,6 +341,33 @@ func TestBusyKeyTouchesNoDisk(t *testing.T) {
 	}
 }
 
+// TestABusyKeyWaitsForASlowDiskNowAndThen, and not with each request: the time in which
+// requests wait says nothing of how many there would be.
+func TestABusyKeyWaitsForASlowDiskNowAndThen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(1_000_000))
+	w.disk.BeforeCommit(func(int) { w.clock.advance(50 * time.Millisecond) })
+	use := func(n int) {
+		t.Helper()
+		for range n {
+			if code := k.use(); code != "" {
+				t.Fatal(code)
+			}
+			w.clock.advance(time.Millisecond)
+		}
+		if err := w.Ping(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	use(200)
+	before := w.disk.Commits()
+	use(640)
+	if commits := w.disk.Commits() - before; commits > 640/16 {
+		t.Errorf("640 requests, one in each millisecond, took %d commits of 50 ms", commits)
+	}
+}
+
 func TestSlowKeyForfeitsNothingAtAPowerCut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
