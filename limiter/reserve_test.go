@@ -363,8 +363,10 @@ func TestABusyKeyWaitsForASlowDiskNowAndThen(t *testing.T) {
 	use(200)
 	before := w.disk.Commits()
 	use(640)
-	if commits := w.disk.Commits() - before; commits > 640/16 {
-		t.Errorf("640 requests, one in each millisecond, took %d commits of 50 ms", commits)
+	commits := w.disk.Commits() - before
+	t.Logf("640 requests, one in each millisecond, took %d commits of 50 ms", commits)
+	if commits > 640/16 {
+		t.Error("it waits too often")
 	}
 }
 
