@@ -252,6 +252,7 @@ func TestWhatEndedAfterASaveCountsAsItEnded(t *testing.T) {
 				}
 				save(w)
 				used := each(5)
+				g.Measured(record.TokenKinds{Output: used[record.Tokens]}) // the sweeper may save once more, at any time
 				g.Settle(used)
 				w.kill(false)
 				k.shows(plus(want, used), w.clock.time())
