@@ -278,16 +278,24 @@ func TestRunExitsAsAShellDoes(t *testing.T) {
 	}
 }
 
+// eachWatcher lets the shell of a run do something with each watcher of that run, whose
+// directory in /proc is $d. That of another test may not have concealed itself yet, and
+// would miss what is read from its pipe.
+func eachWatcher(do string) string {
+	return `for f in $(grep -ls "^PPid:.$PPID\$" /proc/[0-9]*/status); do
+			d=${f%/status}
+			case "$(tr '\0' ' ' < $d/cmdline 2>/dev/null)" in
+			*"till run-watch ") ` + do + ` ;;
+			esac
+		done`
+}
+
 func TestTheCommandOfARunCannotReadTheEnvironmentOfRun(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
 	cmd := s.underRun("", "sh", "-c", `echo ready
 		tr '\0' '\n' < /proc/$PPID/environ
-		for d in /proc/[0-9]*; do
-			case "$(tr '\0' ' ' < $d/cmdline 2>/dev/null)" in
-			*"till run-watch ") echo watcher; tr '\0' '\n' < $d/environ ;;
-			esac
-		done`)
+		`+eachWatcher(`echo watcher; tr '\0' '\n' < $d/environ`))
 	asNobody(t, cmd)
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), realKey) || !strings.Contains(string(out), "watcher") || !strings.Contains(string(out), "/environ: Permission denied") {
@@ -301,11 +309,7 @@ func TestTheCommandOfARunCannotReadTheEnvironmentOfRun(t *testing.T) {
 func TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
-	cmd := s.underRun("", "sh", "-c", `for d in /proc/[0-9]*; do
-			case "$(tr '\0' ' ' < $d/cmdline 2>/dev/null)" in
-			*"till run-watch ") echo watcher; timeout 2 head -c 30 $d/fd/0 ;;
-			esac
-		done`)
+	cmd := s.underRun("", "sh", "-c", eachWatcher("echo watcher; timeout 2 head -c 30 $d/fd/0"))
 	asNobody(t, cmd)
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), `"address"`) || !strings.Contains(string(out), "watcher") || !strings.Contains(string(out), "/fd/0") {

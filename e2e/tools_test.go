@@ -147,7 +147,7 @@ func (st *stage) run(u toolUse, key string) (string, error) {
 		cmd = exec.CommandContext(ctx, runs, file)
 	}
 	endWithTests(cmd)
-	cmd.WaitDelay = time.Second // for pipes of programs that it left
+	cmd.WaitDelay = patience // for pipes of programs that it left
 	cmd.Dir = st.TempDir()
 	if err := os.CopyFS(cmd.Dir, os.DirFS(st.prepared())); err != nil {
 		st.Fatal(err)
