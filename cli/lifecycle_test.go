@@ -143,8 +143,22 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-// up starts a server and reads its greeting.
+// up starts a server and reads its greeting. A port that it has found free may be another
+// process's a moment later.
 func (m *machine) up(env ...string) *running {
+	m.t.Helper()
+	for {
+		r, err := m.tryUp(env...)
+		if err == nil {
+			return r
+		}
+		if !strings.Contains(r.log.String(), "address already in use") {
+			m.t.Fatalf("up said nothing: %v: %s", err, r.log)
+		}
+	}
+}
+
+func (m *machine) tryUp(env ...string) (*running, error) {
 	m.t.Helper()
 	r := &running{t: m.t, cmd: m.command("up", "--json", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"), log: new(lockedBuffer)}
 	r.cmd.Env = append(r.cmd.Env, env...)
@@ -162,10 +176,11 @@ func (m *machine) up(env ...string) *running {
 			_ = r.cmd.Wait()
 		}
 	})
-	if err := json.NewDecoder(out).Decode(&r.said); err != nil {
-		m.t.Fatalf("up said nothing: %v: %s", err, r.log)
+	err = json.NewDecoder(out).Decode(&r.said)
+	if err != nil {
+		_ = r.cmd.Wait() // its log says why
 	}
-	return r
+	return r, err
 }
 
 // end sends a signal and returns the exit code.
