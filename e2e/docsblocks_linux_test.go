@@ -46,10 +46,11 @@ var pages = []*page{
 	},
 	{
 		path: "docs/command-line.md", serves: true, till: "upstream anthropic {\ncredential {file./etc/till/openai.key}\n}\nrole researcher {\nmax_lifetime 24h\n}",
-		before: `git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m "$(mint --upstream openai --expires-in 1h)"
+		before: `today=$(date +%F) # which may end while the page is followed
+			git init -q . && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m "$(mint --upstream openai --expires-in 1h)"
 			mint --upstream openai --name nightly --max-activations 50; ln -s my-agent /var/local/bin/node
 			mint --upstream openai --name dead --owner ann --max-activations 1; caddy till revoke dead; dead=$(caddy till show dead --json | jq -r .id)`,
-		typed: []string{"key_01M86CD5XPYDCWAP07D6V89DTK", "$dead", "2026-11-24", "$(date +%F)", "caddy till create --max-activations 500", "caddy till create --upstream openai --max-activations 500",
+		typed: []string{"key_01M86CD5XPYDCWAP07D6V89DTK", "$dead", "backup till-$(date +%F)", "backup till-$today", "2026-11-24", "$today", "caddy till create --max-activations 500", "caddy till create --upstream openai --max-activations 500",
 			"caddy till run --max", "caddy till run --upstream openai --max"},
 		stays: map[string]string{"OPENAI_API_KEY=sk-... caddy till up": isUp},
 		then: map[string]string{
@@ -97,14 +98,14 @@ var pages = []*page{
 	},
 	{
 		path: "docs/reliability.md", serves: true, till: "seal_key_file /var/lib/till/seal.key",
-		before: `caddy till create --name nightly --max-activations 10; other=$(mint --max-activations 10); timed=$(mint --expires-in 1h); gone=$(mint --max-activations 10 --name gone)
+		before: `today=$(date +%F); caddy till create --name nightly --max-activations 10; other=$(mint --max-activations 10); timed=$(mint --expires-in 1h); gone=$(mint --max-activations 10 --name gone)
 			sealed=$(echo sk-sealed | caddy till create --name sealed --max-activations 10 --upstream-key - --json | jq -r .scoped_key); nightly=$(caddy till rotate nightly --json | jq -r .scoped_key); echo sk-second >real.key; is 200 chat $nightly && is 200 chat $sealed`,
-		typed: []string{"resume KEY", "resume nightly sealed", "rotate KEY", "rotate sealed", "grant KEY", "grant nightly sealed", "2026-11-24", "$(date +%F)"},
+		typed: []string{"resume KEY", "resume nightly sealed", "rotate KEY", "rotate sealed", "grant KEY", "grant nightly sealed", "backup /var/backups/till-$(date +%F)", "backup /var/backups/till-$today", "2026-11-24", "$today"},
 		then: map[string]string{
 			`caddy till lockdown --reason`: `is "403 till_locked_down" chat $nightly`,
 			`caddy till lockdown --lift`:   `is 200 chat $nightly`,
 			`caddy till backup /var`:       `caddy till seal >seals; caddy till revoke gone; caddy till lockdown`,
-			`chmod +x`:                     `mv /var/backups/till-$(date +%F).bak /tmp/kept.$$; /etc/cron.daily/till && mv /tmp/kept.$$ /var/backups/till-$(date +%F).bak`,
+			`chmod +x`:                     `mv /var/backups/till-$today.bak /tmp/kept.$$; /etc/cron.daily/till && mv /tmp/kept.$$ /var/backups/till-$today.bak`,
 			`systemctl start`:              `caddy till seal | diff - seals && is "403 till_locked_down" chat $nightly && caddy till lockdown --lift && is "403 till_key_suspended" chat $nightly`,
 			`caddy till resume`:            `is 200 chat $nightly && is "401 till_key_invalid" chat $sealed && is "403 till_key_suspended" chat $gone`,
 			`caddy till audit`:             `grep -q store.restore $said`,
