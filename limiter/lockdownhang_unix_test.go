@@ -68,10 +68,9 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond) // between two looks
 	}
-	for err := d.Lift(limiter.Operator); err != nil; err = d.Lift(limiter.Operator) {
-		if time.Now().After(deadline) || !errors.Is(err, commit.ErrBusy) {
-			t.Fatal(err)
-		}
+	d.SetPatience(patience) // its disk may be slow, too
+	if err := d.Lift(limiter.Operator); err != nil {
+		t.Fatal(err)
 	}
 	if d.State() != nil {
 		t.Error("it is not lifted")
