@@ -357,7 +357,7 @@ func mintMany(t *testing.T, dir string, n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := limiter.Open(limiter.Options{Store: store, Anchor: filepath.Join(dir, "anchor"), Shadow: filepath.Join(dir, "shadow")})
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: store, Anchor: filepath.Join(dir, "anchor"), Shadow: filepath.Join(dir, "shadow")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 	now := time.Now().Round(0)
 	at := now.Add(-35 * 24 * time.Hour)
 	clock := &monthClock{at: at, from: at}
-	l, err := limiter.Open(limiter.Options{Store: store, Anchor: filepath.Join(dir, "anchor"), Shadow: filepath.Join(dir, "shadow"), Clock: clock})
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: store, Anchor: filepath.Join(dir, "anchor"), Shadow: filepath.Join(dir, "shadow"), Clock: clock})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -192,7 +192,7 @@ func TestRevokeManyOnAFullDiskHoldsAndIsDurableLater(t *testing.T) {
 // eventualJob waits until there is one.
 func (w *world) eventualJob(t *testing.T) limiter.Job {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		jobs, err := w.Jobs(limiter.Operator)
 		if err != nil {
 			t.Fatal(err)

@@ -24,7 +24,7 @@ func TestTheLogHoldsNoKeyThatSomebodyPasted(t *testing.T) {
 	}
 	lockdown := limiter.NewLockdown(t.TempDir()+"/lockdown", nil, log)
 	t.Cleanup(lockdown.Close)
-	l, err := limiter.Open(limiter.Options{Store: w.disk.Open(), Anchor: w.anchor, Shadow: w.shadow + "2", Logger: log, Lockdown: lockdown})
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: w.disk.Open(), Anchor: w.anchor, Shadow: w.shadow + "2", Logger: log, Lockdown: lockdown})
 	if err != nil {
 		t.Fatal(err)
 	}

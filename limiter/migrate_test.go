@@ -261,7 +261,7 @@ func TestASourceWhoseServerWasKilledIsRefused(t *testing.T) {
 	disk := storetest.NewDisk()
 	clock := &fakeClock{now: time.Now()} // stands still, so that nothing is written by itself
 	open := func(disk *storetest.Disk) *limiter.Limiter {
-		l, err := limiter.Open(limiter.Options{Store: disk.Open(), Disk: disk.Files(), Shadow: "/store/shadow", Anchor: "/store/anchor", Clock: clock})
+		l, err := limiter.Open(limiter.Options{Patience: patience, Store: disk.Open(), Disk: disk.Files(), Shadow: "/store/shadow", Anchor: "/store/anchor", Clock: clock})
 		if err != nil {
 			t.Fatal(err)
 		}

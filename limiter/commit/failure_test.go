@@ -66,7 +66,7 @@ func TestAStoreThatRefusesIsTriedAgain(t *testing.T) {
 
 // again repeats what a database may refuse that has just come back.
 func again(do func() error) (err error) {
-	for range 1000 {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); {
 		if err = do(); !errors.Is(err, store.ErrUnavailable) {
 			return err
 		}
