@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -130,10 +131,11 @@ func (s *Store) signalLapsed() {
 	}
 }
 
-// tellStale tells the follower when the node is no longer fresh, until the store is
-// closed. It does not wait for what the follower does otherwise.
+// tellStale tells the follower when the node is no longer fresh, and when it will not be
+// again, until the store is closed. It does not wait for what the follower does otherwise.
 func (s *Store) tellStale() {
 	f := &s.follow
+	final := false // the follower was told that everything is refused from then on
 	lapse := time.NewTimer(0)
 	defer lapse.Stop()
 	for {
@@ -143,17 +145,17 @@ func (s *Store) tellStale() {
 		case <-f.lapsed:
 		case <-lapse.C:
 		}
-		f.mu.Lock()
-		told := f.stale
-		f.mu.Unlock()
+		f.mu.Lock() // once it has lapsed, nothing makes it fresh before the follower was told
 		left := time.Duration(s.fresh.Load()) - boottime()
+		told := f.stale && (final || s.failure.Load() == nil)
+		f.mu.Unlock()
 		switch {
 		case left > 0:
 			lapse.Reset(left)
 		case !told && s.ending.Err() == nil:
-			if err := s.Fresh(); err != nil {
-				f.follower.Stale(err)
-			}
+			err := s.lapse()
+			f.follower.Stale(err)
+			final = !errors.Is(err, store.ErrStale)
 			f.mu.Lock()
 			f.stale = true
 			f.mu.Unlock()

@@ -330,6 +330,11 @@ func (s *Store) Fresh() error {
 	if boottime() < time.Duration(s.fresh.Load()) {
 		return nil
 	}
+	return s.lapse()
+}
+
+// lapse is why a node is not fresh.
+func (s *Store) lapse() error {
 	if err := s.usable(); err != nil {
 		return err
 	}

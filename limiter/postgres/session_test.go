@@ -381,6 +381,29 @@ func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
 	}
 }
 
+// TestANodeThatHasLostTouchIsToldOfADoubt: it has cut what ran, and has yet to learn that
+// nothing goes on by itself.
+func TestANodeThatHasLostTouchIsToldOfADoubt(t *testing.T) {
+	t.Parallel()
+	server, schema, proxy := ownNetwork(t)
+	f := &follower{}
+	s := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
+	put(t, s, "k/1", "a")
+	told := func(what error) func() bool {
+		return func() bool {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return slices.ContainsFunc(f.stale, func(err error) bool { return errors.Is(err, what) })
+		}
+	}
+	proxy.Cut()
+	eventually(t, "it is told that it has lost touch", told(store.ErrStale))
+	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
+	proxy.Heal()
+	eventually(t, "it has a doubt", func() bool { return errors.Is(s.Fresh(), store.ErrDoubt) })
+	eventually(t, "it is told of the doubt", told(store.ErrDoubt))
+}
+
 // blocked holds up the first error that is logged, as a log does that nobody reads.
 type blocked struct {
 	slog.Handler

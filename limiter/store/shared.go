@@ -92,9 +92,10 @@ type Follower interface {
 	Missed() error
 	// Recalled says that another node has called Recall for an account.
 	Recalled(account []byte)
-	// Stale says that Fresh has begun to return an error. It is called by another
-	// goroutine and does not wait for a call of Changed or Missed that hangs, because
-	// that may be the very reason.
+	// Stale says that Fresh has begun to return an error. It says so again if that was
+	// an ErrStale, and has become one that stays. It is called by another goroutine and
+	// does not wait for a call of Changed or Missed that hangs, because that may be the
+	// very reason.
 	Stale(err error)
 }
 

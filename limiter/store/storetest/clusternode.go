@@ -36,6 +36,7 @@ type clusterNode struct {
 	quiet    bool          // notifications are lost
 	recalls  [][]byte
 	stale    bool // its follower was told
+	doubted  bool // and of a doubt
 }
 
 // Node returns another process with a name. Only one of a name can have joined.
@@ -239,7 +240,7 @@ func (n *clusterNode) watch() {
 				return true, 0
 			}
 			isStale := n.fresh() != nil
-			if isStale == n.stale || n.paused {
+			if isStale == n.stale && (n.doubted || n.doubt() == nil) || n.paused {
 				next := forever
 				if sure, stands := n.sure(); !isStale && stands && n.c.flaw != Timeless {
 					next = sure + n.leapt + freshFor
@@ -252,7 +253,7 @@ func (n *clusterNode) watch() {
 			return
 		}
 		err := n.fresh()
-		n.stale = err != nil
+		n.stale, n.doubted = err != nil, errors.Is(err, store.ErrDoubt)
 		if err != nil {
 			n.c.mu.Unlock()
 			n.follower.Stale(err)
