@@ -351,7 +351,11 @@ func (e *engine) current() *limiter.Limiter {
 }
 
 func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.Limiter, OpenedStore, error) {
-	s, err := o.open(o.opening())
+	with := o.opening()
+	e.mu.Lock()
+	with.After = e.opened.Store
+	e.mu.Unlock()
+	s, err := o.open(with)
 	if errors.Is(err, store.ErrLocked) {
 		return nil, s, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
 	}

@@ -32,7 +32,9 @@ func engineOnDatabase(t *testing.T, dsn, node string) (*engine, storeOptions) {
 	options := postgres.Options{DSN: dsn, Node: node, Witness: e.place.File("witness"), Log: log}
 	return e, storeOptions{
 		log: log,
-		open: func(StoreOpening) (OpenedStore, error) {
+		open: func(with StoreOpening) (OpenedStore, error) {
+			options := options
+			options.After, _ = with.After.(*postgres.Store)
 			s, err := postgres.Open(t.Context(), options)
 			if err != nil {
 				return OpenedStore{}, err

@@ -6,6 +6,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -15,6 +16,7 @@ func TestAStoreThatIsReachedInAnotherWayIsOpenedAgain(t *testing.T) {
 	e, o := engineOn(t, disk)
 	way, refused := "first password", false
 	opened := 0
+	var after store.Store
 	open := o.open
 	o.way = func() string { return way }
 	o.open = func(with StoreOpening) (OpenedStore, error) {
@@ -22,6 +24,7 @@ func TestAStoreThatIsReachedInAnotherWayIsOpenedAgain(t *testing.T) {
 			return OpenedStore{}, errors.New("password authentication failed")
 		}
 		opened++
+		after = with.After
 		return open(with)
 	}
 	first := e.mustOpen(t, o)
@@ -52,6 +55,9 @@ func TestAStoreThatIsReachedInAnotherWayIsOpenedAgain(t *testing.T) {
 	second := e.current()
 	if second == nil || second == first || opened != 3 { // once to try it
 		t.Fatalf("opened %d times, and the limiter is %p after %p", opened, second, first)
+	}
+	if after == nil {
+		t.Error("the store that was opened again is not told which one it follows")
 	}
 	running.Settle(record.Amounts{record.Activations: 1})
 	used := 2

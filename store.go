@@ -59,6 +59,9 @@ type StoreOpening struct {
 	// Configuration returns what the configurations of all nodes must have in
 	// common, as [wire.CommonConfiguration] writes it.
 	Configuration func() string
+	// After is what OpenStore has returned before, if the store was open in this process
+	// and is closed now. Default: none.
+	After store.Store
 }
 
 // OpenedStore is a store and the clock by which its limits are judged.

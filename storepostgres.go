@@ -251,11 +251,12 @@ func (s *PostgresStore) options(o StoreOpening) (postgres.Options, error) {
 	if err != nil {
 		host = "" // it only helps people to find the machine
 	}
+	after, _ := o.After.(*postgres.Store) // one of another kind knows nothing of a database
 	at := s.address.Load()
 	return postgres.Options{
 		DSN: at.dsn.Reveal(), Listen: at.listen.Reveal(), Schema: s.Schema, MaxConns: s.MaxConns,
 		Node: node, Version: version(), Address: host, Configuration: o.Configuration(),
-		Witness: s.Place().File("witness"), Disk: store.Files{}, Log: o.Log,
+		After: after, Witness: s.Place().File("witness"), Disk: store.Files{}, Log: o.Log,
 	}, nil
 }
 

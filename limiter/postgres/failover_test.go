@@ -169,3 +169,38 @@ func (f *failover) promoteWith(t *testing.T, network *postgrestest.Proxy) {
 		n.Heal()
 	}
 }
+
+// TestAProcessThatOpensTheDatabaseAgainKnowsWhatItHasSeen: it is led to a copy that lacks a
+// commit of a node that is gone, as with another address. Nobody else knows of that commit.
+func TestAProcessThatOpensTheDatabaseAgainKnowsWhatItHasSeen(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	two, network := f.second(t)
+	f.primary.CaughtUp(t, f.standby)
+	if err := f.standby.Kill(); err != nil { // it lags
+		t.Fatal(err)
+	}
+	put(t, f.node, "k/1", "lost")
+	for range 2 { // the second renewal has been sent after that
+		now := f.primary.Exec(t, "SELECT now()")[0]
+		eventually(t, "the other node hears of it", func() bool {
+			return f.primary.Exec(t, "SELECT seen > '"+now+"' FROM till.session WHERE name = 'two'")[0] == "t"
+		})
+	}
+	if err := errors.Join(f.node.Close(), two.Close(), f.primary.Kill(), f.standby.Start()); err != nil {
+		t.Fatal(err)
+	}
+	f.standby.Promote(t)
+	network.Lead(f.standby)
+	again, err := postgres.Open(t.Context(), postgres.Options{DSN: network.DSN(), Node: "two", After: two})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
+		t.Errorf("Join: %v, want ErrDoubt", err)
+	}
+	if doubt := f.standby.Exec(t, "SELECT doubt IS NOT NULL FROM till.state")[0]; doubt != "t" {
+		t.Error("the database does not say that it is in doubt")
+	}
+}

@@ -44,6 +44,10 @@ type Options struct {
 	// closed the store. Default: false.
 	Passing bool
 
+	// After is the store of this process that had the database open before, and is
+	// closed. What it has seen there has to be there still. Default: none.
+	After *Store
+
 	// Doubt is why this node doubts what the records say, though the database lacks no
 	// commit. It counts for OpenDoubted and OpenRepair, if no node has written another
 	// doubt. Empty: it does not.
@@ -88,6 +92,7 @@ type Store struct {
 	failure atomic.Pointer[error]
 	healed  atomic.Bool // the reason for the doubt is gone; see Healed
 
+	former   state // what Options.After has seen
 	seen     seen
 	instance instance
 	follow   following
@@ -147,6 +152,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if o.After != nil {
+		s.former = o.After.before()
+		s.former.generation = o.After.generation
+		s.options.After = nil // or each store would keep all before it
 	}
 	if s.options.Disk == nil {
 		s.options.Disk = store.Files{}

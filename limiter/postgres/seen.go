@@ -69,8 +69,8 @@ func (s *Store) before() state {
 
 // compare finds out whether the database went back since before was taken.
 func (s *Store) compare(before, now state) error {
-	if before.database != "" && now.database != before.database {
-		return s.fail(fmt.Errorf("%w: %s is another database now; lead this node to the one that it had, or start it again", store.ErrDoubt, s.where))
+	if err := s.replaced(before, now); err != nil {
+		return s.fail(err)
 	}
 	if err := s.checkState(now.generation, now.doubt); err != nil {
 		return err
@@ -88,6 +88,14 @@ func (s *Store) compare(before, now state) error {
 	}
 	s.seen.head = max(s.seen.head, now.head)
 	return nil
+}
+
+// replaced returns an error if another database is in the place of the one that was seen.
+func (s *Store) replaced(before, now state) error {
+	if before.database == "" || now.database == before.database {
+		return nil
+	}
+	return fmt.Errorf("%w: %s is another database now; lead this node to the one that it had, or start it again", store.ErrDoubt, s.where)
 }
 
 // lacks returns the doubt about a database that has lost something since before was

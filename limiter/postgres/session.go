@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -102,7 +103,8 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	}
 	acked, known := s.witness.of(database, s.generation)
 	switch {
-	case !known && s.witness.database == database && s.witness.generation > s.generation:
+	case !known && s.witness.database == database && s.witness.generation > s.generation,
+		s.former.database == database && s.former.generation > s.generation:
 		return false, doubt("%s is as it was before its last repair", s.where)
 	case !known && s.witness.database != database && s.witness.batch > 0:
 		s.log.Warn("this node has worked with another database before", "now", s.where)
@@ -133,7 +135,13 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	if results, err = l.run(ctx, say(s.sql.numbers)); err != nil {
 		return false, err
 	}
-	now := stateOf(results[0])
+	before, now := s.former, stateOf(results[0])
+	if before.generation != s.generation {
+		before.commits, before.head = nil, 0 // of before a repair
+	}
+	if err := cmp.Or(s.replaced(before, now), s.lacks(before, now)); err != nil {
+		return false, err
+	}
 	if err := s.vouch(ctx, l.conn, now, former, acked); err != nil {
 		return false, err
 	}
@@ -154,7 +162,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	s.database = database
 	s.acked.Store(batch)
 	s.witness.acknowledge(database, s.generation, batch)
-	if err := s.compare(state{}, now); err != nil {
+	if err := s.compare(before, now); err != nil {
 		return false, err
 	}
 	if err := s.judge(ctx, l.conn, s.before(), now); err != nil {
