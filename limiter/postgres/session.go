@@ -113,7 +113,6 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	about := []argument{textOf(o.Node), byteaOf(s.session), textOf(o.Version), textOf(o.Address), textOf(o.Configuration)}
 	take := say(s.sql.join, about...)
 	var former []byte
-	var batch int64
 	if rows := results[1].Rows; len(rows) > 0 {
 		if boolFrom(rows[0][1]) && !locked {
 			// It may be the session of a process that has just ended.
@@ -126,23 +125,21 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 		if boolFrom(rows[0][1]) && (!locked || !l.hears(ctx)) {
 			return false, nil
 		}
-		former, batch = rows[0][0], intFrom(rows[0][2])
+		former = rows[0][0]
 		take = say(s.sql.rejoin, append(about, byteaOf(rows[0][0]))...)
-	}
-	if batch < acked {
-		return false, doubt("%s has %d commits of this node, and has acknowledged %d", s.where, batch, acked)
 	}
 	if results, err = l.run(ctx, say(s.sql.numbers)); err != nil {
 		return false, err
 	}
 	before, now := s.former, stateOf(results[0])
-	if before.generation != s.generation {
-		before.commits, before.head = nil, 0 // of before a repair
+	if before.commits == nil || before.generation != s.generation { // a repair ends what was known
+		before.commits, before.head = make(map[string]int64, 1), 0
 	}
+	before.commits[o.Node] = max(before.commits[o.Node], acked)
 	if err := cmp.Or(s.replaced(before, now), s.lacks(before, now)); err != nil {
 		return false, err
 	}
-	if err := s.vouch(ctx, l.conn, now, former, acked); err != nil {
+	if err := s.vouch(ctx, l.conn, now, former, before.commits[o.Node]); err != nil {
 		return false, err
 	}
 	if !s.trust(now) {
@@ -158,13 +155,13 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	}
 	now = stateOf(results[3])
 	s.clock.measure(now.micros, sent, boottime())
-	batch = intFrom(results[2].Rows[0][0])
+	if err := s.compare(before, now); err != nil { // a pooler may have led to another server
+		return false, err
+	}
+	batch := intFrom(results[2].Rows[0][0])
 	s.database = database
 	s.acked.Store(batch)
 	s.witness.acknowledge(database, s.generation, batch)
-	if err := s.compare(before, now); err != nil {
-		return false, err
-	}
 	if err := s.judge(ctx, l.conn, s.before(), now); err != nil {
 		return false, err
 	}

@@ -404,6 +404,34 @@ func TestANodeThatHasLostTouchIsToldOfADoubt(t *testing.T) {
 	eventually(t, "it is told of the doubt", told(store.ErrDoubt))
 }
 
+// TestASessionThatBeginsInAnOlderCopyIsDoubted: through a pooler, the transaction that begins
+// it may be of another server than the one that was looked at before.
+func TestASessionThatBeginsInAnOlderCopyIsDoubted(t *testing.T) {
+	t.Parallel()
+	server, schema := ownSchema(t)
+	o := postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one", Witness: filepath.Join(t.TempDir(), "witness")}
+	first := open(t, o, nil)
+	put(t, first, "k/1", "a")
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	server.Exec(t, "CREATE FUNCTION "+schema+".older() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.batch = 0; RETURN NEW; END';"+
+		"CREATE TRIGGER older BEFORE UPDATE ON "+schema+".node FOR EACH ROW EXECUTE FUNCTION "+schema+".older()")
+	for range 2 { // the number that is lost is remembered
+		again, err := postgres.Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
+			t.Errorf("Join: %v, want ErrDoubt", err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+		server.Exec(t, "UPDATE "+schema+".state SET doubt = NULL")
+	}
+}
+
 // blocked holds up the first error that is logged, as a log does that nobody reads.
 type blocked struct {
 	slog.Handler
