@@ -15,30 +15,36 @@ type listener struct {
 	*conn
 	probe  string
 	direct atomic.Bool // notifications arrive, so no pooler is between
+	locked bool        // it has the lock of the node's name
 }
 
 // dial makes the connection that listens, and takes the lock of the node's name,
 // which ends with the connection. Behind a pooler neither can be relied on.
-func (s *Store) dial(ctx context.Context) (l *listener, locked bool, err error) {
+func (s *Store) dial(ctx context.Context) (l *listener, err error) {
 	l = &listener{probe: "?" + hex.EncodeToString(s.session)}
 	l.conn, err = connect(ctx, s.listen, func(n *pgconn.Notification) { s.heard(l, n) })
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if err := s.checkConn(ctx, l.conn); err != nil {
 		l.drop()
-		return nil, false, err
+		return nil, err
 	}
-	results, err := l.run(ctx, say("LISTEN "+s.channel("feed")), say("LISTEN "+s.channel("recall")),
-		say(`SELECT pg_try_advisory_lock($1)`, int8Of(s.lockKey("node/"+s.options.Node))))
+	results, err := l.run(ctx, say("LISTEN "+s.channel("feed")), say("LISTEN "+s.channel("recall")), s.lockName())
 	if err == nil {
 		_, err = s.outside(ctx, say(`SELECT pg_notify($1, $2)`, textOf(s.channel("feed")), textOf(l.probe)))
 	}
 	if err != nil {
 		l.drop()
-		return nil, false, err
+		return nil, err
 	}
-	return l, boolFrom(results[2].Rows[0][0]), nil
+	l.locked = boolFrom(results[2].Rows[0][0])
+	return l, nil
+}
+
+// lockName takes the lock of the node's name, unless another connection has it.
+func (s *Store) lockName() statement {
+	return say(`SELECT pg_try_advisory_lock($1)`, int8Of(s.lockKey("node/"+s.options.Node)))
 }
 
 // outside runs statements on a connection of the pool, outside the node's transactions:

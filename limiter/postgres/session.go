@@ -39,11 +39,11 @@ func (s *Store) Join(f store.Follower) error {
 	}
 	s.session = make([]byte, 16)
 	rand.Read(s.session)
-	l, locked, err := s.dial(s.ending)
+	l, err := s.dial(s.ending)
 	if err != nil {
 		return s.opened(err)
 	}
-	if err := s.begin(l, locked); err != nil {
+	if err := s.begin(l); err != nil {
 		defer l.drop()
 		if s.ending.Err() != nil {
 			return store.ErrClosed
@@ -63,10 +63,10 @@ func (s *Store) Join(f store.Follower) error {
 }
 
 // begin makes the node's row ours, once no other process lives in it.
-func (s *Store) begin(l *listener, locked bool) error {
+func (s *Store) begin(l *listener) error {
 	for start := time.Now(); ; {
 		ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
-		began, err := s.tryBegin(ctx, l, locked)
+		began, err := s.tryBegin(ctx, l)
 		cancel()
 		if f := (*fault)(nil); errors.As(err, &f) && f.code == "55P03" && s.rollback(l) == nil {
 			s.unblock(f)
@@ -88,7 +88,7 @@ func (s *Store) begin(l *listener, locked bool) error {
 
 // tryBegin reports whether it has made the node's row ours. If not, another process may
 // live in it, or other nodes have yet to vouch for the server: it is tried again.
-func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, error) {
+func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 	results, err := l.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)))
 	if err != nil {
 		return false, err
@@ -114,15 +114,15 @@ func (s *Store) tryBegin(ctx context.Context, l *listener, locked bool) (bool, e
 	take := say(s.sql.join, about...)
 	var former []byte
 	if rows := results[1].Rows; len(rows) > 0 {
-		if boolFrom(rows[0][1]) && !locked {
+		if boolFrom(rows[0][1]) && !l.locked {
 			// It may be the session of a process that has just ended.
-			again, err := l.run(ctx, say(`SELECT pg_try_advisory_lock($1)`, int8Of(s.lockKey("node/"+o.Node))))
+			again, err := l.run(ctx, s.lockName())
 			if err != nil {
 				return false, err
 			}
-			locked = boolFrom(again[0].Rows[0][0])
+			l.locked = boolFrom(again[0].Rows[0][0])
 		}
-		if boolFrom(rows[0][1]) && (!locked || !l.hears(ctx)) {
+		if boolFrom(rows[0][1]) && (!l.locked || !l.hears(ctx)) {
 			return false, nil
 		}
 		former = rows[0][0]
@@ -179,7 +179,7 @@ func (s *Store) keep(l *listener) {
 	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
 		if l == nil {
 			ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
-			next, _, err := s.dial(ctx)
+			next, err := s.dial(ctx)
 			cancel()
 			if err != nil {
 				if !lost {
@@ -303,9 +303,16 @@ func (s *Store) renew(l *listener, prune bool) error {
 	if prune && s.Leads() {
 		statements = append(statements, say(s.sql.prune), say(s.sql.forget))
 	}
+	lock := len(statements)
+	if !l.locked && l.direct.Load() { // the connection before this one may have had it for longer
+		statements = append(statements, s.lockName())
+	}
 	results, err := l.run(ctx, append(statements, say(s.sql.commit))...)
 	if err != nil {
 		return err
+	}
+	if lock < len(statements) {
+		l.locked = boolFrom(results[lock].Rows[0][0])
 	}
 	now := stateOf(results[numbers])
 	s.clock.measure(now.micros, sent, boottime())

@@ -149,6 +149,59 @@ func TestANameOfALivingProcessIsRefused(t *testing.T) {
 	}
 }
 
+// TestALivingProcessKeepsItsNameOverALostConnection: the server may hold the former one, and
+// the lock of the name with it, for longer than the process needs to connect again.
+func TestALivingProcessKeepsItsNameOverALostConnection(t *testing.T) {
+	t.Parallel()
+	server, schema := ownSchema(t)
+	named := server.DSN() + "&application_name=" + schema // the connection that listens
+	first := open(t, postgres.Options{DSN: server.DSN(), Listen: named, Schema: schema, Node: "one"}, nil)
+	former, err := pgconn.Connect(t.Context(), server.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer former.Close(context.Background())
+	// The lock goes from the process to this connection.
+	held := "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND a.application_name = '" + schema + "'"
+	lock := server.Exec(t, "SELECT (l.classid::int8 << 32) | l.objid::int8 "+held)
+	if len(lock) != 1 {
+		t.Fatalf("the process holds the locks %q", lock)
+	}
+	var got sync.WaitGroup
+	got.Go(func() {
+		if _, err := former.Exec(t.Context(), "SELECT pg_advisory_lock("+lock[0]+")").ReadAll(); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "it waits for the lock", func() bool {
+		return server.Exec(t, "SELECT count(*) FROM pg_locks WHERE pid = "+fmt.Sprint(former.PID())+" AND NOT granted")[0] == "1"
+	})
+	server.Exec(t, "SELECT pg_terminate_backend(pid) "+held)
+	got.Wait()
+	renewed := func() {
+		t.Helper()
+		now := server.Exec(t, "SELECT now()")[0]
+		eventually(t, "the session is renewed", func() bool {
+			return server.Exec(t, "SELECT seen > '"+now+"' FROM "+schema+".session")[0] == "t"
+		})
+	}
+	renewed() // over another connection
+	if err := former.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	renewed()
+	renewed()
+	second, err := postgres.Open(t.Context(), postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err := second.Join(&follower{}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
+		t.Errorf("Join of a second process: %v", err)
+	}
+	put(t, first, "k/1", "first")
+}
+
 func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
 	t.Parallel()
 	server, schema, proxy := ownNetwork(t)
