@@ -19,6 +19,8 @@ const (
 	renewEvery   = 3 * time.Second
 	freshFor     = 7 * time.Second
 	renewTimeout = 2500 * time.Millisecond
+	// dialTimeout is longer, as a connection takes some ten round trips.
+	dialTimeout = 7 * time.Second
 	// headEvery is how often the feed is read where notifications do not arrive.
 	headEvery = time.Second
 	// joinPatience is how long Join waits for the end of another session of this
@@ -178,7 +180,7 @@ func (s *Store) keep(l *listener) {
 	lost, pause := false, 50*time.Millisecond
 	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
 		if l == nil {
-			ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
+			ctx, cancel := context.WithTimeout(s.ending, dialTimeout)
 			next, err := s.dial(ctx)
 			cancel()
 			if err != nil {

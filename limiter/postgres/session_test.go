@@ -91,6 +91,21 @@ func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 	}
 }
 
+// TestANodeFindsADatabaseAgainThatIsFarAway: a connection takes several round trips, and where
+// the node could work with the ones that it had, it can make others.
+func TestANodeFindsADatabaseAgainThatIsFarAway(t *testing.T) {
+	t.Parallel()
+	server, schema, proxy := ownNetwork(t)
+	s := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
+	proxy.Slow(postgrestest.Latency{Delay: 250 * time.Millisecond})
+	proxy.Lead(server) // as it did, over other connections
+	lost := server.Exec(t, "SELECT now()")[0]
+	eventually(t, "the session is renewed", func() bool {
+		return server.Exec(t, "SELECT seen > '"+lost+"' FROM "+schema+".session")[0] == "t"
+	})
+	eventually(t, "the node is fresh", func() bool { return s.Fresh() == nil })
+}
+
 func TestAProcessThatWasKilledLeavesItsNameAtOnce(t *testing.T) {
 	t.Parallel()
 	server, schema, proxy := ownNetwork(t)
