@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -205,4 +206,91 @@ func TestARemovalThatIsCutOffAndRepeatedIsOneEntryWithAllThatWasLost(t *testing.
 			})
 		})
 	}
+}
+
+// oldList lists the nodes as they were a moment ago.
+type oldList struct {
+	store.Shared
+	nodes []store.Node // nil: as they are
+}
+
+func (o *oldList) Nodes() ([]store.Node, error) {
+	if o.nodes != nil {
+		return o.nodes, nil
+	}
+	return o.Shared.Nodes()
+}
+
+// heldBack does something else between the look at a row and the next transaction.
+type heldBack struct {
+	store.Shared
+	row    []byte
+	meet   func()
+	looked bool
+}
+
+func (h *heldBack) View(fn func(store.Reader) error) error {
+	return h.Shared.View(func(r store.Reader) error { return fn(&heldBackView{r, h}) })
+}
+
+func (h *heldBack) Update(fn func(store.Tx) error) error {
+	if h.looked && h.meet != nil {
+		meet := h.meet
+		h.meet = nil
+		meet()
+	}
+	return h.Shared.Update(fn)
+}
+
+type heldBackView struct {
+	store.Reader
+	h *heldBack
+}
+
+func (l *heldBackView) Get(key []byte) ([]byte, error) {
+	l.h.looked = l.h.looked || bytes.Equal(key, l.h.row)
+	return l.Reader.Get(key)
+}
+
+// TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved: its parts are folded after it has
+// found that its shadow is to be believed, and before it has believed it.
+func TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		const limit, used = 200, 30
+		if err := c.w[0].Close(); err != nil {
+			t.Fatal(err)
+		}
+		list := &oldList{Shared: c.Node(c.w[0].node)}
+		c.w[0].open(list)
+		k := c.w[0].mint(activations(limit))
+		c.settle()
+		for range used {
+			if code := k.on(c.w[1]).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		back := c.w[1]
+		c.Kill(back.node)
+		back.Abandon()
+		c.pass(30 * time.Second)
+		gone, err := c.w[0].Nodes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lost int64
+		back.disk = back.disk.Restarted(false, func() bool { return true })
+		back.files = back.disk.Files()
+		back.open(&heldBack{Shared: c.Node(back.node), row: record.NodeKey(back.node, "session"), meet: func() {
+			list.nodes = gone
+			done, err := c.w[0].RemoveNode(ctx, limiter.Operator, back.node)
+			if list.nodes = nil; !errors.Is(err, limiter.ErrNodeLives) {
+				t.Errorf("it is alive, and was removed: %v", err)
+			}
+			lost = done.Forfeited[record.Activations]
+		}})
+		c.settle()
+		if n := used + c.drain(k, record.CodeActivationsExhausted); n > limit || n < limit-lost {
+			t.Errorf("%d requests of %d, of which at most %d were lost", n, limit, lost)
+		}
+	})
 }

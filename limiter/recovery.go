@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/rand"
 	"errors"
@@ -41,7 +42,17 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	const perTransaction = 1024
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
-		if err := l.committer.DoPatiently(func(b *batch) error { return recoverAccounts(b, remembered[:n], known, now, after != nil) }, nil); err != nil {
+		err := l.committer.DoPatiently(func(b *batch) error {
+			still, err := b.Get(l.sessionKey())
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if !bytes.Equal(still, last[:]) { // another node removes this one, and counts what it had
+				return nil
+			}
+			return recoverAccounts(b, remembered[:n], known, now, after != nil)
+		}, nil)
+		if err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
 		}
 		remembered = remembered[n:]
