@@ -152,6 +152,9 @@ type Limiter struct {
 	closed    atomic.Bool
 	// contradicted is Contradicted of a Limiter that is closed.
 	contradicted atomic.Bool
+	// removed says that the node was removed while this Limiter was its memory: what that
+	// knows was counted then.
+	removed atomic.Bool
 
 	retain      atomic.Int64  // nanoseconds that ended keys stay
 	forgetFrom  time.Time     // nothing is forgotten before

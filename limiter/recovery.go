@@ -68,6 +68,12 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 			if err := b.Delete(removalKey(l.node())); err != nil { // it has come back
 				return err
 			}
+			switch _, err := b.Get(l.sessionKey()); {
+			case errors.Is(err, store.ErrNotFound) && after != nil: // also if this commit's answer is lost
+				after.removed.Store(true)
+			case err != nil && !errors.Is(err, store.ErrNotFound):
+				return err
+			}
 		}
 		return errors.Join(b.Set(l.sessionKey(), next[:]), makeFingerprintKey(b))
 	}, nil)

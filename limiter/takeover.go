@@ -62,8 +62,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 		k.mu.Lock()
 	}
 	// A store that was in doubt may have misled that memory: only what runs, and
-	// what was stopped, is believed.
-	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt), least: former.contradicted.Load()}
+	// what was stopped, is believed. So it is where a removal has counted the rest.
+	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !former.removed.Load(), least: former.contradicted.Load()}
 	moved := make(map[*account]*account)
 	for _, a := range roles {
 		old := formerRoles[a.id]
