@@ -204,3 +204,27 @@ func TestAProcessThatOpensTheDatabaseAgainKnowsWhatItHasSeen(t *testing.T) {
 		t.Error("the database does not say that it is in doubt")
 	}
 }
+
+// TestANodeLeavesTheFormerServerWhoseConnectionsStay: new connections lead to the standby, and
+// those that there are still work.
+func TestANodeLeavesTheFormerServerWhoseConnectionsStay(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.standby.Promote(t)
+	f.network.To(f.standby)
+	f.primary.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'") // the one that listens
+	eventually(t, "the session is renewed on the standby", func() bool {
+		return f.standby.Exec(t, "SELECT instance = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 FROM till.session")[0] == "t"
+	})
+	put := func() bool {
+		err := f.node.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("second")) })
+		if err != nil && !errors.Is(err, store.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	eventually(t, "the node writes", put)
+	if n := len(f.standby.Exec(t, "SELECT 1 FROM till.kv WHERE v = 'second'")); n != 1 {
+		t.Error("what it has written is not there")
+	}
+}

@@ -39,6 +39,12 @@ func (s *Store) vouch(ctx context.Context, c *conn, now state, session []byte, a
 // trust reports whether the server that has answered may be used.
 func (s *Store) trust(now state) bool {
 	i := &s.instance
+	moved := false
+	defer func() {
+		if moved {
+			s.pool.flush() // connections to the former server may still work
+		}
+	}()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if now.instance == i.trusted.Load() {
@@ -62,6 +68,7 @@ func (s *Store) trust(now state) bool {
 		s.log.Warn("the database's server is another than before, and these nodes have not said that it has all of their commits", "nodes", silent)
 	}
 	i.trusted.Store(now.instance)
+	moved = true
 	return true
 }
 

@@ -55,7 +55,7 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		if s.ending.Err() != nil {
 			return store.ErrClosed
 		}
-		if f.killed {
+		if f.killed || f.unvouched { // of another server than the present one, perhaps
 			s.pool.flush()
 		}
 		s.unblock(f)
