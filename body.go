@@ -164,7 +164,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	if !models && !spends && !strips {
 		return nil
 	}
-	if refusal := k.Precheck(ask); refusal != nil {
+	if refusal := k.Precheck(r.Context(), ask); refusal != nil {
 		return refusal
 	}
 	call, refusal := h.readCall(w, r, x, key)
@@ -180,7 +180,7 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 		refusal = h.boundUsage(r, x, key, k, call, ask)
 	}
 	if refusal != nil {
-		return k.Refuse(ask, refusal)
+		return k.Refuse(r.Context(), ask, refusal)
 	}
 	return nil
 }
@@ -252,12 +252,12 @@ func (h *Handler) readSmall(r *http.Request, x *exchange, key *record.Key, k *li
 	if x.body != nil || x.upgrade || h.Guard || r.ContentLength <= 0 || r.ContentLength > smallBody {
 		return nil
 	}
-	if refusal := k.Precheck(ask); refusal != nil {
+	if refusal := k.Precheck(r.Context(), ask); refusal != nil {
 		return refusal // not worth waiting for its body
 	}
 	b := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, b); err != nil {
-		return k.Refuse(ask, h.bodyRefusal(key, err))
+		return k.Refuse(r.Context(), ask, h.bodyRefusal(key, err))
 	}
 	x.body = new(bufferedBody)
 	x.send(r, b)

@@ -147,7 +147,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if refusal != nil {
-		return h.refuse(w, r, t, path, k.Refuse(&ask, refusal), 0)
+		return h.refuse(w, r, t, path, k.Refuse(r.Context(), &ask, refusal), 0)
 	}
 
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
@@ -309,7 +309,7 @@ func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key
 			return refusal
 		}
 	}
-	return k.Refuse(ask, refusal)
+	return k.Refuse(r.Context(), ask, refusal)
 }
 
 // Interface guards

@@ -91,7 +91,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	key, t := by.key, by.target
 	sealed := key.Custody == record.CustodySealed
 	ask := &limiter.Ask{Own: true, Addr: clientAddr(r), Method: r.Method, Path: r.URL.Path, String: by.number}
-	refusal := by.k.Precheck(ask)
+	refusal := by.k.Precheck(r.Context(), ask)
 	switch {
 	case refusal != nil:
 	case sealed && by.credential == nil:

@@ -103,7 +103,7 @@ func TestEventStreamsHavePlacesOfTheirOwnAndAsMany(t *testing.T) {
 	if other, refusal = p.ask(listens); refusal != nil {
 		t.Fatal(refusal)
 	}
-	if refusal := live.Precheck(&limiter.Ask{Listens: true}); refusal == nil || !strings.Contains(refusal.Message, "2 event streams") {
+	if refusal := live.Precheck(ctx, &limiter.Ask{Listens: true}); refusal == nil || !strings.Contains(refusal.Message, "2 event streams") {
 		t.Errorf("before its body would be read: %v", refusal)
 	}
 	other.Cancel()

@@ -130,6 +130,28 @@ func (l *Limiter) await(ctx context.Context, r *refill) error {
 	}
 }
 
+// awaitBooks waits for a block, a window or a look at an account's books, and returns the
+// refusal if the store does not give it.
+func (l *Limiter) awaitBooks(ctx context.Context, p *parking) *record.Refusal {
+	err := l.await(ctx, p.refill)
+	p.at.mu.Lock()
+	p.at.unpark(&p.bound)
+	p.at.mu.Unlock()
+	switch {
+	case errors.Is(err, store.ErrNoSpace):
+		return storeRefusal("the server's disk is full")
+	case errors.Is(err, store.ErrUnavailable):
+		return storeRefusal("the database is not available")
+	case errors.Is(err, errCrowded):
+		return storeRefusal("too many requests wait for " + l.medium())
+	case errors.Is(err, commit.ErrTooSlow):
+		return storeRefusal(l.medium() + " is too slow")
+	case err != nil:
+		return storeRefusal("its budget could not be reserved")
+	}
+	return nil
+}
+
 // crowded reports whether the sweeper would delay requests.
 func (l *Limiter) crowded() bool { return l.committer.Backlog() >= maxAside }
 

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"context"
 	"time"
 
 	"github.com/till-proxy/till/limiter/record"
@@ -227,21 +228,69 @@ func (k *Live) unread(ask *Ask, now time.Time) *record.Refusal {
 // Precheck judges what can be judged before the request's body is read. A request
 // that passes has taken nothing and must still be reserved: by then the body may have
 // been waited for, and all of it is judged as it is at that moment.
-func (k *Live) Precheck(ask *Ask) *record.Refusal {
+func (k *Live) Precheck(ctx context.Context, ask *Ask) *record.Refusal {
+	var inquiry inquiry
+	for {
+		refusal, look := k.precheck(ask, &inquiry)
+		if look.refill == nil {
+			return refusal
+		}
+		if refusal := k.l.awaitBooks(ctx, &look); refusal != nil {
+			return refusal
+		}
+	}
+}
+
+// precheck judges a request once, and says which books to look at before it is refused.
+func (k *Live) precheck(ask *Ask, inq *inquiry) (refusal *record.Refusal, look parking) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone {
-		return nil // Reserve finds out what became of it
+		return nil, look // Reserve finds out what became of it
 	}
 	k.lockOthers()
-	refusal := k.unread(ask, now)
+	if refusal = k.unread(ask, now); refusal != nil {
+		if a, owner := k.restsOn(ask, now); a != nil && k.l.unsure(inq, a, now.UnixNano()) {
+			if refusal = k.l.unavailable(); refusal == nil {
+				look = k.l.look(a, owner)
+			}
+			k.unlockOthers()
+			return refusal, look
+		}
+	}
 	k.unlockOthers()
 	if refusal == nil {
-		return nil
+		return nil, look
 	}
 	k.usedDead(now, refusal, ask.Addr)
-	return k.refused(now, refusal)
+	return k.refused(now, refusal), look
+}
+
+// restsOn returns the account on which the refusal of an unread request rests, where other
+// nodes may know better, and the key that owns it. Callers hold the key, its ancestors and
+// its role.
+func (k *Live) restsOn(ask *Ask, now time.Time) (*account, *Live) {
+	switch {
+	case k.l.shared == nil || k.l.lockedDown(k.key) != nil:
+		return nil, nil
+	case k.admissible(ask, now) != nil:
+		if a := k.restsOnUse(now); a != nil {
+			return &a.account, a
+		}
+		return nil, nil
+	case ask.Free:
+		return nil, nil
+	}
+	if v, _ := k.canDebit(&record.Amounts{}, k.strict()); v == spent {
+		return &k.account, k
+	}
+	if role := k.role; role != nil {
+		if v, _ := role.canDebit(&record.Amounts{}, false); v == spent {
+			return role, nil
+		}
+	}
+	return nil, nil
 }
 
 // AdmitsModels judges the models of a request that has been read, before its possible
@@ -258,24 +307,46 @@ func (k *Live) AdmitsModels(ask *Ask) *record.Refusal {
 
 // Refuse records a refusal that was decided elsewhere, and returns it, or one that
 // takes precedence: a dead key says so regardless of the request.
-func (k *Live) Refuse(ask *Ask, refusal *record.Refusal) *record.Refusal {
+func (k *Live) Refuse(ctx context.Context, ask *Ask, refusal *record.Refusal) *record.Refusal {
+	var inquiry inquiry
+	for {
+		first, look := k.precedes(ask, refusal, &inquiry)
+		if look.refill == nil {
+			return first
+		}
+		if stopped := k.l.awaitBooks(ctx, &look); stopped != nil {
+			return stopped
+		}
+	}
+}
+
+// precedes returns the refusal that a client gets, and says which books to look at before.
+func (k *Live) precedes(ask *Ask, refusal *record.Refusal, inq *inquiry) (_ *record.Refusal, look parking) {
 	now := k.l.clock.Now()
 	if k = k.present(); k == nil {
-		return refusal
+		return refusal, look
 	}
 	defer k.mu.Unlock()
 	k.lockAbove()
 	earlier := k.l.lockedDown(k.key)
 	if earlier == nil {
-		earlier = k.standing(ask, now)
-	}
-	if earlier == nil {
-		earlier = k.upward((*Live).inAddress, ask)
+		if earlier = k.standing(ask, now); earlier == nil {
+			earlier = k.upward((*Live).inAddress, ask)
+		}
+		if earlier != nil {
+			if a := k.restsOnUse(now); a != nil && k.l.unsure(inq, &a.account, now.UnixNano()) {
+				if earlier = k.l.unavailable(); earlier == nil {
+					look = k.l.look(&a.account, a)
+				}
+				k.unlockAbove()
+				return earlier, look
+			}
+		}
 	}
 	k.unlockAbove()
 	if earlier != nil {
 		refusal = earlier
 		k.usedDead(now, refusal, ask.Addr)
 	}
-	return k.refused(now, refusal)
+	return k.refused(now, refusal), look
 }

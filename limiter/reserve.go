@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -56,22 +55,9 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 			k.Count(refusal.Code)
 			return refusal
 		case parked.refill != nil:
-			err := k.l.await(ctx, parked.refill)
 			inquiry.refined = false
-			parked.at.mu.Lock()
-			parked.at.unpark(&parked.bound)
-			parked.at.mu.Unlock()
-			switch {
-			case errors.Is(err, store.ErrNoSpace):
-				return storeRefusal("the server's disk is full")
-			case errors.Is(err, store.ErrUnavailable):
-				return storeRefusal("the database is not available")
-			case errors.Is(err, errCrowded):
-				return storeRefusal("too many requests wait for " + k.l.medium())
-			case errors.Is(err, commit.ErrTooSlow):
-				return storeRefusal(k.l.medium() + " is too slow")
-			case err != nil:
-				return storeRefusal("its budget could not be reserved")
+			if refusal := k.l.awaitBooks(ctx, &parked); refusal != nil {
+				return refusal
 			}
 		default:
 			if refusal != nil {

@@ -185,7 +185,7 @@ func TestAKeyThatLeftMemoryWhileARequestIsReadIsJudgedAsItIsNow(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 		t.Fatal(err)
 	}
-	if refusal := live.Refuse(&ask, &record.Refusal{Code: record.CodeBadRequest}); refusal.Code != record.CodeKeyRevoked {
+	if refusal := live.Refuse(ctx, &ask, &record.Refusal{Code: record.CodeBadRequest}); refusal.Code != record.CodeKeyRevoked {
 		t.Errorf("a key that is revoked says %s", refusal.Code)
 	}
 }
