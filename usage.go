@@ -47,7 +47,8 @@ type usage struct {
 
 	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 
-	counted int64 // the most tokens of the input by the vendor's count; 0 if it was not asked
+	counted    int64 // the most tokens of the input by the vendor's count; 0 if it has said nothing
+	questioned bool  // the vendor was asked for that, which is done once
 
 	inputFirst bool  // answers state their input at their beginning
 	leastInput int64 // the least input that is credible
@@ -171,7 +172,8 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	}
 	x.usage, ask.Fit, ask.Help = u, u.fit, u.help()
 	ask.Refine = func() {
-		if !u.recallInput(x, call) {
+		recalled := u.recallInput(x, call)
+		if counted := h.countInput(r, x, key, k, call, ask, u); !recalled && !counted {
 			return
 		}
 		u.natural, _ = e.Longest(u.price, u.input)

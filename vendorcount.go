@@ -124,7 +124,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	c := &x.target.vendorCount
 	t := c.transport.Load()
 	now := u.now()
-	if !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.isPaused(key.ID, now) {
+	if u.questioned || !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.isPaused(key.ID, now) {
 		return false
 	}
 	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for later
@@ -142,6 +142,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	if c.isPaused(key.ID, u.now()) || !k.MayProbe(ask) {
 		return false
 	}
+	u.questioned = true
 	answer, status, err := t.askCount(r, x, q)
 	n := q.Bound(answer)
 	switch {

@@ -209,6 +209,47 @@ func TestWhatOthersHoldIsCountedFor(t *testing.T) {
 	}
 }
 
+// TestWhatBecomesTooLargeWhileItWaitsIsCounted: when the request came its length fitted, and
+// it waits for an activation. Meanwhile less than its length is left, but enough for it.
+func TestWhatBecomesTooLargeWhileItWaitsIsCounted(t *testing.T) {
+	t.Parallel()
+	v := newCountedVendor(t)
+	came, release := make(chan struct{}), make(chan struct{})
+	failing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Fails") == "" {
+			v.ServeHTTP(w, r)
+			return
+		}
+		close(came)
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+		http.Error(w, `{"error":{"type":"invalid_request_error","message":"no"}}`, http.StatusBadRequest)
+	}))
+	t.Cleanup(failing.Close)
+	s := newServer(t, options{vendor: "anthropic", to: failing.URL})
+	id, key := s.mint(object{"max_spend_usd": "0.50", "max_activations": 1, "charge": "success", "fit": false})
+	first := s.send(s.post(key, "/v1/messages", `{"model":"claude-sonnet-5-5","max_tokens":10,"messages":[{"role":"user","content":"go on"}]}`,
+		"Anthropic-Version", "2023-06-01", "X-Fails", "1"))
+	<-came
+	second := s.send(s.countedRequest(key))
+	s.eventually("the second waits", func() bool { return s.gauge("waiting") == "1" })
+	if n := v.counts.Load(); n != 0 {
+		t.Fatalf("counted %d times, although its length fitted", n)
+	}
+	if status, answer := s.api("PATCH", "/keys/"+id, object{"max_spend_usd": "0.10"}); status != http.StatusOK {
+		t.Fatalf("%d %v", status, answer)
+	}
+	close(release)
+	if got := <-first; got.status != http.StatusBadRequest {
+		t.Errorf("the first: %+v", got)
+	}
+	if got := <-second; got.status != http.StatusOK || v.counts.Load() != 1 {
+		t.Errorf("the second: %+v, counted %d times, want once", got, v.counts.Load())
+	}
+}
+
 // TestACountThatFailsLeavesTheBound, and is not requested again for a while.
 func TestACountThatFailsLeavesTheBound(t *testing.T) {
 	t.Parallel()

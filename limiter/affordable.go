@@ -49,18 +49,19 @@ func (k *Live) MayProbe(ask *Ask) bool {
 }
 
 // affords reports whether there is enough left of what does not depend on the request's
-// input: an activation of the key and one of its role. Callers hold both.
+// input: an activation of the key and one of its role. One that is held may come back, and
+// the request waits for it. Callers hold both.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound
 	if k.key.Charge == record.ChargeSuccess {
 		bound[record.Attempts] = bound[record.Activations]
 	}
-	if v, _ := k.canDebit(&bound, k.strict()); v > wait && !k.due(now) {
+	if v, _ := k.canDebit(&bound, k.strict()); v > heldUp && !k.due(now) {
 		return false
 	}
 	if k.role == nil {
 		return true
 	}
 	v, _ := k.role.canDebit(&bound, false)
-	return v <= wait || k.role.due(now)
+	return v <= heldUp || k.role.due(now)
 }

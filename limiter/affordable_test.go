@@ -115,13 +115,20 @@ func TestNothingIsAskedForARequestThatItsBudgetsRefuseWhateverItHolds(t *testing
 			t.Errorf("%s: %v", name, got)
 		}
 	}
-	for name, k := range map[string]*key{"the last activation": last, "the role's last": shared} {
+	lastSuccess := w.mint(func(k *record.Key) {
+		k.Limit[record.Activations], k.Charge = 1, record.ChargeSuccess
+	})
+	for name, test := range map[string]struct {
+		*key
+		waits bool // another request would wait for it
+	}{"the last activation": {last, false}, "the last success": {lastSuccess, true}, "the role's last": {shared, true}} {
+		k := test.key
 		g, refusal := k.ask()
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
-		if probe(k) {
-			t.Errorf("%s is in flight", name)
+		if probe(k) != test.waits {
+			t.Errorf("%s is in flight: %v", name, !test.waits)
 		}
 		g.Cancel()
 		if !probe(k) {
