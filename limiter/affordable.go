@@ -6,9 +6,9 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Left returns how much of the key's and its role's budget no request holds, and what would
-// be left if all requests gave back what they hold. Nothing is taken, so it may
-// have changed a moment later.
+// Left returns how much of the key's and its role's budget no request holds, and what
+// would be left if all requests, also those of other nodes, gave back what they hold.
+// Nothing is taken, so it may have changed a moment later.
 func (k *Live) Left() (now, later record.Amounts) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -21,7 +21,7 @@ func (k *Live) Left() (now, later record.Amounts) {
 		later[i] = record.MaxAmount
 		for _, a := range []*account{&k.account, k.role} {
 			if a != nil && a.limit[i] != record.NoLimit {
-				later[i] = min(later[i], max(a.limit[i]-a.spent[i], 0))
+				later[i] = min(later[i], max(a.limit[i]-a.spent[i]+a.lent(record.Kind(i)), 0))
 			}
 		}
 	}

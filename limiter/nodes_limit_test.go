@@ -263,3 +263,26 @@ func TestALimitThatIsLoweredBelowWhatAllNodesHaveUsedStopsEachAtOnce(t *testing.
 		})
 	}
 }
+
+// TestWhatOtherNodesHoldMayBeLeftLater: a request waits for that, too.
+func TestWhatOtherNodesHoldMayBeLeftLater(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Limit[record.Tokens] = 1000 })
+		g, refusal := k.ask(bound(record.Tokens, 600))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		b := k.on(c.w[1])
+		if code := b.use(bound(record.Tokens, 100)); code != "" { // it reads what the other has
+			t.Fatal(code)
+		}
+		live, refusal := b.w.Find(ctx, k.lookup)
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if left, later := live.Left(); left[record.Tokens] != 400 || later[record.Tokens] != 1000 {
+			t.Errorf("left are %d tokens, and later %d, want 400 and 1000", left[record.Tokens], later[record.Tokens])
+		}
+		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 600})
+	})
+}
