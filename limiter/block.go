@@ -86,6 +86,9 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			return
 		case err != nil:
 			l.complain("reserving budget failed", err)
+			if k != nil {
+				k.unclaim()
+			}
 		default:
 			a.reserved.Add(wrote.granted)
 			if k != nil && wrote.granted != (record.Amounts{}) {

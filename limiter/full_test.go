@@ -62,6 +62,44 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 	w.agree(t)
 }
 
+// TestARequestThatTheStoreDidNotTakeIsNoFirstUse: nothing of it was forwarded, so it binds
+// the key to no address, and is no use in time.
+func TestARequestThatTheStoreDidNotTakeIsNoFirstUse(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		set   func(*record.Key)
+		later time.Duration
+		want  record.Code
+	}{
+		"it is bound to an address":     {func(k *record.Key) { k.Scope.PinIP = true }, 0, ""},
+		"it has to be used in time":     {func(k *record.Key) { k.FirstUseWithin = time.Hour }, 0, ""},
+		"it had to be used in time":     {func(k *record.Key) { k.FirstUseWithin = time.Hour }, 2 * time.Hour, record.CodeKeyExpired},
+		"it has been for a while, both": {func(k *record.Key) { k.FirstUseWithin, k.Scope.PinIP = time.Hour, true }, 30 * time.Minute, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			k := w.mint(func(k *record.Key) { k.Limit[record.Activations] = 10; test.set(k) })
+			w.disk.Fill()
+			if code := k.use(from("192.0.2.1")); code != record.CodeStoreUnavailable {
+				t.Fatal(code)
+			}
+			w.disk.Heal()
+			w.clock.advance(test.later)
+			w.SweepActive()
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if code := k.use(from("192.0.2.2")); code != test.want {
+				t.Errorf("from another address, later: %q, want %q", code, test.want)
+			}
+			if code := k.use(from("192.0.2.1")); test.want == "" && k.view().Scope.PinIP && code != record.CodeIPNotAllowed {
+				t.Errorf("from the first address: %q", code)
+			}
+		})
+	}
+}
+
 func TestARequestWaitsForASlowStoreOnlySoLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { // time passes only while all wait

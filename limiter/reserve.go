@@ -277,3 +277,11 @@ func (k *Live) claim(ask *Ask, now int64) {
 		k.pin = pinOf(ask.Addr)
 	}
 }
+
+// unclaim forgets a first use that could not be recorded: nothing of it was admitted.
+// Callers hold the key.
+func (k *Live) unclaim() {
+	if k.unrecorded() && k.last == 0 {
+		k.first, k.pin = 0, ""
+	}
+}
