@@ -54,7 +54,8 @@ type account struct {
 	passed int     // requests admitted while the first of them waited
 
 	joint
-	firstDurable bool
+	firstDurable bool           // the store knows of the first use
+	pinDurable   bool           // and of the address that the key is bound to
 	savedAt      int64          // unix nanoseconds of the last save
 	looked       int64          // unix nanoseconds of the last look at what other nodes have
 	inStore      record.Amounts // how much of spent the store knows of, where other nodes read it
@@ -87,7 +88,7 @@ func (a *account) restore(r *record.Account, own *record.Part, limit record.Amou
 	a.epoch, a.past, a.booked = r.Epoch, own.Past, own.Booked
 	a.reserved, a.spent = own.Reserved, own.Reserved
 	a.counted, a.kinds, a.inStore = durable(own), own.Kinds, own.Settled
-	a.first, a.firstDurable = r.First, r.First != 0
+	a.first, a.firstDurable, a.pinDurable = r.First, r.First != 0, r.Pin != ""
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
 	a.adopt(r, own)
 }

@@ -96,7 +96,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			}
 			a.noted(wrote.unlimited)
 			a.counted = durable(&own)
-			a.firstDurable = a.firstDurable || a.first != 0
+			a.firstDurable, a.pinDurable = a.firstDurable || a.first != 0, a.pinDurable || rec.Pin != ""
 			l.lookedAt(a, k, &rec, &own)
 		}
 		a.resume(l.clock.Now().UnixNano())

@@ -194,7 +194,7 @@ func (a *account) adoptUse(rec *record.Account) {
 	if rec.First != 0 && (a.first == 0 || rec.First < a.first) {
 		a.first = rec.First
 	}
-	if a.pin == "" || a.firstDurable || rec.Pin != "" {
+	if a.pin == "" || a.pinDurable || rec.Pin != "" {
 		a.pin = rec.Pin
 	}
 	if rec.Last > a.last {
@@ -234,6 +234,7 @@ func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record
 		a.moveTo(k, rec.Epoch) // another node has changed when it renews; what was used stays used
 	}
 	a.adopt(rec, own)
+	a.pinDurable = a.pinDurable || rec.Pin != ""
 	a.inStore = own.Settled
 	a.size, a.looked = l.nodes.size(), l.clock.Now().UnixNano()
 	if k != nil {

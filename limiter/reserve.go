@@ -262,10 +262,11 @@ func (k *Live) refused(now time.Time, r *record.Refusal) *record.Refusal {
 	return r
 }
 
-// unrecorded reports whether the first use has yet to be written to disk, which must
-// happen before anything is forwarded.
+// unrecorded reports whether the first use, or the address that the key is bound to, has
+// yet to be written to disk, which must happen before anything is forwarded. A key may be
+// bound long after its first use: it was changed, or its children were used first.
 func (k *Live) unrecorded() bool {
-	return !k.firstDurable && (k.key.Scope.PinIP || k.key.FirstUseWithin > 0)
+	return k.key.Scope.PinIP && !k.pinDurable || k.key.FirstUseWithin > 0 && !k.firstDurable
 }
 
 // claim records the first use.
@@ -281,7 +282,10 @@ func (k *Live) claim(ask *Ask, now int64) {
 // unclaim forgets a first use that could not be recorded: nothing of it was admitted.
 // Callers hold the key.
 func (k *Live) unclaim() {
-	if k.unrecorded() && k.last == 0 {
-		k.first, k.pin = 0, ""
+	if !k.firstDurable && k.last == 0 {
+		k.first = 0
+	}
+	if !k.pinDurable {
+		k.pin = ""
 	}
 }

@@ -76,7 +76,7 @@ func (k *Live) restsOnUse(now time.Time) *Live {
 	}
 	for a := k; a != nil; a = a.parent {
 		if a.key.EndedStatus == "" && (a.key.IdleTimeout > 0 || a.key.FirstUseWithin > 0) && a.timeUp(now) != "" ||
-			a.key.Scope.PinIP && !a.firstDurable {
+			a.key.Scope.PinIP && !a.pinDurable {
 			return a
 		}
 	}

@@ -244,7 +244,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		a.counted = durable(&own)
 		a.reserved.Add(wrote.raised)
 		a.noted(wrote.unlimited)
-		a.firstDurable = a.firstDurable || used.first != 0
+		a.firstDurable, a.pinDurable = a.firstDurable || used.first != 0, a.pinDurable || stored.Pin != ""
 		// What was used since it was written is known to the shadow alone.
 		written := a.spent == wrote.settled && a.past == noted.Past && a.last == used.last
 		l.lookedAt(a, k, &stored, &own)

@@ -1,0 +1,62 @@
+package limiter_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+)
+
+// usedUnbound is a key that has been used, has some of its budget reserved, and is told to
+// bind itself to an address from now on.
+func usedUnbound(t *testing.T, w *world, advance func(time.Duration)) *key {
+	t.Helper()
+	k := w.mint(activations(10_000))
+	for range 150 { // until more is reserved than is used
+		if code := k.use(from("192.0.2.1")); code != "" {
+			t.Fatal(code)
+		}
+		advance(2 * time.Millisecond)
+	}
+	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(k *record.Key) error { k.Scope.PinIP = true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// TestAnAddressIsDurableBeforeItIsUsed, also if it is not that of the key's first use.
+func TestAnAddressIsDurableBeforeItIsUsed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := usedUnbound(t, w, w.clock.advance)
+	if code := k.use(from("192.0.2.2")); code != "" {
+		t.Fatal(code)
+	}
+	w.kill(true)
+	if code := k.use(from("192.0.2.3")); code != record.CodeIPNotAllowed {
+		t.Errorf("another address after a power cut: %q", code)
+	}
+	if code := k.use(from("192.0.2.2")); code != "" {
+		t.Errorf("the same address after a power cut: %q", code)
+	}
+}
+
+// TestAKeyThatWasUsedIsBoundToOneAddressOnAllNodes: both have budget of it that they could
+// use without asking the store.
+func TestAKeyThatWasUsedIsBoundToOneAddressOnAllNodes(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := usedUnbound(t, c.w[0], c.Advance)
+		b := k.on(c.w[1])
+		c.settle()
+		if code := k.use(from("192.0.2.2")); code != "" {
+			t.Fatal(code)
+		}
+		if code := b.use(from("192.0.2.3")); code != record.CodeIPNotAllowed {
+			t.Errorf("another address on another node: %q", code)
+		}
+		if code := b.use(from("192.0.2.2")); code != "" {
+			t.Errorf("the same address on another node: %s", code)
+		}
+	})
+}
