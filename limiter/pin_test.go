@@ -60,3 +60,29 @@ func TestAKeyThatWasUsedIsBoundToOneAddressOnAllNodes(t *testing.T) {
 		}
 	})
 }
+
+// TestAKeyThatIsBoundOnOneNodeBindsItsChildrenOnAll, also those whose requests ask the store
+// for nothing of it.
+func TestAKeyThatIsBoundOnOneNodeBindsItsChildrenOnAll(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		p := c.w[0].mint(delegating(activations(100)))
+		child := p.mustChild(activations(10)).on(c.w[1])
+		if code := child.use(from("192.0.2.3")); code != "" {
+			t.Fatal(code)
+		}
+		if _, err := c.w[0].Change(ctx, limiter.Operator, p.id, 0, func(k *record.Key) error { k.Scope.PinIP = true; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if code := p.use(from("192.0.2.2")); code != "" {
+			t.Fatal(code)
+		}
+		c.pass(time.Second)
+		if code := child.use(from("192.0.2.3")); code != record.CodeIPNotAllowed {
+			t.Errorf("a child from another address on another node: %q", code)
+		}
+		if code := child.use(from("192.0.2.2")); code != "" {
+			t.Errorf("a child from the same address on another node: %q", code)
+		}
+	})
+}

@@ -89,10 +89,12 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 	k.lockOthers()
 	defer k.unlockOthers()
 	role := k.role
-	if refusal = k.admissible(ask, now); refusal != nil {
-		if a := k.restsOnUse(now); a != nil && k.l.unsure(inq, &a.account, nanos) {
-			return nil, k.l.look(&a.account, a), false
-		}
+	refusal = k.admissible(ask, now)
+	// An address that the key itself is bound to is learnt with its block; see unrecorded.
+	if a := k.restsOnUse(now); a != nil && (refusal != nil || a != k) && k.l.unsure(inq, &a.account, nanos) {
+		return nil, k.l.look(&a.account, a), false
+	}
+	if refusal != nil {
 		return k.refused(now, refusal), p, false
 	}
 	if role != nil && role.absent {
