@@ -33,7 +33,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	if r.URL.Path == childrenPath && r.Method == http.MethodPost {
 		return h.mintChild(w, r, l, by)
 	}
-	if refusal := k.Touch(clientAddr(r)); refusal != nil {
+	if refusal := k.Touch(r.Context(), clientAddr(r)); refusal != nil {
 		return h.refuse(w, r, t, selfPath, refusal, 0)
 	}
 	key := k.Key()

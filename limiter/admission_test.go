@@ -173,7 +173,7 @@ func TestPinIPBindsToTheFirstAddress(t *testing.T) {
 			t.Errorf("%s after %s: %q", test.other, test.first, code)
 		}
 		live, _ := w.Find(ctx, k.lookup)
-		if r := live.Touch(netip.MustParseAddr(test.other)); r == nil || r.Code != record.CodeIPNotAllowed {
+		if r := live.Touch(ctx, netip.MustParseAddr(test.other)); r == nil || r.Code != record.CodeIPNotAllowed {
 			t.Errorf("asking about the key from %s: %v", test.other, r)
 		}
 	}

@@ -185,7 +185,7 @@ func TestWhatUsesNothingIsNoUse(t *testing.T) {
 	}
 	live, refusal := w.Find(ctx, k.lookup)
 	if refusal == nil {
-		refusal = live.Touch(from192)
+		refusal = live.Touch(ctx, from192)
 	}
 	if refusal != nil {
 		t.Fatal(refusal)

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"context"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -251,18 +252,41 @@ func (k *Live) Count(code record.Code) {
 
 // Touch admits a question about the key itself. It works for dead keys and
 // takes nothing, but honours the key's addresses and 60 questions a minute.
-func (k *Live) Touch(addr netip.Addr) *record.Refusal {
+func (k *Live) Touch(ctx context.Context, addr netip.Addr) *record.Refusal {
+	var inquiry inquiry
+	for {
+		refusal, look := k.touch(addr, &inquiry)
+		if look.refill == nil {
+			return refusal
+		}
+		if stopped := k.l.awaitBooks(ctx, &look); stopped != nil {
+			return stopped
+		}
+	}
+}
+
+// touch judges a question once, and says which books to look at before: another node may
+// know to which address a key is bound.
+func (k *Live) touch(addr netip.Addr, inq *inquiry) (_ *record.Refusal, look parking) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.lockAbove()
+	if a := k.restsOnUse(now); a != nil && !k.gone && k.l.unsure(inq, &a.account, now.UnixNano()) && k.l.unavailable() == nil {
+		look = k.l.look(&a.account, a)
+	}
+	k.unlockAbove()
+	if look.refill != nil {
+		return nil, look
+	}
 	if refusal := k.admitsAddr(addr); refusal != nil {
-		return refusal
+		return refusal, look
 	}
 	if d := k.pacing.self.wait(defaultFreeRate, now.UnixNano()); d > 0 {
-		return k.key.Refuse(record.CodeRateLimited, "was asked about more than %s", defaultFreeRate).After(d)
+		return k.key.Refuse(record.CodeRateLimited, "was asked about more than %s", defaultFreeRate).After(d), look
 	}
 	k.pacing.self.take(defaultFreeRate, now.UnixNano())
-	return nil
+	return nil, look
 }
 
 // pinOf is what pin_ip binds a key to: the address, or its /64 in IPv6, where

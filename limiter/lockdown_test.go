@@ -73,7 +73,7 @@ func TestLockdownRefusesEveryKeyAtOnceAndSurvivesARestart(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if refusal := live.Touch(limiter.Ask{}.Addr); refusal != nil {
+	if refusal := live.Touch(ctx, limiter.Ask{}.Addr); refusal != nil {
 		t.Errorf("a holder's question: %v", refusal)
 	}
 	if s := w.Stats().Lockdown; s == nil || s.Reason != "drill" {

@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -83,6 +84,28 @@ func TestAKeyThatIsBoundOnOneNodeBindsItsChildrenOnAll(t *testing.T) {
 		}
 		if code := child.use(from("192.0.2.2")); code != "" {
 			t.Errorf("a child from the same address on another node: %q", code)
+		}
+	})
+}
+
+// TestAQuestionIsAnsweredToTheAddressThatAnotherNodeHasBoundTheKeyTo, and to no other.
+func TestAQuestionIsAnsweredToTheAddressThatAnotherNodeHasBoundTheKeyTo(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(func(k *record.Key) { k.Scope.PinIP = true })
+		live, refusal := c.w[1].Find(ctx, k.lookup) // it has the key in memory, without an address
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.settle()
+		if code := k.use(from("192.0.2.2")); code != "" {
+			t.Fatal(code)
+		}
+		c.pass(time.Second)
+		if code := codeOf(live.Touch(ctx, netip.MustParseAddr("192.0.2.3"))); code != record.CodeIPNotAllowed {
+			t.Errorf("from another address: %q", code)
+		}
+		if code := codeOf(live.Touch(ctx, netip.MustParseAddr("192.0.2.2"))); code != "" {
+			t.Errorf("from the same address: %q", code)
 		}
 	})
 }
