@@ -99,6 +99,9 @@ func (l *Limiter) sweepActive() {
 		if l.shared != nil && len(k.line) > 0 {
 			l.askBlock(&k.account, k) // other nodes may have given back
 		}
+		if k.due(now) {
+			k.call(0) // a new window holds nothing that those in line would have to wait for
+		}
 		if l.crowded() {
 			later = append(later, k)
 		} else {
@@ -127,6 +130,9 @@ func (l *Limiter) sweepActive() {
 	}
 	for _, a := range l.everyRole() {
 		a.mu.Lock()
+		if a.due(now) {
+			a.call(0)
+		}
 		switch idle := a.held == (record.Amounts{}) && a.parked == 0 && !a.asked && nanos-a.last >= int64(idleBlock); {
 		case a.pending > 0:
 		case idle && (a.unsettled() || a.slot != nil):

@@ -453,3 +453,40 @@ func TestTheOnlyActivationThatMayComeBackIsWaitedFor(t *testing.T) {
 		w.Abandon()
 	})
 }
+
+// TestWhoWaitsIsServedByTheNextWindow, in which nothing is held.
+func TestWhoWaitsIsServedByTheNextWindow(t *testing.T) {
+	t.Parallel()
+	for _, whose := range []string{"key", "role"} {
+		t.Run(whose, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				limit := func(k *record.Key) { tokens(1000)(k); k.Renews = record.Daily }
+				if whose == "role" {
+					budget := record.NoLimits()
+					budget[record.Tokens] = 1000
+					w.roles = map[string]record.Role{"team": {Budget: record.RoleBudget{Limit: budget, Renews: record.Daily}}}
+					if err := w.SetRoles(w.roles); err != nil {
+						t.Fatal(err)
+					}
+					limit = func(k *record.Key) { k.Role = "team" }
+				}
+				k := w.mint(limit)
+				other := k.hold(1000)
+				one := k.wait(ctx, 500)
+				synctest.Wait()
+				if code := one.code(); code != "waits" {
+					t.Fatal(code)
+				}
+				w.clock.advance(24 * time.Hour)
+				w.SweepActive()
+				synctest.Wait()
+				if code := one.code(); code != "" {
+					t.Errorf("in the next window: %q", code)
+				}
+				other.Settle(used(1000))
+			})
+		})
+	}
+}
