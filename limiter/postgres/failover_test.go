@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -226,5 +227,54 @@ func TestANodeLeavesTheFormerServerWhoseConnectionsStay(t *testing.T) {
 	eventually(t, "the node writes", put)
 	if n := len(f.standby.Exec(t, "SELECT 1 FROM till.kv WHERE v = 'second'")); n != 1 {
 		t.Error("what it has written is not there")
+	}
+}
+
+// vouches waits until the node has said that the standby has all of its commits.
+func (f *failover) vouches(t *testing.T) {
+	t.Helper()
+	eventually(t, "the node vouches for the standby", func() bool {
+		return f.standby.Exec(t, "SELECT instance = (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 FROM till.session WHERE name = 'one'")[0] == "t"
+	})
+}
+
+// TestANodeThatHasVouchedForAServerWritesToNoOther: the other node goes on with that server
+// as soon as both have, and would not know of what is written to the former one.
+func TestANodeThatHasVouchedForAServerWritesToNoOther(t *testing.T) {
+	t.Parallel()
+	for name, meanwhile := range map[string]bool{"afterwards": false, "meanwhile": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFailover(t)
+			listens := f.primary.Exec(t, "SELECT pid FROM pg_locks WHERE locktype = 'advisory'")[0]
+			_, network := f.second(t)
+			f.primary.CaughtUp(t, f.standby)
+			f.standby.Promote(t)
+			f.network.To(f.standby)
+			vouch := sync.OnceFunc(func() {
+				f.primary.Exec(t, "SELECT pg_terminate_backend("+listens+")")
+				f.vouches(t)
+			})
+			if !meanwhile {
+				vouch()
+			}
+			write := func() bool {
+				err := f.node.Update(func(tx store.Tx) error {
+					vouch()
+					return tx.Set([]byte("k/1"), []byte("second"))
+				})
+				if err != nil && !errors.Is(err, store.ErrUnavailable) {
+					t.Fatal(err)
+				}
+				return err == nil
+			}
+			if !write() {
+				network.Lead(f.standby) // the other node vouches, too
+				eventually(t, "the node writes", write)
+			}
+			if n := len(f.standby.Exec(t, "SELECT 1 FROM till.kv WHERE v = 'second'")); n != 1 {
+				t.Error("what it has written is not there")
+			}
+		})
 	}
 }

@@ -11,15 +11,16 @@ import (
 // A server that takes over from another may lack commits. Of a node's latest commits only
 // that node knows: the others learn how many there are when they renew their sessions. So
 // each node compares its own number of commits with what the new server has, and vouches
-// for the server if that is all of them. Before a node goes on there, it waits until those
-// that lived have vouched. A node that finds commits missing writes its doubt for all: see
+// for the server if that is all of them; from then on it acknowledges nothing that another
+// server has committed, as the former one may. Before a node goes on there, it waits until
+// those that lived have vouched. A node that finds commits missing writes its doubt for all: see
 // doubt.go. Servers are told apart by when they started, so nodes also vouch after a mere
 // restart. That takes no longer than they need to connect.
 //
 // A node that ended together with the former server, or that cannot reach the new one
 // within the life of a session, is not waited for: what it alone knows stays unknown.
 type instance struct {
-	trusted atomic.Int64 // the server that may be used
+	trusted atomic.Int64 // the server that may be used; 0: none yet
 
 	mu     sync.Mutex
 	judged int64           // the one that others have to vouch for
@@ -74,11 +75,41 @@ func (s *Store) trust(now state) bool {
 
 // judge returns an error if the server that has answered may not be used yet, after this
 // node has said what it knows of it.
-func (s *Store) judge(ctx context.Context, c *conn, before, now state) error {
-	if err := s.vouch(ctx, c, now, s.session, before.commits[s.options.Node]); err != nil {
+func (s *Store) judge(ctx context.Context, c *conn, now state) error {
+	if err := s.vouch(ctx, c, now, s.session, s.leaveOthers(now.instance)); err != nil {
 		return err
 	}
 	if !s.trust(now) {
+		return errUnvouched
+	}
+	return nil
+}
+
+// leaveOthers lets no other server be used, and returns the last commit that was acknowledged.
+func (s *Store) leaveOthers(instance int64) (acked int64) {
+	s.instance.mu.Lock()
+	defer s.instance.mu.Unlock()
+	if s.instance.trusted.Load() != instance {
+		s.instance.trusted.Store(0)
+	}
+	return s.acked.Load()
+}
+
+// acknowledge notes a commit, unless the node has left the server that has made it.
+func (s *Store) acknowledge(batch, instance int64) bool {
+	s.instance.mu.Lock()
+	defer s.instance.mu.Unlock()
+	if instance != s.instance.trusted.Load() {
+		return false
+	}
+	s.acked.Store(batch)
+	return true
+}
+
+// checkInstance returns an error if what has answered is not the server that may be used: a
+// connection to the former one stays, or a pooler has another one now.
+func (s *Store) checkInstance(instance int64) error {
+	if s.joined.Load() && instance != s.instance.trusted.Load() {
 		return errUnvouched
 	}
 	return nil

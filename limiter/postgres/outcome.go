@@ -38,6 +38,9 @@ func (t *transaction) commit() error {
 	if err == nil && results[len(results)-1].CommandTag.String() != "COMMIT" {
 		err = &fault{code: "25P02", text: "the transaction was rolled back"}
 	}
+	if err == nil && s.repair == nil && !s.acknowledge(batch, t.instance) {
+		err = &fault{text: "another server is used by now", killed: true}
+	}
 	if f := (*fault)(nil); errors.As(err, &f) {
 		if !f.killed {
 			return f
@@ -56,7 +59,6 @@ func (t *transaction) commit() error {
 	if s.repair != nil {
 		return nil
 	}
-	s.acked.Store(batch)
 	s.witness.acknowledge(s.database, s.generation, batch)
 	if feed >= 0 {
 		if results != nil && len(results[feed].Rows) > 0 {
@@ -75,14 +77,17 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 	pause := 20 * time.Millisecond
 	for {
 		s.pool.flush()
-		number, session, err := s.ownNumber()
+		number, session, instance, err := s.ownNumber()
 		switch {
 		case err == nil && number < batch-1:
 			return false, s.fail(doubt("%s has %d commits of this node, and has acknowledged %d", s.where, number, batch-1))
 		case err == nil && !bytes.Equal(session, s.session):
 			return false, s.fail(errTaken)
 		case err == nil:
-			return number == batch, nil
+			if s.checkInstance(instance) == nil && (number < batch || s.acknowledge(batch, instance)) {
+				return number == batch, nil
+			}
+			err = errUnvouched
 		case s.failure.Load() != nil:
 			return false, err
 		}
@@ -97,22 +102,23 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 	}
 }
 
-// ownNumber reads this node's number of commits once no transaction of it runs.
-func (s *Store) ownNumber() (number int64, session []byte, err error) {
+// ownNumber reads this node's number of commits once no transaction of it runs, and from
+// which server.
+func (s *Store) ownNumber() (number int64, session []byte, instance int64, err error) {
 	c, err := s.take(s.pool)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, 0, err
 	}
 	defer s.abandon(c)
 	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
 	defer cancel()
 	results, err := c.run(ctx, say(s.sql.begin), say(s.sql.settings), say(s.sql.look, textOf(s.options.Node)), say(s.sql.commit))
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, 0, err
 	}
 	rows := results[2].Rows
 	if len(rows) == 0 {
-		return 0, nil, s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
+		return 0, nil, 0, s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
 	}
-	return intFrom(rows[0][1]), rows[0][0], nil
+	return intFrom(rows[0][1]), rows[0][0], intFrom(rows[0][2]), nil
 }

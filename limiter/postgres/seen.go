@@ -148,5 +148,5 @@ func (s *Store) checkConn(ctx context.Context, c *conn) error {
 	if err := s.compare(before, now); err != nil {
 		return err
 	}
-	return s.judge(ctx, c, before, now)
+	return s.judge(ctx, c, now)
 }

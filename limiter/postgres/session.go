@@ -164,7 +164,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 	s.database = database
 	s.acked.Store(batch)
 	s.witness.acknowledge(database, s.generation, batch)
-	if err := s.judge(ctx, l.conn, s.before(), now); err != nil {
+	if err := s.judge(ctx, l.conn, now); err != nil {
 		return false, err
 	}
 	s.follow.begin(intFrom(results[2].Rows[0][1]), sent)
@@ -321,7 +321,7 @@ func (s *Store) renew(l *listener, prune bool) error {
 	if err := s.compare(before, now); err != nil {
 		return err
 	}
-	if err := s.judge(ctx, l.conn, before, now); err != nil {
+	if err := s.judge(ctx, l.conn, now); err != nil {
 		return err
 	}
 	if len(results[renewed].Rows) == 0 {

@@ -204,7 +204,7 @@ func queriesIn(schema string) queries {
 		// The timeout is no longer wanted: it would cancel a COMMIT that waits for a
 		// standby.
 		batch: in(`UPDATE @node SET batch = $2 WHERE name = $1 RETURNING set_config('statement_timeout', '0', true)`),
-		look:  in(`SELECT session, batch FROM @node WHERE name = $1 FOR UPDATE`),
+		look:  in(`SELECT session, batch, ` + serverStart + ` FROM @node WHERE name = $1 FOR UPDATE`),
 
 		read: in(`SELECT n.session, coalesce(s.expires > now(), false), n.batch
 			FROM @node n LEFT JOIN @session s ON s.name = n.name WHERE n.name = $1`),

@@ -177,6 +177,8 @@ type transaction struct {
 	read   [][]byte          // what was asked for, in order
 	wrote  bool
 
+	instance int64 // the server that it runs on
+
 	rows     bool            // of UpdateRows
 	held     map[string]bool // rows that must be there, and are locked
 	followed [][]byte        // written rows that other nodes follow
@@ -225,7 +227,7 @@ func (t *transaction) begin(rows *store.Rows) error {
 		if len(results[fence].Rows) == 0 {
 			return errOtherRepair
 		}
-	} else if err := s.checkFence(results[fence].Rows); err != nil {
+	} else if t.instance, err = s.checkFence(results[fence].Rows); err != nil {
 		return err
 	}
 	for _, at := range reads {
@@ -242,27 +244,25 @@ func (t *transaction) begin(rows *store.Rows) error {
 }
 
 // checkFence makes sure that this process still has the node, and that the database has
-// all that it has acknowledged to it.
-func (s *Store) checkFence(rows [][][]byte) error {
+// all that it has acknowledged to it. It returns the server.
+func (s *Store) checkFence(rows [][][]byte) (instance int64, err error) {
 	acked := s.acked.Load()
 	if len(rows) == 0 {
-		return s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
+		return 0, s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
 	}
 	if err := s.checkState(intFrom(rows[0][2]), rows[0][3]); err != nil {
-		return err
+		return 0, err
 	}
 	switch batch := intFrom(rows[0][1]); {
 	case batch < acked:
-		return s.fail(doubt("%s has %d commits of this node, and has acknowledged %d", s.where, batch, acked))
+		return 0, s.fail(doubt("%s has %d commits of this node, and has acknowledged %d", s.where, batch, acked))
 	case !bytes.Equal(rows[0][0], s.session):
-		return s.fail(errTaken)
+		return 0, s.fail(errTaken)
 	case batch > acked:
-		return s.fail(fmt.Errorf("%s has a commit of this node that it has not sent: %w", s.where, errTaken))
+		return 0, s.fail(fmt.Errorf("%s has a commit of this node that it has not sent: %w", s.where, errTaken))
 	}
-	if intFrom(rows[0][4]) != s.instance.trusted.Load() { // a pooler has another server now
-		return errUnvouched
-	}
-	return nil
+	instance = intFrom(rows[0][4])
+	return instance, s.checkInstance(instance)
 }
 
 // mostOften is how many rows Update reads before it is asked for them.
