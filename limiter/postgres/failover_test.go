@@ -230,6 +230,32 @@ func TestANodeLeavesTheFormerServerWhoseConnectionsStay(t *testing.T) {
 	}
 }
 
+// TestANodeReadsNothingFromTheFormerServer: a connection to it was in use when the node left.
+func TestANodeReadsNothingFromTheFormerServer(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.standby.Promote(t)
+	f.network.To(f.standby)
+	err := f.node.View(func(r store.Reader) error {
+		_, err := r.Get([]byte("k/1"))
+		f.primary.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'") // the one that listens
+		f.vouches(t)
+		put(t, f.node, "k/1", "second")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the connection is free", func() bool {
+		return f.primary.Exec(t, "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'")[0] == "0"
+	})
+	for range 100 { // the node hears that only after the server has said it
+		if got := get(t, f.node, "k/1"); got != "second" {
+			t.Fatalf("the row is %q", got)
+		}
+	}
+}
+
 // vouches waits until the node has said that the standby has all of its commits.
 func (f *failover) vouches(t *testing.T) {
 	t.Helper()

@@ -48,14 +48,28 @@ func (s *Store) lockName() statement {
 }
 
 // outside runs statements on a connection of the pool, outside the node's transactions:
-// it does not wait for its turn, and has no number.
+// it does not wait for its turn, and has no number. What a server says that is used no
+// longer is not believed: they are run again on another one.
 func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
-	c, err := s.pool.take(ctx)
-	if err != nil {
-		return nil, awayOf(err)
+	statements = append([]statement{say(`SELECT ` + serverStart)}, statements...)
+	for try := 1; ; try++ {
+		c, err := s.pool.take(ctx)
+		if err != nil {
+			return nil, awayOf(err)
+		}
+		results, err := c.run(ctx, statements...)
+		s.abandon(c)
+		if err != nil {
+			return nil, err
+		}
+		if err = s.checkInstance(intFrom(results[0].Rows[0][0])); err == nil {
+			return results[1:], nil
+		}
+		s.pool.flush()
+		if try == mostTries {
+			return nil, err
+		}
 	}
-	defer s.abandon(c)
-	return c.run(ctx, statements...)
 }
 
 // heard handles a notification.

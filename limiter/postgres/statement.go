@@ -164,7 +164,7 @@ const (
 	settings = `SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '5s', true),
 		set_config('idle_in_transaction_session_timeout', '` + idleFor + `', true),
 		set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
-	viewSettings = `SELECT set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '30s', true)`
+	viewSettings = `SELECT ` + serverStart + `, set_config('statement_timeout', '5s', true), set_config('idle_in_transaction_session_timeout', '30s', true)`
 	lazySettings = `SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', '2s', true)`
 	// begins is how a session of the node n begins.
 	begins = `

@@ -103,11 +103,14 @@ func (v *view) read(what statement) ([][][]byte, error) {
 		}
 		results, err := v.run(c, say(s.sql.view), say(viewSettings), what)
 		if err == nil {
+			err = s.checkInstance(intFrom(results[1].Rows[0][0]))
+		}
+		if err == nil {
 			v.c = c
 			return results[2].Rows, nil
 		}
 		s.abandon(c)
-		if !faultOf(err).again() || try == mostTries || s.ending.Err() != nil {
+		if f := faultOf(err); !f.again() && !f.unvouched || try == mostTries || s.ending.Err() != nil {
 			v.fault = err
 			return nil, err
 		}
