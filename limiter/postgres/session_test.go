@@ -554,3 +554,44 @@ func TestTheClockIsTheDatabasesAndNeverGoesBack(t *testing.T) {
 		last, steady = now, elapsed
 	}
 }
+
+// TestADoubtIsMetByATransactionThatWaited: what it had read before it waited would let it pass.
+func TestADoubtIsMetByATransactionThatWaited(t *testing.T) {
+	t.Parallel()
+	for name, held := range map[string]string{
+		"for the node's row": "SELECT FROM %s.node WHERE name = 'one' FOR UPDATE",
+		"for a row":          "SELECT FROM %s.kv WHERE k = 'k/1' FOR UPDATE",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, schema := ownSchema(t)
+			s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+			put(t, s, "k/1", "first")
+			other, err := pgconn.Connect(t.Context(), server.DSN())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close(context.Background())
+			if _, err := other.Exec(t.Context(), "BEGIN; "+fmt.Sprintf(held, schema)).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error)
+			go func() {
+				done <- s.UpdateRows(store.Rows{Lock: [][]byte{[]byte("k/1")}}, func(store.Tx) error {
+					t.Error("it runs")
+					return nil
+				})
+			}()
+			eventually(t, "the transaction waits", func() bool {
+				return server.Exec(t, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%"+schema+".%'")[0] == "1"
+			})
+			server.Exec(t, "UPDATE "+schema+".state SET doubt = 'it lacks a commit'")
+			if _, err := other.Exec(t.Context(), "ROLLBACK").ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; !errors.Is(err, store.ErrDoubt) {
+				t.Errorf("UpdateRows: %v, want ErrDoubt", err)
+			}
+		})
+	}
+}

@@ -151,7 +151,7 @@ type queries struct {
 	numbers, head, page, follow, prune, behind     string
 	nodes, identity, unblock, describe, vanish     string
 	recall, recalled, forget                       string
-	mark, claim, claimed, holds, repaired          string
+	mark, doubted, claim, claimed, holds, repaired string
 	lives, discard, lost, vouch                    string
 }
 
@@ -191,7 +191,8 @@ func queriesIn(schema string) queries {
 
 		share:   `SELECT pg_advisory_xact_lock_shared($1)`,
 		exclude: `SELECT pg_advisory_xact_lock($1)`,
-		fence:   in(`SELECT n.session, n.batch, t.generation, t.doubt, ` + serverStart + ` FROM @node n, @state t WHERE n.name = $1 FOR UPDATE OF n`),
+		fence:   in(`SELECT session, batch FROM @node WHERE name = $1 FOR UPDATE`),
+		doubted: in(`SELECT generation, doubt, ` + serverStart + ` FROM @state`),
 		lock:    in(`SELECT k, v FROM @kv WHERE k = ANY($1) ORDER BY k FOR UPDATE`),
 		get:     in(`SELECT k, v FROM @kv WHERE k = ANY($1)`),
 		scanUp:  in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k LIMIT $3`),

@@ -217,6 +217,7 @@ func (t *transaction) begin(rows *store.Rows) error {
 	} else {
 		ask(s.sql.get, s.often)
 	}
+	statements = append(statements, say(s.sql.doubted)) // after all that is waited for
 	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
 	defer cancel()
 	results, err := t.c.run(ctx, statements...)
@@ -227,7 +228,7 @@ func (t *transaction) begin(rows *store.Rows) error {
 		if len(results[fence].Rows) == 0 {
 			return errOtherRepair
 		}
-	} else if t.instance, err = s.checkFence(results[fence].Rows); err != nil {
+	} else if t.instance, err = s.checkFence(results[fence].Rows, results[len(results)-1].Rows[0]); err != nil {
 		return err
 	}
 	for _, at := range reads {
@@ -245,12 +246,12 @@ func (t *transaction) begin(rows *store.Rows) error {
 
 // checkFence makes sure that this process still has the node, and that the database has
 // all that it has acknowledged to it. It returns the server.
-func (s *Store) checkFence(rows [][][]byte) (instance int64, err error) {
+func (s *Store) checkFence(rows [][][]byte, state [][]byte) (instance int64, err error) {
 	acked := s.acked.Load()
 	if len(rows) == 0 {
 		return 0, s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
 	}
-	if err := s.checkState(intFrom(rows[0][2]), rows[0][3]); err != nil {
+	if err := s.checkState(intFrom(state[0]), state[1]); err != nil {
 		return 0, err
 	}
 	switch batch := intFrom(rows[0][1]); {
@@ -261,7 +262,7 @@ func (s *Store) checkFence(rows [][][]byte) (instance int64, err error) {
 	case batch > acked:
 		return 0, s.fail(fmt.Errorf("%s has a commit of this node that it has not sent: %w", s.where, errTaken))
 	}
-	instance = intFrom(rows[0][4])
+	instance = intFrom(state[2])
 	return instance, s.checkInstance(instance)
 }
 
