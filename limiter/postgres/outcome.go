@@ -88,8 +88,9 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 				return number == batch, nil
 			}
 			err = errUnvouched
-		case s.failure.Load() != nil:
-			return false, err
+		}
+		if failure := s.failure.Load(); failure != nil {
+			return false, *failure
 		}
 		s.log.Debug("asking for the outcome of a commit", "error", err)
 		s.unblock(faultOf(err))

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
 	"strconv"
@@ -8,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
@@ -97,6 +100,58 @@ func TestClosingEndsTheSearchForAnOutcome(t *testing.T) {
 	}
 	if err := <-done; err == nil || errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Update returned %v, want an error that claims nothing", err)
+	}
+}
+
+// TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing: the commit was made, and a
+// doubt ends the search before that is known.
+func TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing(t *testing.T) {
+	t.Parallel()
+	server, schema, proxy := ownNetwork(t)
+	s := open(t, postgres.Options{DSN: proxy.DSN(), Listen: server.DSN(), Schema: schema, Node: "one"}, nil)
+	put(t, s, "k/1", "")
+	other, err := pgconn.Connect(t.Context(), server.DSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close(context.Background())
+	waits := func(n string) {
+		t.Helper()
+		eventually(t, "it waits for the node's row", func() bool {
+			return server.Exec(t, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%"+schema+".node%'")[0] == n
+		})
+	}
+	start := time.Now()
+	proxy.OnCommit(postgrestest.CutAfter, 0)
+	held := make(chan error, 1)
+	first := sync.OnceFunc(func() {
+		go func() { // it gets the node's row before the question for the outcome does
+			_, err := other.Exec(t.Context(), "BEGIN; SELECT FROM "+schema+".node WHERE name = 'one' FOR UPDATE").ReadAll()
+			held <- err
+		}()
+		waits("1")
+	})
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Update(func(tx store.Tx) error {
+			first()
+			return tx.Set([]byte("k/1"), []byte("x"))
+		})
+	}()
+	if err := <-held; err != nil {
+		t.Fatal(err)
+	}
+	waits("1")
+	eventually(t, "a transaction is not begun again any more", func() bool { return time.Since(start) > 6*time.Second })
+	server.Exec(t, "UPDATE "+schema+".state SET doubt = 'it lacks a commit'")
+	if err := <-done; !errors.Is(err, store.ErrDoubt) || errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Update: %v, want ErrDoubt", err)
+	}
+	if got := server.Exec(t, "SELECT v FROM "+schema+".kv WHERE k = 'k/1'"); len(got) != 1 || got[0] == `\x` {
+		t.Errorf("the commit was not made: %q", got)
+	}
+	if _, err := other.Exec(t.Context(), "ROLLBACK").ReadAll(); err != nil {
+		t.Error(err)
 	}
 }
 
