@@ -292,7 +292,7 @@ func (s *Store) Settled(patience time.Duration) (behind []string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ending, patience)
 	defer cancel()
-	head := int64(-1)
+	head, asked := int64(-1), boottime()
 	for {
 		statements := []statement{say(s.sql.head)}
 		if head >= 0 {
@@ -308,7 +308,9 @@ func (s *Store) Settled(patience time.Duration) (behind []string, err error) {
 		default:
 			behind, err = behind[:0], nil
 			for _, row := range results[0].Rows {
-				behind = append(behind, string(row[0]))
+				if name := string(row[0]); boolFrom(row[1]) || s.seen.mayBeFresh(name, intFrom(row[2]), asked) {
+					behind = append(behind, name)
+				}
 			}
 			if len(behind) == 0 {
 				return nil, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -18,6 +19,15 @@ type seen struct {
 	mu      sync.Mutex
 	commits map[string]int64 // by node
 	head    int64            // of the feed
+	// What is known of the sessions of nodes that lived when the database was asked.
+	renewals map[string]renewal
+}
+
+// renewal is the last known renewal of a session: when that was by the database's clock, and
+// when this node found that out.
+type renewal struct {
+	at    int64
+	found time.Duration
 }
 
 // state is what the database says of itself.
@@ -30,19 +40,21 @@ type state struct {
 	generation int64
 	doubt      []byte // why no node uses it; nil: it is in order
 
-	instance int64           // the server that has answered
-	vouched  map[string]bool // nodes that have found it to have all of their commits
-	live     map[string]bool // nodes whose sessions have not expired
+	instance int64            // the server that has answered
+	vouched  map[string]bool  // nodes that have found it to have all of their commits
+	live     map[string]bool  // nodes whose sessions have not expired
+	renewed  map[string]int64 // when their sessions were renewed last
 }
 
 func stateOf(result *pgconn.Result) state {
 	n := len(result.Rows)
-	now := state{commits: make(map[string]int64, n), vouched: make(map[string]bool, n), live: make(map[string]bool, n)}
+	now := state{commits: make(map[string]int64, n), vouched: make(map[string]bool, n), live: make(map[string]bool, n), renewed: make(map[string]int64, n)}
 	instances := make(map[string]int64, n)
 	for _, row := range result.Rows {
 		if row[0] != nil {
 			name := string(row[0])
 			now.commits[name], instances[name], now.live[name] = intFrom(row[1]), intFrom(row[6]), boolFrom(row[7])
+			now.renewed[name] = intFrom(row[8])
 		} else {
 			now.head, now.database, now.micros = intFrom(row[1]), string(row[2]), intFrom(row[3])
 			now.generation, now.doubt, now.instance = intFrom(row[4]), row[5], intFrom(row[6])
@@ -87,7 +99,28 @@ func (s *Store) compare(before, now state) error {
 		s.seen.commits[node] = max(s.seen.commits[node], batch)
 	}
 	s.seen.head = max(s.seen.head, now.head)
+	if s.seen.renewals == nil {
+		s.seen.renewals = make(map[string]renewal, len(now.renewed))
+	}
+	for node, at := range now.renewed {
+		if now.live[node] && s.seen.renewals[node].at != at {
+			s.seen.renewals[node] = renewal{at, boottime()}
+		}
+	}
 	return nil
+}
+
+// mayBeFresh reports whether a node whose session was renewed at that time may still admit
+// something, although it has expired: the database's clock may have been set. This node
+// has begun to ask at asked.
+func (n *seen) mayBeFresh(node string, at int64, asked time.Duration) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known, lived := n.renewals[node]
+	if known.at != at {
+		known.found = asked
+	}
+	return lived && boottime() < known.found+freshFor
 }
 
 // replaced returns an error if another database is in the place of the one that was seen.

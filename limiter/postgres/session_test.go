@@ -91,6 +91,24 @@ func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 	}
 }
 
+// TestANodeIsWaitedForThoughTheDatabasesClockJumps: it is cut off, and counts its time by
+// itself.
+func TestANodeIsWaitedForThoughTheDatabasesClockJumps(t *testing.T) {
+	t.Parallel()
+	server, schema, proxy := ownNetwork(t)
+	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
+	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+	proxy.Hold()
+	server.Exec(t, "UPDATE "+schema+".session SET expires = expires - interval '1 min', seen = seen - interval '1 min' WHERE name = 'one'")
+	put(t, two, "f/1", "")
+	if behind, err := two.Settled(time.Minute); err != nil || len(behind) != 0 {
+		t.Fatalf("Settled: %q, %v", behind, err)
+	}
+	if err := one.Fresh(); !errors.Is(err, store.ErrStale) {
+		t.Errorf("the node that has not followed says: %v", err)
+	}
+}
+
 // TestANodeFindsADatabaseAgainThatIsFarAway: a connection takes several round trips, and where
 // the node could work with the ones that it had, it can make others.
 func TestANodeFindsADatabaseAgainThatIsFarAway(t *testing.T) {

@@ -176,6 +176,8 @@ const (
 		RETURNING (SELECT batch FROM n), s.followed`
 	// micros is the database's time in microseconds, as a number.
 	micros = `(extract(epoch FROM clock_timestamp()) * 1000000)::int8`
+	// lastSeen is when a session was renewed last, or ended.
+	lastSeen = `(extract(epoch FROM seen) * 1000000)::int8`
 	// serverStart tells a server from another one, and from itself before a restart.
 	serverStart = `(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8`
 )
@@ -234,9 +236,9 @@ func queriesIn(schema string) queries {
 					AND l.relation IN ('@node'::regclass, '@session'::regclass, '@leader'::regclass, '@recall'::regclass)))`),
 		identity: in(`SELECT m.value, t.generation, t.doubt FROM @meta m, @state t WHERE m.name = 'database'`),
 		numbers: in(`SELECT n.name, n.batch, NULL::bytea, 0::int8, 0::int8, NULL::text,
-				coalesce(s.instance, 0), coalesce(s.expires > now(), false) FROM @node n LEFT JOIN @session s ON s.name = n.name
+				coalesce(s.instance, 0), coalesce(s.expires > now(), false), coalesce(` + lastSeen + `, 0) FROM @node n LEFT JOIN @session s ON s.name = n.name
 			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros + `,
-				generation, doubt, ` + serverStart + `, false FROM @state`),
+				generation, doubt, ` + serverStart + `, false, 0::int8 FROM @state`),
 		vouch: in(`UPDATE @session SET instance = $3 WHERE name = $1 AND session = $2
 			AND EXISTS (SELECT FROM @node WHERE name = $1 AND batch >= $4)`),
 		head:   in(`SELECT coalesce(max(seq), 0) FROM @feed`),
@@ -249,7 +251,8 @@ func queriesIn(schema string) queries {
 			ON CONFLICT (account) DO UPDATE SET session = excluded.session, at = excluded.at`),
 		recalled: in(`SELECT account FROM @recall WHERE at > clock_timestamp() - interval '2 s' AND session <> $1`),
 		forget:   in(`DELETE FROM @recall WHERE at < now() - interval '1 min'`),
-		behind:   in(`SELECT name FROM @session WHERE expires > now() AND followed < $1 AND name <> $2 ORDER BY name`),
+		// A session that was ended has expired when it was seen last.
+		behind: in(`SELECT name, expires > now(), ` + lastSeen + ` FROM @session WHERE followed < $1 AND name <> $2 AND expires > seen ORDER BY name`),
 		nodes: in(`SELECT n.name, coalesce(n.version, ''), coalesce(n.address, ''), coalesce(n.configuration, ''),
 			(extract(epoch FROM n.started) * 1000000)::int8, (extract(epoch FROM n.seen) * 1000000)::int8,
 			n.expires > now(), greatest((SELECT coalesce(max(seq), 0) FROM @feed) - n.followed, 0),
