@@ -285,10 +285,9 @@ func (e *engine) tryOpen(former *limiter.Limiter, halted error, o storeOptions) 
 			e.release()
 		}
 	case e.closed:
-		if err := next.Close(); err != nil {
+		if err := e.shut(next); err != nil {
 			o.log.Warn("closing a store that was opened too late", "error", err)
 		}
-		e.release()
 	default:
 		e.limiter, e.repaired, e.anchor = next, false, o.anchorOf(e.place)
 		e.way, e.opened = way, opened
@@ -387,19 +386,27 @@ func (e *engine) Destruct() error {
 	e.closed = true
 	err := e.wait(closingTime)
 	if err == nil {
-		if e.limiter != nil {
-			if err = e.limiter.Close(); errors.Is(err, store.ErrClosed) {
-				err = nil // its store had failed
-			}
-		}
-		e.release()
-	} // otherwise tryOpen closes it
+		err = e.shut(e.limiter)
+	} // otherwise tryOpen or forfeit does
 	e.lockdown.Close()
 	if e.delivering {
 		close(e.events.stop)
 		<-e.events.stopped
 	}
 	return err
+}
+
+// shut closes a limiter, if there is one, and lets another engine of this process open the
+// store. The caller holds e.mu.
+func (e *engine) shut(l *limiter.Limiter) error {
+	defer e.release()
+	if l == nil {
+		return nil
+	}
+	if err := l.Close(); !errors.Is(err, store.ErrClosed) { // otherwise its store had failed
+		return err
+	}
+	return nil
 }
 
 // Interface guard

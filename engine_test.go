@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -304,4 +306,69 @@ func TestNobodyWaitsLongForADiskThatDoesNotAnswer(t *testing.T) {
 	}
 	close(hangs)
 	e.mustOpen(t, o)
+}
+
+// TestARepairThatOutlastsItsServerLeavesTheStoreToTheNext: nothing waits for it longer than
+// closingTime.
+func TestARepairThatOutlastsItsServerLeavesTheStoreToTheNext(t *testing.T) {
+	t.Parallel()
+	for name, imagine := range map[string]bool{"a repair": false, "a dry run": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				at := Place{Identity: dir, Dir: dir, Shared: true}
+				e := newEngine(at, nil)
+				cluster := storetest.NewCluster()
+				answers := make(chan struct{})
+				o := storeOptions{
+					log: slog.New(slog.DiscardHandler),
+					open: func(StoreOpening) (OpenedStore, error) {
+						return OpenedStore{Store: cluster.Node("one"), Clock: cluster.Clock("one")}, nil
+					},
+					doubted: func(StoreOpening, string, bool) (limiter.Doubted, commit.Clock, error) {
+						<-answers
+						return nil, nil, store.ErrUnavailable
+					},
+				}
+				mintIn(t, e.mustOpen(t, o), 1)
+				cluster.Failover(1)
+				synctest.Wait()
+				repaired := make(chan struct{})
+				go func() {
+					defer close(repaired)
+					if _, err := e.forfeit(limiter.Operator, o, imagine); !errors.Is(err, store.ErrUnavailable) {
+						t.Errorf("the repair: %v", err)
+					}
+				}()
+				synctest.Wait()
+				if err := e.Destruct(); !errors.Is(err, errOpening) {
+					t.Errorf("the end of the server: %v", err)
+				}
+				close(answers)
+				<-repaired
+				next := newEngine(at, nil)
+				if err := next.claim(); err != nil {
+					t.Error(err)
+				}
+				other := cluster.Node("one")
+				joined := make(chan error, 1)
+				go func() { joined <- other.Join(store.Bystander{}) }()
+				synctest.Wait()
+				select {
+				case err := <-joined:
+					if !errors.Is(err, store.ErrDoubt) {
+						t.Errorf("the next server's session: %v", err)
+					}
+				default:
+					t.Error("the session of the former server has not ended")
+					cluster.Kill("one")
+					<-joined
+				}
+				if err := errors.Join(other.Close(), next.Destruct()); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }

@@ -54,6 +54,11 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions, imagine bool) (limit
 		e.failed, e.repaired, e.halted = errRepaired, true, nil
 	}
 	close(repaired)
+	if e.closed { // Destruct did not wait for it
+		if err := e.shut(former); err != nil {
+			o.log.Warn("closing a store whose repair took too long", "error", err)
+		}
+	}
 	e.mu.Unlock()
 	if err != nil || imagine {
 		return done, err
