@@ -96,6 +96,9 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		}
 	}
 	err = l.committer.Do(func(b *batch) error {
+		if err := b.stillGone(name); err != nil {
+			return err
+		}
 		r, err := b.removal(name)
 		if err != nil {
 			return err
@@ -117,7 +120,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	if err == nil {
 		err = l.committer.Do(func(b *batch) error { return b.Delete(removalKey(name)) }, nil)
 	}
-	if errors.Is(err, store.ErrAlive) {
+	if errors.Is(err, store.ErrAlive) || errors.Is(err, ErrNodeLives) {
 		return done, ErrNodeLives
 	}
 	if err != nil {
@@ -128,6 +131,18 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		"accounts", done.Accounts, "activations", done.Forfeited[record.Activations], "tokens", done.Forfeited[record.Tokens],
 		"spend_usd", record.FormatUSD(done.Forfeited[record.Nanodollars]))
 	return done, nil
+}
+
+// stillGone returns an error if a node has begun a session since its last one was deleted:
+// its parts are in use.
+func (b *batch) stillGone(node string) error {
+	switch _, err := b.Get(record.NodeKey(node, "session")); {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return ErrNodeLives
 }
 
 // removable returns an error unless a node is listed, and is gone.
@@ -174,10 +189,7 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID) error {
 	for len(ids) > 0 {
 		n := min(len(ids), foldedAtOnce)
 		err := l.committer.DoPatiently(func(b *batch) error {
-			switch _, err := b.Get(record.NodeKey(node, "session")); {
-			case err == nil:
-				return ErrNodeLives // it has begun a session since, and the parts are in use
-			case !errors.Is(err, store.ErrNotFound):
+			if err := b.stillGone(node); err != nil {
 				return err
 			}
 			if err := b.fetchParts(node, ids[:n]); err != nil {

@@ -294,3 +294,69 @@ func TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved(t *testing.T) {
 		}
 	})
 }
+
+// TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved: and its later removal is
+// recorded as any other.
+func TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var meanwhile func()
+		a.open(beginning{c.Node(a.node), &meanwhile})
+		k := a.mint(activations(1000))
+		lose := func() {
+			t.Helper()
+			if _, refusal := k.on(b).ask(); refusal != nil {
+				t.Fatal(refusal)
+			}
+			c.settle()
+			c.Kill(b.node)
+			b.Abandon()
+			c.pass(30 * time.Second)
+		}
+		removals := func() (entries []string) {
+			t.Helper()
+			lines, err := a.AuditLines()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, line := range lines {
+				if strings.Contains(line, `"node.remove"`) {
+					entries = append(entries, line)
+				}
+			}
+			return entries
+		}
+		lose()
+		var once func()
+		once = func() {
+			if err := c.View(func(r store.Reader) error {
+				_, err := r.Get(record.NodeKey(b.node, "removal"))
+				return err
+			}); err != nil { // its parts have yet to be folded
+				meanwhile = once
+				return
+			}
+			b.disk = b.disk.Restarted(false, func() bool { return true })
+			b.files = b.disk.Files()
+			b.open(c.Node(b.node))
+		}
+		meanwhile = once
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("it is alive, and was removed: %v", err)
+		}
+		if entries := removals(); len(entries) > 0 {
+			t.Errorf("it is alive, and the audit log says: %q", entries)
+		}
+		lose()
+		if done, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil || done.Accounts != 1 {
+			t.Errorf("once it is gone again: %+v, %v", done, err)
+		}
+		if entries := removals(); len(entries) != 1 {
+			t.Errorf("once it is gone again, the audit log says: %q", entries)
+		}
+		c.w = c.w[:1]
+	})
+}
