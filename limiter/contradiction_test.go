@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"bytes"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -221,6 +222,150 @@ func TestWhatRunsIsCutWhenANodeCannotBeOpenedAgain(t *testing.T) {
 			t.Error("a request goes on of whose key nobody could hear that it was revoked")
 		}
 	})
+}
+
+// reading is a node at which something happens before a row is read.
+type reading struct {
+	store.Shared
+	row  []byte
+	meet func() error // its error is that of reading the row
+}
+
+// View implements store.Store.
+func (s reading) View(fn func(store.Reader) error) error {
+	return s.Shared.View(func(r store.Reader) error { return fn(readingView{r, s}) })
+}
+
+type readingView struct {
+	store.Reader
+	s reading
+}
+
+// Get implements store.Reader.
+func (v readingView) Get(key []byte) ([]byte, error) {
+	if bytes.Equal(key, v.s.row) {
+		if err := v.s.meet(); err != nil {
+			return nil, err
+		}
+	}
+	return v.Reader.Get(key)
+}
+
+// openedAnew closes a node, as when its database is reached in another way, and opens it
+// again. meet happens near the end of that.
+func (c *nodes) openedAnew(w *world, meet func() error) error {
+	c.t.Helper()
+	former := w.Limiter
+	if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
+		c.t.Fatal(err)
+	}
+	s := reading{c.Node(w.node), record.CommonKey("lockdown"), sync.OnceValue(meet)}
+	err := w.follow(former, s)
+	if err != nil {
+		err = errors.Join(err, s.Close())
+	}
+	return err
+}
+
+// TestWhatRunsIsStillKnownAfterAnAttemptThatFailedAtItsEnd: all keys have been read by then.
+func TestWhatRunsIsStillKnownAfterAnAttemptThatFailedAtItsEnd(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		k := w.mint(activations(10))
+		var running []*limiter.Grant
+		for range 4 {
+			g, refusal := k.ask()
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			running = append(running, g)
+		}
+		if err := c.openedAnew(w, func() error { return store.ErrUnavailable }); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("the first attempt: %v", err)
+		}
+		for _, g := range running {
+			if g.Cut() == nil {
+				t.Error("a request goes on of whose key nobody could hear that it was revoked")
+			}
+		}
+		if err := c.openedAnew(w, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if v := k.view(); v.InFlight != len(running) {
+			t.Errorf("%d in flight, want %d", v.InFlight, len(running))
+		}
+		for _, g := range running {
+			g.Settle(record.Amounts{record.Activations: 1})
+		}
+		if n := 4 + c.drain(k, record.CodeActivationsExhausted); n != 10 {
+			t.Errorf("%d forwarded of 10", n)
+		}
+		c.settle()
+	}, lockable)
+}
+
+func TestWhatRunsIsCutWhenANodeThatIsBeingOpenedAgainLosesTouch(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		running, refusal := c.w[0].mint(activations(10)).ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if err := c.openedAnew(c.w[0], func() error {
+			c.Cut(c.w[0].node)
+			time.Sleep(8 * time.Second)
+			synctest.Wait()
+			if running.Cut() == nil {
+				t.Error("a request goes on of whose key nobody could hear that it was revoked")
+			}
+			return store.ErrUnavailable
+		}); err == nil {
+			t.Error("it is open without a database")
+		}
+	}, lockable)
+}
+
+func TestADatabaseThatIsDoubtedWhileANodeIsBeingOpenedStaysInDoubtForIt(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		w.mint(activations(10))
+		err := c.openedAnew(w, func() error {
+			c.Failover(1)
+			synctest.Wait()
+			return nil
+		})
+		if err == nil {
+			err = w.Failed()
+		}
+		if !errors.Is(err, store.ErrDoubt) {
+			t.Errorf("the node knows nothing of it: %v", err)
+		}
+	}, lockable)
+}
+
+func TestARevocationIsNotFeltByANodeThatIsBeingOpenedAgainUntilItHasCutWhatRuns(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		k := c.w[0].mint(activations(10))
+		running, refusal := k.ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if err := c.openedAnew(c.w[0], func() error {
+			view, _, err := c.w[1].Revoke(ctx, limiter.Operator, k.id, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(view.Pending) == 0 && running.Cut() == nil {
+				t.Error("all nodes are said to have felt it, and a request goes on")
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		c.pass(time.Second)
+		if running.Cut() == nil {
+			t.Error("a request goes on whose key was revoked")
+		}
+	}, lockable)
 }
 
 func TestANodeThatKnowsALongerAuditLogStaysClosed(t *testing.T) {

@@ -198,6 +198,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		if err == nil {
 			return
 		}
+		l.closed.Store(true) // no lockdown is to write by it
 		if l.committer != nil {
 			l.committer.Close()
 		}
@@ -253,11 +254,8 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.outbox.SetHooks(o.Hooks); err != nil {
 		return nil, err
 	}
-	if o.After != nil {
-		if err := l.inherit(o.After); err != nil {
-			return nil, err
-		}
-	}
+	l.KeepAudit(o.KeepAudit)
+	l.SetStale(o.StaleAfter, o.StaleRevoke)
 	if l.lockdown != nil {
 		l.lockdown.join(l)
 		if l.shared != nil {
@@ -266,8 +264,11 @@ func Open(o Options) (_ *Limiter, err error) {
 			}
 		}
 	}
-	l.KeepAudit(o.KeepAudit)
-	l.SetStale(o.StaleAfter, o.StaleRevoke)
+	if o.After != nil { // from here on nothing may fail: the former one no longer has what runs
+		if err := l.inherit(o.After); err != nil {
+			return nil, err
+		}
+	}
 	if err := l.follower.open(); err != nil {
 		return nil, err
 	}

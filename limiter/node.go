@@ -34,7 +34,7 @@ func (l *Limiter) join(o *Options) error {
 	if o.Anchor != "" {
 		return errors.New("anchor: a store that several nodes share has none, because it knows by itself whether it has lost commits: leave out Anchor, or give a Store of one node")
 	}
-	l.shared, l.follower = shared, &follower{l: l}
+	l.shared, l.follower = shared, &follower{l: l, former: o.After}
 	l.unknown.slots = make(chan struct{}, maxLookUps)
 	nodes, err := shared.Nodes()
 	if err != nil {
@@ -138,31 +138,42 @@ type follower struct {
 	l *Limiter
 
 	mu     sync.Mutex
-	opened bool // the Limiter has in memory all that it begins with
-	missed bool // something happened before that
+	former *Limiter // whose requests run while l is opened; nil: none do
+	opened bool     // the Limiter has in memory all that it begins with
+	missed bool     // something happened before that
 }
 
+var errNotOpen = errors.New("this node is still opening the store")
+
 // early reports whether the Limiter is still being opened. Until it is open it serves
-// nothing, so what happens meanwhile is only noted; open reads everything again.
-func (f *follower) early() bool {
+// nothing, so what happens meanwhile is only noted; open reads everything again. Where
+// requests of a former one run, they may be concerned: err then says that it is not
+// followed yet.
+func (f *follower) early() (early bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.missed = f.missed || !f.opened
-	return !f.opened
+	if f.former != nil {
+		err = errNotOpen
+	}
+	return !f.opened, err
 }
 
 // open lets memory catch up with what happened while it was filled. What happens from
 // here on is followed beside that, so that a start does not take as long as other nodes
-// are busy.
+// are busy. After a former Limiter it cannot fail: what was not followed is told again.
 func (f *follower) open() error {
 	if f == nil {
 		return nil
 	}
 	f.mu.Lock()
-	missed := f.missed
-	f.opened = true
+	again := f.missed && f.former == nil
+	f.opened, f.former = true, nil
 	f.mu.Unlock()
-	if !missed {
+	if err := f.l.fresh(); err != nil && !errors.Is(err, store.ErrStale) { // Stale may have said so before
+		f.l.committer.Poison(err)
+	}
+	if !again {
 		return nil
 	}
 	return f.l.refreshAll()
@@ -173,23 +184,23 @@ func (f *follower) Follows(key []byte) bool { return followed(key) }
 
 // Changed implements store.Follower.
 func (f *follower) Changed(keys [][]byte) error {
-	if f.early() {
-		return nil
+	if early, err := f.early(); early {
+		return err
 	}
 	return f.l.refresh(about(keys))
 }
 
 // Missed implements store.Follower.
 func (f *follower) Missed() error {
-	if f.early() {
-		return nil
+	if early, err := f.early(); early {
+		return err
 	}
 	return f.l.refreshAll()
 }
 
 // Recalled implements store.Follower.
 func (f *follower) Recalled(account []byte) {
-	if len(account) == len(record.AccountID{}) && !f.early() {
+	if early, _ := f.early(); len(account) == len(record.AccountID{}) && !early {
 		f.l.recalled(record.AccountID(account))
 	}
 }
@@ -200,11 +211,18 @@ func (f *follower) Recalled(account []byte) {
 // is felt on every node within ten, by streams as well. The price is that a database
 // which is away for longer than seven seconds ends every stream.
 func (f *follower) Stale(err error) {
-	if f.early() {
-		return
+	f.mu.Lock()
+	former, opened := f.former, f.opened
+	f.mu.Unlock()
+	if former == nil && !opened {
+		return // nothing runs
 	}
-	n := f.l.cutAll(outOfTouch(err))
-	if !errors.Is(err, store.ErrStale) { // the store refuses everything from here on
+	n := 0
+	if former != nil { // first, as it gives its requests to l
+		n = former.cutAll(outOfTouch(err))
+	}
+	n += f.l.cutAll(outOfTouch(err))
+	if opened && !errors.Is(err, store.ErrStale) { // the store refuses everything from here on
 		f.l.committer.Poison(err)
 	}
 	f.l.log.Error("this node has lost touch with the database: nothing is admitted until it is found again", "requests_cut", n, "error", err)

@@ -92,6 +92,9 @@ func (l *Limiter) inherit(former *Limiter) error {
 		if l.shared != nil { // another node may have stopped it meanwhile
 			l.cutWhatMayNotRun(k, why, now)
 		}
+		if r := l.lockedDown(k.key); r != nil { // whoever set it may have looked where the requests had been
+			k.cut(r)
+		}
 		if redo != nil {
 			// It holds in memory; making it durable is tried again.
 			if err := redo(l); err != nil {

@@ -212,12 +212,15 @@ func (w *world) succeed(between func()) error {
 	if between != nil {
 		between()
 	}
-	var s store.Store
 	if w.cluster != nil {
-		s = w.cluster.Node(w.node)
-	} else {
-		s = w.disk.Open()
+		return w.follow(former, w.cluster.Node(w.node))
 	}
+	return w.follow(former, w.disk.Open())
+}
+
+// follow opens a limiter that comes after one that is closed.
+func (w *world) follow(former *limiter.Limiter, s store.Store) error {
+	w.t.Helper()
 	o := w.options(s)
 	o.After = former
 	l, err := limiter.Open(o)
