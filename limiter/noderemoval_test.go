@@ -360,3 +360,34 @@ func TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T)
 		c.w = c.w[:1]
 	})
 }
+
+// TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives: the removal has put there
+// what the node had not saved.
+func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(activations(100))
+		for range 30 {
+			if code := k.on(b).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		c.Cut(b.node)
+		c.pass(30 * time.Second)
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil {
+			t.Fatal(err)
+		}
+		c.Heal(b.node)
+		former := b.Limiter
+		t.Log(former.Close())
+		if err := b.follow(former, c.Node(b.node)); err != nil {
+			t.Fatal(err)
+		}
+		c.drain(k, record.CodeActivationsExhausted)
+		c.sweep()
+		used, err := a.Usage(ctx, limiter.Operator, k.id)
+		if err != nil || len(used.Days) != 1 || used.Days[0].Activations != 100 {
+			t.Errorf("a key that has used 100 has %+v in its history, %v", used.Days, err)
+		}
+	})
+}

@@ -63,7 +63,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	}
 	// A store that was in doubt may have misled that memory: only what runs, and
 	// what was stopped, is believed. So it is where a removal has counted the rest.
-	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !former.removed.Load(), least: former.contradicted.Load()}
+	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !former.removed.Load(), least: former.contradicted.Load(), booked: former.removed.Load()}
 	moved := make(map[*account]*account)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -108,6 +108,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 // memory says how far what a former limiter knew of its accounts is believed.
 type memory struct {
 	believed bool // it is what was used, and is held
+	booked   bool // a removal has put what was used into the history
 	least    bool // at least as much was used, with all that is held: the store's own word is in doubt, too
 }
 
@@ -172,7 +173,13 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]*account) {
 	if old.revocation == nil {
 		k.revocation = nil // it was judged, and did not match
 	}
-	k.history.putBack(old.history.rest(k.booked))
+	rest := old.history.rest(k.booked)
+	for i := range rest {
+		if how.booked {
+			rest[i] = Bucket{Start: rest[i].Start, Refusals: rest[i].Refusals}
+		}
+	}
+	k.history.putBack(rest)
 	k.pacing = old.pacing
 	k.lastAddr = old.lastAddr
 	if k.halt != record.CodeKeyRevoked && k.key.EndedStatus != record.Revoked {
