@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
@@ -298,5 +301,87 @@ func TestPeopleWithPsqlSeeKeysWithoutTheirSecrets(t *testing.T) {
 	row := server.Exec(t, "SELECT concat_ws('|', id, name, upstream, created_at AT TIME ZONE 'UTC', record) FROM "+schema+".keys")
 	if len(row) != 1 || !strings.HasPrefix(row[0], "key_1|billing bot|openai|2026-01-02 03:04:05|") || strings.Contains(row[0], "the-hash") {
 		t.Errorf("psql shows %q", row)
+	}
+}
+
+// silentAfter is the way to a server from which nothing comes back once a client has sent a
+// text.
+func silentAfter(t *testing.T, s *postgrestest.Server, text string) (dsn string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var silent atomic.Bool
+	carry := func(to, from net.Conn, looking bool) {
+		defer to.Close()
+		b := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(b)
+			if looking && bytes.Contains(b[:n], []byte(text)) {
+				silent.Store(true)
+			}
+			if err == nil && (looking || !silent.Load()) {
+				_, err = to.Write(b[:n])
+			}
+			if err != nil {
+				return
+			}
+		}
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", s.Socket())
+			if err != nil {
+				client.Close()
+				continue
+			}
+			running.Go(func() { carry(server, client, true) })
+			running.Go(func() { carry(client, server, false) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		running.Wait()
+	})
+	return fmt.Sprintf("postgres://%s@%s/postgres?sslmode=disable", postgrestest.User, l.Addr())
+}
+
+// TestADatabaseThatFallsSilentWhileItIsOpenedIsGivenUp: otherwise the node would never try
+// again.
+func TestADatabaseThatFallsSilentWhileItIsOpenedIsGivenUp(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{
+		"when asked what it is":    "server_version_num",
+		"when told to listen":      "LISTEN ",
+		"when asked for its state": "to_regclass",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := silentAfter(t, postgrestest.Shared(t), text)
+			_, schema := postgrestest.Schema(t)
+			opened := make(chan error, 1)
+			go func() {
+				s, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "one"})
+				if err == nil {
+					err = s.Join(&follower{})
+					err = errors.Join(err, s.Close())
+				}
+				opened <- err
+			}()
+			select {
+			case err := <-opened:
+				if !errors.Is(err, store.ErrUnavailable) {
+					t.Errorf("it is opened: %v", err)
+				}
+			case <-time.After(eventuallyPatience):
+				t.Fatal("it waits for ever")
+			}
+		})
 	}
 }

@@ -101,6 +101,8 @@ func (s *Store) version(ctx context.Context, c *conn) (int, error) {
 
 // checkServer refuses a server that cannot keep what it acknowledges.
 func (s *Store) checkServer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	c, err := connect(ctx, s.config, nil)
 	if err != nil {
 		return err

@@ -41,7 +41,9 @@ func (s *Store) Join(f store.Follower) error {
 	}
 	s.session = make([]byte, 16)
 	rand.Read(s.session)
-	l, err := s.dial(s.ending)
+	ctx, cancel := context.WithTimeout(s.ending, dialTimeout)
+	l, err := s.dial(ctx)
+	cancel()
 	if err != nil {
 		return s.opened(err)
 	}
