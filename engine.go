@@ -73,6 +73,10 @@ const (
 	// the second time is no slip, and a person has to look.
 	doubtsApart = time.Hour
 
+	// outOfTouchAfter is how long a store that nodes share may take to open before what
+	// runs is cut, as for a node that has lost touch: it hears of no revocation.
+	outOfTouchAfter = 7 * time.Second
+
 	// openingTime is how long a request waits for a store that is being opened.
 	openingTime = 2 * time.Second
 	// startingTime is how long the start of a configuration waits for it.
@@ -303,6 +307,9 @@ func (e *engine) reopen(former *limiter.Limiter, halted error, o storeOptions) (
 	if former != nil {
 		if err := former.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			o.log.Warn("closing the store that had failed", "error", err)
+		}
+		if e.place.Shared {
+			defer time.AfterFunc(outOfTouchAfter, func() { former.StillFailed(errOpening) }).Stop()
 		}
 		if _, err := os.Stat(e.place.Dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, none, fmt.Errorf("the store's directory %s is gone: put it back, or stop the server", e.place.Dir)

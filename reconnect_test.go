@@ -2,7 +2,10 @@ package till
 
 import (
 	"errors"
+	"log/slog"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -67,4 +70,60 @@ func TestAStoreThatIsReachedInAnotherWayIsOpenedAgain(t *testing.T) {
 	if code := useIn(t, second, lookup); code != record.CodeActivationsExhausted || used != 10 {
 		t.Errorf("%d of 10 were used, and then %q", used, code)
 	}
+}
+
+// TestWhatRunsIsCutIfANodeTakesLongToOpenItsStoreAgain: nobody could tell it that a key was
+// revoked.
+func TestWhatRunsIsCutIfANodeTakesLongToOpenItsStoreAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		cluster := storetest.NewCluster()
+		e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
+		answers, silent := make(chan struct{}), false
+		o := storeOptions{log: slog.New(slog.DiscardHandler), open: func(StoreOpening) (OpenedStore, error) {
+			if silent {
+				<-answers
+			}
+			return OpenedStore{Store: cluster.Node("one"), Clock: cluster.Clock("one")}, nil
+		}}
+		l := e.mustOpen(t, o)
+		k, refusal := l.Find(t.Context(), mintIn(t, l, 1))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		var running limiter.Grant
+		ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
+		if refusal := k.Reserve(t.Context(), ask, &running); refusal != nil {
+			t.Fatal(refusal)
+		}
+		e.mu.Lock()
+		e.failed, e.nextTry = errReopen, time.Time{}
+		e.mu.Unlock()
+		silent = true
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			e.mustOpen(t, o)
+		}()
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		if cut := running.Cut(); cut != nil {
+			t.Errorf("after 6 s it was cut: %v", cut)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if running.Cut() == nil {
+			t.Error("after 8 s it goes on")
+		}
+		close(answers)
+		<-opened
+		running.Settle(record.Amounts{record.Activations: 1})
+		if err := e.current().Failed(); err != nil {
+			t.Errorf("once it is open: %v", err)
+		}
+		if err := e.Destruct(); err != nil {
+			t.Error(err)
+		}
+	})
 }
