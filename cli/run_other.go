@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"io"
 	"os"
 	"os/exec"
 )
@@ -13,7 +14,21 @@ func relayed() []os.Signal { return []os.Signal{os.Interrupt} }
 
 func fromTerminal(os.Signal) bool { return true }
 
-func detach(*exec.Cmd) {}
+// startConnected starts a process, and returns the other end of its input and output.
+func startConnected(cmd *exec.Cmd) (io.ReadWriteCloser, error) {
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.WriteCloser
+	}{out, in}, cmd.Start()
+}
 
 // keepTerminal does nothing on this system: the shell restores the terminal.
 func keepTerminal() (restore func()) { return func() {} }

@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -71,6 +73,27 @@ func keepTerminal() (restore func()) {
 	}
 }
 
-// detach starts a process in its own session, which the signals of the terminal do
-// not reach.
-func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+// startConnected starts a process, and returns the other end of its input and output.
+// The process has its own session, which the signals of the terminal do not reach.
+//
+// They are a socket, because every process that may look at another in /proc can open
+// its pipes there, and keeps them open whatever that process does afterwards.
+func startConnected(cmd *exec.Cmd) (io.ReadWriteCloser, error) {
+	syscall.ForkLock.RLock()
+	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(ends[0])
+		syscall.CloseOnExec(ends[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, its := os.NewFile(uintptr(ends[0]), "socket"), os.NewFile(uintptr(ends[1]), "socket")
+	defer its.Close() //nolint:errcheck // the process has its own copy
+	cmd.Stdin, cmd.Stdout, cmd.SysProcAttr = its, its, &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	return ours, nil
+}

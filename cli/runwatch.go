@@ -17,12 +17,12 @@ import (
 )
 
 // watcher is a process that revokes the keys of a `run` that was killed. It reads
-// from a pipe whose other end closes when that process ends, for whatever reason.
-// Everything that it needs comes through the pipe, because the command could read
-// its environment and arguments.
+// from a connection whose other end closes when that process ends, for whatever
+// reason. Everything that it needs comes through the connection, because the command
+// could read its environment and arguments.
 type watcher struct {
 	process *exec.Cmd
-	pipe    io.WriteCloser
+	conn    io.ReadWriteCloser
 	ordered bool
 }
 
@@ -43,28 +43,23 @@ const (
 	watchFor = 10 * time.Minute
 )
 
-// startWatcher starts a watcher and waits until it has concealed itself. Until
-// then, every process of this user could open its end of the pipe (/proc/PID/fd)
-// and take the order, which the watcher would then miss.
+// startWatcher starts a watcher and waits until it has concealed itself. Until then,
+// other processes of this user could read its memory.
 func startWatcher() (*watcher, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	w := &watcher{process: exec.Command(self, "till", watchName)}
-	w.process.Env = []string{}
-	detach(w.process)
-	if w.pipe, err = w.process.StdinPipe(); err != nil {
+	return watchWith(exec.Command(self, "till", watchName))
+}
+
+func watchWith(process *exec.Cmd) (_ *watcher, err error) {
+	process.Env = []string{}
+	w := &watcher{process: process}
+	if w.conn, err = startConnected(process); err != nil {
 		return nil, err
 	}
-	said, err := w.process.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := w.process.Start(); err != nil {
-		return nil, err
-	}
-	line, err := io.ReadAll(io.LimitReader(said, int64(len(concealed))))
+	line, err := io.ReadAll(io.LimitReader(w.conn, int64(len(concealed))))
 	if err == nil && string(line) != concealed {
 		err = fmt.Errorf("it ended, and said %q", line)
 	}
@@ -86,7 +81,7 @@ func (w *watcher) order(c *client, base string, keys []runKey) error {
 		return err
 	}
 	w.ordered = true
-	_, err = w.pipe.Write(append(line, '\n'))
+	_, err = w.conn.Write(append(line, '\n'))
 	return err
 }
 
@@ -95,9 +90,9 @@ func (w *watcher) dismiss() {
 	// The watcher may have been killed. That does not matter, because the keys are
 	// revoked.
 	if w.ordered {
-		_, _ = io.WriteString(w.pipe, dismissed)
+		_, _ = io.WriteString(w.conn, dismissed)
 	}
-	_ = w.pipe.Close()
+	_ = w.conn.Close()
 	_ = w.process.Wait()
 }
 

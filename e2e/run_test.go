@@ -279,8 +279,7 @@ func TestRunExitsAsAShellDoes(t *testing.T) {
 }
 
 // eachWatcher lets the shell of a run do something with each watcher of that run, whose
-// directory in /proc is $d. That of another test may not have concealed itself yet, and
-// would miss what is read from its pipe.
+// directory in /proc is $d. That of another test may not have concealed itself yet.
 func eachWatcher(do string) string {
 	return `for f in $(grep -ls "^PPid:.$PPID\$" /proc/[0-9]*/status); do
 			d=${f%/status}
@@ -304,8 +303,7 @@ func TestTheCommandOfARunCannotReadTheEnvironmentOfRun(t *testing.T) {
 }
 
 // TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher: what the watcher has to know to
-// revoke the key comes through a pipe, which any process that may read the watcher's
-// memory may open as well.
+// revoke the key comes through its standard input.
 func TestTheCommandOfARunCannotTakeTheOrderOfItsWatcher(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})
