@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/admin/prose"
+	"github.com/till-proxy/till/limiter"
 )
 
 // maxBody bounds the body of a management call, in bytes.
@@ -57,6 +58,9 @@ func wholeBody(r *http.Request, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
 	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
 		return nil, &apiError{http.StatusRequestEntityTooLarge, "body_too_large", fmt.Sprintf("the body may be at most %d bytes long", limit)}
+	}
+	if ended, ok := errors.AsType[*limiter.StandingError](err); ok {
+		return nil, ended.Err
 	}
 	if err != nil {
 		return nil, invalid("reading the body: %v", err)

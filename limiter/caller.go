@@ -222,3 +222,11 @@ func (l *Limiter) Standing(by Caller) (Caller, error) {
 	}
 	return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: by.From}, nil
 }
+
+// StandingError is why a caller who was authenticated when a call began is not entitled
+// any more, or is not known to be, once all of it has arrived.
+type StandingError struct{ Err error }
+
+func (e *StandingError) Error() string { return e.Err.Error() }
+
+func (e *StandingError) Unwrap() error { return e.Err }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -86,10 +87,22 @@ func harden(header http.Header) {
 func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 	var caller limiter.Caller
 	var err error
+	still := func() error {
+		_, err := h.standing(r, caller)
+		return err
+	}
 	if header := r.Header.Values("Authorization"); len(header) > 0 {
 		caller, err = h.callerOf(r, bearer(header))
 	} else {
 		var s *session
+		asked := r
+		still = func() error {
+			_, _, err := h.signedIn(asked)
+			if errors.Is(err, errSignedOut) {
+				return limiter.ErrToken
+			}
+			return err
+		}
 		if s, caller, err = h.signedIn(r); err == nil {
 			ctx, done := h.whileSignedIn(r, s)
 			defer done()
@@ -105,7 +118,25 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 	for _, name := range []string{"Authorization", "Cookie", proofHeader} {
 		r.Header.Del(name)
 	}
+	r.Body = &entitledBody{r.Body, still}
 	http.StripPrefix(apiPath, h.Backend.ManagementAPI(caller)).ServeHTTP(w, r)
+}
+
+// entitledBody is the body of a call, which may arrive long after its caller was
+// authenticated. It does not end well unless the caller is still entitled then.
+type entitledBody struct {
+	io.ReadCloser
+	still func() error
+}
+
+func (b *entitledBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		if ended := b.still(); ended != nil {
+			return 0, &limiter.StandingError{Err: ended}
+		}
+	}
+	return n, err
 }
 
 // bearer returns the token in an Authorization header, of which there must be
