@@ -85,6 +85,9 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (rec
 	}
 	var old []record.AdminToken
 	err = l.committer.Do(func(b *batch) (err error) {
+		if err := stillEntitled(b, by, now); err != nil {
+			return err
+		}
 		if old, err = l.tokens.Add(b.Transaction, rec, now); err != nil {
 			return err
 		}
@@ -101,6 +104,19 @@ func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (rec
 	made := *rec
 	made.Pending = l.Pending() // it works everywhere once it is shown
 	return made, nil
+}
+
+// stillEntitled returns ErrToken if the caller's own token has ended by the time of this
+// transaction. A token that was made just after could go on in its place.
+func stillEntitled(b *batch, by Caller, now time.Time) error {
+	if by.Token == "" {
+		return nil
+	}
+	own, err := record.ReadToken(b, by.Token)
+	if errors.Is(err, store.ErrNotFound) || err == nil && own.Status(now) != record.Active {
+		return ErrToken
+	}
+	return err
 }
 
 // tokenSpec checks what a caller wants, and fills in what is left out.

@@ -169,6 +169,23 @@ func TestATokenEndsNoLaterThanTheOneItWasMadeWith(t *testing.T) {
 	}
 }
 
+// TestATokenThatHasEndedMakesNoOther: a call that was under way when its token was
+// revoked could make another, and outlive it.
+func TestATokenThatHasEndedMakesNoOther(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, lena := w.hire(limiter.Operator, "lena", "lead")
+	if _, err := w.RevokeToken(ctx, limiter.Operator, lena.Token); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := w.CreateToken(ctx, lena, limiter.TokenSpec{Lookup: token.Lookup{2}, Name: "job", Role: "member"}); !errors.Is(err, limiter.ErrToken) {
+		t.Errorf("%v: it has made %+v", err, made)
+	}
+	if all, err := w.ListTokens(ctx, limiter.Operator); err != nil || len(all) != 1 {
+		t.Errorf("%v: there are %d tokens", err, len(all))
+	}
+}
+
 func TestTokensAreSeenAndRevokedOnlyWithinOnesSight(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
