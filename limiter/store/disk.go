@@ -42,6 +42,9 @@ type Mapping interface {
 	Close() error
 }
 
+// BootIDLen is the length of a boot's name; see [BootID].
+const BootIDLen = 36
+
 // Files is the machine's own disk.
 type Files struct{}
 

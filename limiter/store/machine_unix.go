@@ -31,9 +31,6 @@ func ownerOf(info os.FileInfo) int {
 	return -1
 }
 
-// BootIDLen is the length of a boot's name.
-const BootIDLen = 36
-
 // BootID names this boot of the machine. It is empty where the system does not
 // provide a name, and then no shadow is believed.
 func BootID() string {
