@@ -93,7 +93,8 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 			if late && b.within > 0 {
 				s.fatalf("%s admits %s, which was not used within %s", w.node, b.id, b.within)
 			}
-			b.used = true
+			// Where one node finds it used at the last moment, another may have found it expired.
+			b.used = b.used || w.Now().Add(closeBy).Before(b.created.Add(b.within))
 			code = ""
 			s.counts.admitted++
 			if mustNot != "" && (b.dead() || b.still() || s.c.Silence(w.node) > isolated) {

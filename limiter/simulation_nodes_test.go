@@ -80,7 +80,7 @@ type purse struct {
 	created     time.Time
 	within      time.Duration // it has to be used first; 0: at any time
 	extended    bool          // that may have been put off
-	tried, used bool          // a request was made within that, was admitted
+	tried, used bool          // a request was made within that, was admitted by all clocks
 
 	unwritten []record.Amounts // on each node: used beyond bounds, and perhaps not durable
 	unsure    record.Amounts   // was that when its node lost its memory
