@@ -115,7 +115,7 @@ func TestTorturePowerCuts(t *testing.T) {
 		home()
 		disk.mountAgain(f.server)
 		f.start()
-		f.strange.Store(0) // the disk was gone for the last of them
+		f.strange.Store(nil) // the disk was gone for the last of them
 		f.replace()
 	}
 	limit, forwarded, unanswered := f.drain()
@@ -185,7 +185,7 @@ func TestAFullDiskIsSurvivedAndHeals(t *testing.T) {
 		}
 		f.eventually("it works again", func() bool { return f.chat(key) != http.StatusServiceUnavailable })
 		home()
-		f.strange.Store(0) // they were refused for the disk
+		f.strange.Store(nil) // they were refused for the disk
 		f.replace()
 		if status, answer := f.api("POST", "/keys/"+id+"/grant", object{"activations": 5}); status != http.StatusOK {
 			t.Fatal(status, answer)

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -56,7 +58,8 @@ type fleet struct {
 	random func(n int64) int64 // below n
 
 	forwarded atomic.Int64
-	strange   atomic.Int64 // answers that are neither 200, 402 nor none
+	busy      atomic.Int64           // requests that were told that the disk is too slow
+	strange   atomic.Pointer[string] // an answer that is neither that, 200, 402 nor none
 
 	mu   sync.RWMutex
 	all  []*member // in the order of their numbers
@@ -138,17 +141,21 @@ func (f *fleet) pick() *member {
 	return f.live[rand.IntN(fleetKeys)]
 }
 
-// ask makes one request with a key and reports whether it was answered.
+// ask makes one request with a key and reports whether it was answered. A disk that takes
+// longer than till waits for it, which is five seconds, has the client come again.
 func (f *fleet) ask(m *member) bool {
-	switch f.chat(m.key, numberHeader, m.number) {
-	case http.StatusOK:
-	case http.StatusPaymentRequired:
+	a := answerTo(f.client, f.request(context.Background(), m.key, numberHeader, m.number))
+	switch {
+	case a.status == http.StatusOK:
+	case a.status == http.StatusPaymentRequired:
 		m.refused.Store(true)
-	case 0:
+	case a.status == 0:
 		m.unanswered.Add(1)
 		return false
+	case a.status == http.StatusServiceUnavailable && a.refusal == "till_store_unavailable" && a.after != "":
+		f.busy.Add(1)
 	default:
-		f.strange.Add(1)
+		f.strange.Store(new(fmt.Sprint(a.status, " ", a.refusal)))
 	}
 	return true
 }
@@ -191,8 +198,11 @@ func (f *fleet) spent() bool {
 // could do, did, and cost their clients.
 func (f *fleet) drain() (limit, forwarded, unanswered int64) {
 	f.t.Helper()
-	if n := f.strange.Load(); n != 0 {
-		f.t.Errorf("%d answers were neither 200 nor 402", n)
+	if what := f.strange.Load(); what != nil {
+		f.t.Errorf("an answer was neither 200 nor 402: %s", *what)
+	}
+	if n := f.busy.Load(); n > 0 {
+		f.t.Logf("%d requests were told that the disk is too slow", n)
 	}
 	for _, m := range f.all {
 		// Twice: what was given back after the first makes a key live again.
