@@ -171,23 +171,17 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 		}
 	}
 	x.usage, ask.Fit, ask.Help = u, u.fit, u.help()
+	// With a smaller input the same output costs less, so max_request_spend_usd still holds.
 	ask.Refine = func() {
-		recalled := u.recallInput(x, call)
-		if counted := h.countInput(r, x, key, k, call, ask, u); !recalled && !counted {
-			return
-		}
-		u.natural, _ = e.Longest(u.price, u.input)
-		u.asked = u.natural
-		if u.maxSpend > 0 && u.priced {
-			_ = u.boundToRequestSpend(key) // it was not too large with a longer input
-		}
+		u.recallInput(x, call)
+		h.countInput(r, x, key, k, call, ask, u)
 	}
 	return nil
 }
 
 // recallInput holds the request to what answers to the key's other requests said about
-// its input, and reports whether that lowers the bound.
-func (u *usage) recallInput(x *exchange, call *upstream.Call) bool {
+// its input.
+func (u *usage) recallInput(x *exchange, call *upstream.Call) {
 	recall := u.memory.Recall(u.key, x.target.name, x.target.preset, call, u.estimate)
 	lower := recall != nil && recall.Input >= 0 && recall.Input < u.input
 	if lower || u.recall == nil {
@@ -196,7 +190,6 @@ func (u *usage) recallInput(x *exchange, call *upstream.Call) bool {
 	if lower {
 		u.input = recall.Input
 	}
-	return lower
 }
 
 func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
