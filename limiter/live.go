@@ -253,16 +253,7 @@ func (k *Live) Count(code record.Code) {
 // Touch admits a question about the key itself. It works for dead keys and
 // takes nothing, but honours the key's addresses and 60 questions a minute.
 func (k *Live) Touch(ctx context.Context, addr netip.Addr) *record.Refusal {
-	var inquiry inquiry
-	for {
-		refusal, look := k.touch(addr, &inquiry)
-		if look.refill == nil {
-			return refusal
-		}
-		if stopped := k.l.awaitBooks(ctx, &look); stopped != nil {
-			return stopped
-		}
-	}
+	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.touch(addr, inq) })
 }
 
 // touch judges a question once, and says which books to look at before: another node may

@@ -229,16 +229,7 @@ func (k *Live) unread(ask *Ask, now time.Time) *record.Refusal {
 // that passes has taken nothing and must still be reserved: by then the body may have
 // been waited for, and all of it is judged as it is at that moment.
 func (k *Live) Precheck(ctx context.Context, ask *Ask) *record.Refusal {
-	var inquiry inquiry
-	for {
-		refusal, look := k.precheck(ask, &inquiry)
-		if look.refill == nil {
-			return refusal
-		}
-		if refusal := k.l.awaitBooks(ctx, &look); refusal != nil {
-			return refusal
-		}
-	}
+	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.precheck(ask, inq) })
 }
 
 // precheck judges a request once, and says which books to look at before it is refused.
@@ -308,16 +299,7 @@ func (k *Live) AdmitsModels(ask *Ask) *record.Refusal {
 // Refuse records a refusal that was decided elsewhere, and returns it, or one that
 // takes precedence: a dead key says so regardless of the request.
 func (k *Live) Refuse(ctx context.Context, ask *Ask, refusal *record.Refusal) *record.Refusal {
-	var inquiry inquiry
-	for {
-		first, look := k.precedes(ask, refusal, &inquiry)
-		if look.refill == nil {
-			return first
-		}
-		if stopped := k.l.awaitBooks(ctx, &look); stopped != nil {
-			return stopped
-		}
-	}
+	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.precedes(ask, refusal, inq) })
 }
 
 // precedes returns the refusal that a client gets, and says which books to look at before.

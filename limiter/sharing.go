@@ -57,6 +57,21 @@ func (l *Limiter) unsure(q *inquiry, a *account, nanos int64) bool {
 	return true
 }
 
+// inquire returns what once finds, again after each look at an account's books that once asks
+// for before it refuses.
+func (l *Limiter) inquire(ctx context.Context, once func(*inquiry) (*record.Refusal, parking)) *record.Refusal {
+	var inq inquiry
+	for {
+		refusal, look := once(&inq)
+		if look.refill == nil {
+			return refusal
+		}
+		if stopped := l.awaitBooks(ctx, &look); stopped != nil {
+			return stopped
+		}
+	}
+}
+
 // look lets a caller wait for a transaction on the account's books. Callers hold it.
 func (l *Limiter) look(a *account, k *Live) parking {
 	if a.refill == nil {
