@@ -24,11 +24,12 @@ import (
 // nothing but how a hang is reported.
 const patience = 5 * time.Minute
 
-// fakeClock stands still until it is moved.
+// fakeClock stands still until it is moved, or runs with the time of a synctest bubble.
 type fakeClock struct {
 	mu     sync.Mutex
 	now    time.Time
 	steady time.Duration
+	runs   time.Time // since when it runs with the bubble's time
 }
 
 func newClock() *fakeClock {
@@ -38,7 +39,18 @@ func newClock() *fakeClock {
 func (c *fakeClock) Now() (time.Time, time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.now, c.steady
+	if c.runs.IsZero() {
+		return c.now, c.steady
+	}
+	ran := time.Since(c.runs)
+	return c.now.Add(ran), c.steady + ran
+}
+
+// run lets the clock run with the time of the bubble that the test is in.
+func (c *fakeClock) run() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.runs = time.Now()
 }
 
 // time is what the clock tells.
