@@ -133,6 +133,20 @@ func (l *Limiter) rowsOfKey(account record.AccountID, id string) [][]byte {
 	return [][]byte{record.RecordKey(id), record.AccountKey(account), record.PartKey(account, l.shared.Node())}
 }
 
+// fetchKeys reads at once what a batch will read of some keys: no other node commits
+// while it runs.
+func (l *Limiter) fetchKeys(b *batch, ids []string) error {
+	var rows [][]byte
+	for _, id := range ids {
+		account, err := record.KeyAccount(id)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, l.rowsOfKey(account, id)...)
+	}
+	return store.Fetch(b, rows...)
+}
+
 // setWhole sets the limit that is shared: a key's, or that of a role's budget.
 // Callers hold the account.
 func (a *account) setWhole(limit record.Amounts) {

@@ -150,6 +150,9 @@ func (l *Limiter) step(j *job) error {
 		}
 		after.Already += already
 		after.Cursor, after.Failure = next, ""
+		if err := l.fetchKeys(b, ids); err != nil {
+			return err
+		}
 		for _, id := range ids {
 			key, since, err := l.endIn(b, &s, id)
 			switch {

@@ -62,8 +62,15 @@ func (l *Limiter) stopping() bool {
 // and stand alone, and returns the others.
 func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 	var ended []*record.Key
+	ids := make([]string, len(found))
+	for i := range found {
+		ids[i] = found[i].id
+	}
 	err = l.committer.DoPatiently(func(b *batch) error {
 		rest, ended = nil, nil
+		if err := l.fetchKeys(b, ids); err != nil {
+			return err
+		}
 		for _, due := range found {
 			old, acct, err := record.ReadKey(b, due.id)
 			if errors.Is(err, store.ErrNotFound) {

@@ -100,6 +100,9 @@ func (l *Limiter) finishJob(j *job) error {
 		var ended []*record.Key
 		err := l.committer.DoPatiently(func(b *batch) error {
 			ended = nil
+			if err := l.fetchKeys(b, step); err != nil {
+				return err
+			}
 			for _, id := range step {
 				key, _, err := l.endIn(b, &s, id)
 				if err != nil && !errors.Is(err, store.ErrNotFound) {

@@ -56,10 +56,19 @@ func (l *Limiter) mayForget() bool {
 // sweepPatience is how long the sweeper waits for the other nodes: a stop waits for it.
 const sweepPatience = time.Second
 
+// sweepShared bounds the keys that one commit forgets where several nodes share the store:
+// what belongs to each is looked for one after the other, and no other node commits
+// meanwhile.
+const sweepShared = 16
+
 // sweepEnded forgets keys that ended long enough ago.
 func (l *Limiter) sweepEnded() {
 	if !l.mayForget() || !l.leads() {
 		return
+	}
+	most := sweepKeys
+	if l.shared != nil {
+		most = sweepShared
 	}
 	var after []byte
 	for !l.stopping() {
@@ -73,7 +82,7 @@ func (l *Limiter) sweepEnded() {
 				}
 				after = slices.Clone(key)
 				ids = append(ids, idOf(key))
-				return len(ids) < sweepKeys, nil
+				return len(ids) < most, nil
 			})
 		})
 		if err == nil && len(ids) == 0 {
@@ -118,6 +127,9 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 	var gone []string
 	err = l.committer.DoPatiently(func(b *batch) error {
 		rest, gone = nil, nil
+		if err := l.fetchKeys(b, ids); err != nil {
+			return err
+		}
 		for _, id := range ids {
 			key, acct, err := record.ReadKey(b, id)
 			switch {

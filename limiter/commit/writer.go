@@ -65,6 +65,9 @@ func Prune(w Writer, s store.Store, stopping func() bool, prefix []byte, old fun
 			return err
 		}
 		err = w.DoPatiently(func(t *Transaction) error {
+			if err := t.Fetch(gone); err != nil { // other nodes that share the store wait
+				return err
+			}
 			for _, key := range gone {
 				if _, err := t.Get(key); errors.Is(err, store.ErrNotFound) {
 					continue // it was removed meanwhile
