@@ -121,6 +121,9 @@ func (l *Limiter) recordJob(j *job) error {
 	var ended []*record.Key
 	err := l.committer.Do(func(b *batch) (err error) {
 		ended = nil
+		if number = j.number.Load(); number != 0 {
+			return nil // an attempt that was taken for lost has written it
+		}
 		if number, err = b.revocations.number(b.Transaction); err != nil {
 			return err
 		}

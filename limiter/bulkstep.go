@@ -132,8 +132,10 @@ func (l *Limiter) step(j *job) error {
 	}
 	var ended []*record.Key
 	var after Job
+	var over bool // another node has done the last step
+	var cut int64 // what this one counts of j.cut
 	err = l.committer.DoPatiently(func(b *batch) error {
-		ended, after = nil, s
+		ended, after, over, cut = nil, s, false, 0
 		changed := elsewhere // counted at the end
 		if b.Shared() {
 			// Other nodes count in the record what they end, and one that led
@@ -142,11 +144,11 @@ func (l *Limiter) step(j *job) error {
 			if err != nil {
 				return err
 			}
-			if after = stored; stored.Done() || stored.Cursor != s.Cursor {
+			if after, over = stored, stored.Done(); over || stored.Cursor != s.Cursor {
 				return nil
 			}
-			changed = 0
-			after.Cut += int(j.cut.Load())
+			changed, cut = 0, j.cut.Load()
+			after.Cut += int(cut)
 		}
 		after.Already += already
 		after.Cursor, after.Failure = next, ""
@@ -182,8 +184,12 @@ func (l *Limiter) step(j *job) error {
 		j.mu.Lock()
 		j.state = after
 		j.mu.Unlock()
+		j.cut.Add(-cut)
 	})
-	if err != nil || !after.Done() {
+	if err == nil && over {
+		j.over.Store(true) // what this node has stopped is left to end
+	}
+	if err != nil || over || !after.Done() {
 		return err
 	}
 	l.removeJob(j)

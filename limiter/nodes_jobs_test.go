@@ -252,3 +252,122 @@ func TestAJobEndsWhatOnlyAnotherNodeKnowsToMatch(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatTheLeadingNodeCutsCountsOnceInAJobOfManySteps: it is told in each of them.
+func TestWhatTheLeadingNodeCutsCountsOnceInAJobOfManySteps(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		leads, others := c.leader()
+		running := leads.mint(ownedBy("anna"))
+		if _, refusal := running.ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		for range 700 {
+			others[0].mint(ownedBy("anna"))
+		}
+		j := others[0].revokeAll("anna")
+		for _, w := range c.w {
+			if done, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || done.Revoked != 701 || done.Cut != 1 {
+				t.Errorf("%s says %+v, %v", w.node, done, err)
+			}
+		}
+	})
+}
+
+// meeting is a node that does something before each transaction that may touch any row, and
+// after it, before that is answered.
+type meeting struct {
+	store.Shared
+	before, after func()
+}
+
+// Update implements store.Store.
+func (m *meeting) Update(fn func(store.Tx) error) error {
+	if m.before != nil {
+		m.before()
+	}
+	err := m.Shared.Update(fn)
+	if m.after != nil {
+		m.after()
+	}
+	return err
+}
+
+// TestANodeThatLearnsInItsOwnStepThatAJobIsDoneEndsWhatItHasStopped: another node has just
+// led, and did the last step before it.
+func TestANodeThatLearnsInItsOwnStepThatAJobIsDoneEndsWhatItHasStopped(t *testing.T) {
+	withNodes(t, 0, func(t *testing.T, c *nodes) {
+		var stores []*meeting
+		for i := range 2 {
+			w := c.world(fmt.Sprint("node-", i))
+			s := &meeting{Shared: leading{c.Node(w.node)}}
+			w.open(s)
+			stores, c.w = append(stores, s), append(c.w, w)
+		}
+		first, late := c.w[0], c.w[1]
+		k := late.mint(activations(2))
+		k.use()
+		g, refusal := k.ask() // the last one runs, so that its end is not recorded
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.settle()
+		lateIsReady := make(chan struct{})
+		transactions := 0
+		stores[0].before = func() {
+			if transactions++; transactions == 2 { // the first records the job
+				<-lateIsReady
+			}
+		}
+		stores[1].before = func() {
+			stores[1].before = nil
+			close(lateIsReady)
+			for done := false; !done; time.Sleep(time.Millisecond) {
+				jobs, err := first.Jobs(limiter.Operator)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				done = len(jobs) == 1 && jobs[0].Done()
+			}
+		}
+		j, err := first.RevokeMany(limiter.Operator, limiter.Filter{Status: record.Exhausted}, false, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.Cut() == nil {
+			t.Fatal("the key did not match where it was used")
+		}
+		if done, err := late.Await(ctx, limiter.Operator, j.Number); err != nil || done.Revoked != 1 || done.Cut != 1 {
+			t.Errorf("%+v, %v", done, err)
+		}
+		c.settle()
+		for _, w := range c.w {
+			if v := k.on(w).view(); v.EndedStatus != record.Revoked {
+				t.Errorf("%s says that the key is %s", w.node, v.Status)
+			}
+		}
+	})
+}
+
+// TestAJobThatTheStoreIsSlowToRecordIsOneJob: its record is written again only if it was
+// not written.
+func TestAJobThatTheStoreIsSlowToRecordIsOneJob(t *testing.T) {
+	withNodes(t, 0, func(t *testing.T, c *nodes) {
+		w := c.world("node-a")
+		s := &meeting{Shared: c.Node(w.node)}
+		w.open(s)
+		c.w = append(c.w, w)
+		w.mint(ownedBy("anna"))
+		c.settle()
+		s.after = func() { s.after = nil; time.Sleep(2*patience + time.Second) }
+		if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "anna"}, false, "left"); err == nil {
+			t.Fatal("the store was not slow")
+		}
+		time.Sleep(4 * patience)
+		synctest.Wait()
+		jobs, err := w.Jobs(limiter.Operator)
+		if err != nil || len(jobs) != 1 || !jobs[0].Done() || jobs[0].Revoked != 1 {
+			t.Errorf("%+v, %v", jobs, err)
+		}
+	})
+}
