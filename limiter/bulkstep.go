@@ -78,6 +78,11 @@ func (l *Limiter) jobsLoop() {
 		logged := j.state.Failure == err.Error()
 		j.state.Failure = err.Error()
 		j.mu.Unlock()
+		l.jobsMu.Lock()
+		if i := slices.Index(l.jobs, j); i >= 0 { // the others come first
+			l.jobs = append(slices.Delete(l.jobs, i, i+1), j)
+		}
+		l.jobsMu.Unlock()
 		if !logged {
 			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
 		}

@@ -1,6 +1,7 @@
 package limiter_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -368,6 +369,27 @@ func TestAJobThatTheStoreIsSlowToRecordIsOneJob(t *testing.T) {
 		jobs, err := w.Jobs(limiter.Operator)
 		if err != nil || len(jobs) != 1 || !jobs[0].Done() || jobs[0].Revoked != 1 {
 			t.Errorf("%+v, %v", jobs, err)
+		}
+	})
+}
+
+// TestAJobThatCannotGoOnHoldsUpNoOther: a record that it comes to is damaged, say.
+func TestAJobThatCannotGoOnHoldsUpNoOther(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		leads, others := c.leader()
+		damaged := others[0].mint(ownedBy("anna"))
+		for range 300 {
+			others[0].mint(ownedBy("ben"))
+		}
+		c.Write(t, func(tx store.Tx) error { return tx.Set(record.RecordKey(damaged.id), []byte("{")) })
+		stuck, next := others[0].revokeAll("anna"), others[0].revokeAll("ben")
+		waiting, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		if done, err := leads.Await(waiting, limiter.Operator, next.Number); err != nil || !done.Done() || done.Revoked != 300 {
+			t.Errorf("%+v, %v", done, err)
+		}
+		if j, err := leads.JobOf(limiter.Operator, fmt.Sprint(stuck.Number)); err != nil || j.Done() || j.Failure == "" {
+			t.Errorf("the other one: %+v, %v", j, err)
 		}
 	})
 }
