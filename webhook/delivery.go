@@ -34,7 +34,8 @@ const (
 	lookAgainStore = time.Second
 
 	// firstRetry is the wait after the first failure. It doubles with each further one,
-	// up to longestRetry, and a message older than giveUp is given up.
+	// up to longestRetry, and a message that is older than giveUp is given up once it
+	// has failed, or would have for as long.
 	firstRetry, longestRetry, giveUp = 2 * time.Second, time.Hour, 3 * 24 * time.Hour
 )
 
@@ -196,7 +197,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 		if ctx.Err() != nil {
 			return 0
 		}
-		if time.Since(m.At) > giveUp {
+		if s.hopeless(&m) {
 			if err := l.Outbox().Forget(hook.URL, m); err != nil {
 				return lookAgainStore
 			}
@@ -226,6 +227,15 @@ func (s *sender) round(ctx context.Context) time.Duration {
 		return lookAgain
 	}
 	return min(next, lookAgain)
+}
+
+// hopeless reports whether a message is given up. One that is old because the server was
+// off is not.
+func (s *sender) hopeless(m *event.Message) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since := s.state.FailingSince
+	return m.Age > giveUp && (m.Attempts > 0 || since != nil && time.Since(*since) >= giveUp)
 }
 
 func (s *sender) deliver(ctx context.Context, hook *Endpoint, m *event.Message) error {

@@ -21,8 +21,9 @@ type Message struct {
 	ID       string
 	Event    Name
 	Payload  []byte
-	At       time.Time // of the event
-	Attempts int       // that have failed
+	At       time.Time     // of the event
+	Age      time.Duration // by the clock that At is from
+	Attempts int           // that have failed
 
 	key []byte
 }
@@ -79,6 +80,7 @@ func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, e
 				}
 				return true, nil
 			}
+			m.Age = now.Sub(m.At)
 			due = append(due, m)
 			return len(due) < most, nil
 		})
