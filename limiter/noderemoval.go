@@ -72,11 +72,31 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return done, err
 	}
-	if err := l.removable(name); err != nil {
+	if l.shared == nil {
+		return done, ErrNoNode
+	}
+	session := record.NodeKey(name, "session")
+	var last []byte
+	err := l.store.View(func(r store.Reader) (err error) {
+		last, err = getIfThere(r, session)
+		return err
+	})
+	if err == nil {
+		err = l.removable(name)
+	}
+	if err != nil {
 		return done, err
 	}
 	// Should the node come back, its shadow file must not be believed: its parts are gone.
-	err := l.committer.Do(func(b *batch) error { return b.Delete(record.NodeKey(name, "session")) }, nil)
+	err = l.committer.Do(func(b *batch) error {
+		switch now, err := getIfThere(b, session); {
+		case err != nil:
+			return err
+		case !bytes.Equal(now, last): // it has begun another since it was seen to be gone
+			return ErrNodeLives
+		}
+		return b.Delete(session)
+	}, nil)
 	if err != nil {
 		return done, err
 	}
@@ -131,6 +151,15 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		"accounts", done.Accounts, "activations", done.Forfeited[record.Activations], "tokens", done.Forfeited[record.Tokens],
 		"spend_usd", record.FormatUSD(done.Forfeited[record.Nanodollars]))
 	return done, nil
+}
+
+// getIfThere reads a row; nil if there is none.
+func getIfThere(r store.Reader, key []byte) ([]byte, error) {
+	v, err := r.Get(key)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return v, err
 }
 
 // stillGone returns an error if a node has begun a session since its last one was deleted:

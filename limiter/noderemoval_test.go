@@ -212,13 +212,18 @@ func TestARemovalThatIsCutOffAndRepeatedIsOneEntryWithAllThatWasLost(t *testing.
 type oldList struct {
 	store.Shared
 	nodes []store.Node // nil: as they are
+	then  func()       // what happens once they were listed
 }
 
 func (o *oldList) Nodes() ([]store.Node, error) {
 	if o.nodes != nil {
 		return o.nodes, nil
 	}
-	return o.Shared.Nodes()
+	nodes, err := o.Shared.Nodes()
+	if o.then != nil {
+		o.then()
+	}
+	return nodes, err
 }
 
 // heldBack does something else between the look at a row and the next transaction.
@@ -389,5 +394,42 @@ func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing
 		if err != nil || len(used.Days) != 1 || used.Days[0].Activations != 100 {
 			t.Errorf("a key that has used 100 has %+v in its history, %v", used.Days, err)
 		}
+	})
+}
+
+// TestANodeThatStartsBeforeItsRemovalBeginsKeepsItsParts: it was seen to be gone just
+// before, by a process that was stopped for a while then.
+func TestANodeThatStartsBeforeItsRemovalBeginsKeepsItsParts(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		const limit, used = 200, 30
+		a, back := c.w[0], c.w[1]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		list := &oldList{Shared: c.Node(a.node)}
+		a.open(list)
+		k := a.mint(activations(limit))
+		c.Kill(back.node)
+		back.Abandon()
+		c.pass(30 * time.Second)
+		list.then = func() {
+			list.then = nil
+			back.open(c.Node(back.node))
+			for range used {
+				if code := k.on(back).use(); code != "" {
+					t.Fatal(code)
+				}
+			}
+		}
+		if done, err := a.RemoveNode(ctx, limiter.Operator, back.node); !errors.Is(err, limiter.ErrNodeLives) || done.Accounts != 0 {
+			t.Errorf("it is alive, and was removed: %+v, %v", done, err)
+		}
+		if code := k.on(back).use(); code != "" || back.Failed() != nil {
+			t.Errorf("then it answers %q, and has failed with %v", code, back.Failed())
+		}
+		if n := used + 1 + c.drain(k, record.CodeActivationsExhausted); n != limit {
+			t.Errorf("%d requests of %d", n, limit)
+		}
+		c.settle()
 	})
 }
