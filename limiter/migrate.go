@@ -50,8 +50,12 @@ type Migrated struct {
 	Resumed bool           `json:"resumed"`
 }
 
-// migrationKey says after which record a migration goes on.
-var migrationKey = []byte("m/migration")
+// migrationKey says after which record a migration goes on. allEqual is said once all were
+// copied and compared, because what finishes a migration changes some of them.
+var (
+	migrationKey = []byte("m/migration")
+	allEqual     = []byte{0xff} // no record comes after it
+)
 
 // Migrate copies a store. It may be cut off at any point and run again.
 func Migrate(m Migration) (Migrated, error) {
@@ -69,7 +73,7 @@ func Migrate(m Migration) (Migrated, error) {
 	if err := m.copy(after, &done); err != nil {
 		return done, fmt.Errorf("copying: %w", err)
 	}
-	if err := m.compare(&done); err != nil {
+	if err := m.compare(bytes.Equal(after, allEqual), &done); err != nil {
 		return done, fmt.Errorf("comparing: %w", err)
 	}
 	if err := m.finish(&done); err != nil {
@@ -394,11 +398,15 @@ func (t *total) add(sum hash.Hash, chain *audit.Verifier, key, value []byte) err
 	return nil
 }
 
-// compare reads both stores in full.
-func (m *Migration) compare(done *Migrated) error {
+// compare reads both stores in full; only the source if they were equal before.
+func (m *Migration) compare(equal bool, done *Migrated) error {
 	from, err := m.totalOf(m.From, m.moved)
 	if err != nil {
 		return fmt.Errorf("the source: %w", err)
+	}
+	done.Records, done.Keys, done.Entries, done.Used = from.records, from.keys, from.chain.Entries, from.used
+	if equal {
+		return nil
 	}
 	to, err := m.totalOf(m.To, func(_, value []byte) ([]byte, error) { return value, nil })
 	if err != nil {
@@ -408,14 +416,17 @@ func (m *Migration) compare(done *Migrated) error {
 		return fmt.Errorf("the target has %d records, %d keys and %d entries of the audit log, and the source %d, %d and %d, or they differ: empty it, and begin again",
 			to.records, to.keys, to.chain.Entries, from.records, from.keys, from.chain.Entries)
 	}
-	done.Records, done.Keys, done.Entries, done.Used = to.records, to.keys, to.chain.Entries, to.used
-	return m.To.View(func(r store.Reader) error {
+	err = m.To.View(func(r store.Reader) error {
 		head, err := audit.ReadChain(r)
 		if err == nil && to.chain.Entries > 0 && head.Hash != to.chain.Head {
 			err = errors.New("the audit log does not end where it should")
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return m.To.Update(func(tx store.Tx) error { return tx.Set(migrationKey, allEqual) })
 }
 
 // finish makes the target a store that servers open.

@@ -372,3 +372,54 @@ func TestAMigrationCountsWhatAKilledNodeHadReservedAsUsed(t *testing.T) {
 		t.Errorf("after %d requests, with %d reserved when all had ended, %d are left of 100", used, reserved[record.Activations], left)
 	}
 }
+
+// cutShort is a store of one server whose commits fail after some.
+type cutShort struct {
+	store.Store
+	left int
+}
+
+func (c *cutShort) Update(fn func(store.Tx) error) error {
+	if c.left--; c.left < 0 {
+		return errCutOff
+	}
+	return c.Store.Update(fn)
+}
+
+// TestAMigrationToOneServerThatWasCutOffGoesOn wherever that was.
+func TestAMigrationToOneServerThatWasCutOffGoesOn(t *testing.T) {
+	t.Parallel()
+	cluster := storetest.NewCluster()
+	node := serveNode(t, cluster, "a")
+	lookup := newLimited(t, node, 100)
+	useUp(t, node, lookup, 30)
+	shut(t, node)
+	source := cluster.Bystander(t, "migration")
+	defer shut(t, source)
+	m := limiter.Migration{From: source, By: limiter.Operator, Clock: commit.SystemClock{}, Dir: "/store", Anchor: "/store/anchor"}
+	disk := storetest.NewDisk()
+	for left := 1; ; left++ {
+		m.Disk = disk.Files()
+		m.To = &cutShort{disk.Open(), left}
+		done, err := limiter.Migrate(m)
+		if err == nil {
+			if !done.Resumed || done.Keys != 1 || left < 5 {
+				t.Errorf("with %d commits at once: %+v", left, done)
+			}
+			break
+		}
+		if !errors.Is(err, errCutOff) {
+			t.Fatalf("with %d commits at once: %v", left, err)
+		}
+		shut(t, m.To)
+	}
+	shut(t, m.To)
+	l, err := limiter.Open(limiter.Options{Patience: patience, Store: disk.Open(), Disk: disk.Files(), Shadow: "/store/shadow", Anchor: "/store/anchor"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shut(t, l)
+	if n := useUp(t, l, lookup, 200); n != 70 {
+		t.Errorf("%d of 100 were left, want 70", n)
+	}
+}
