@@ -301,30 +301,43 @@ func (d *Lockdown) Lift(by Caller) error {
 // lift is Lift for callers that have the turn.
 func (d *Lockdown) lift(by Caller, call int64) error {
 	d.recall()
-	if d.state.Load() == nil {
+	s := d.state.Load()
+	if s == nil {
 		return ErrNotLocked
 	}
 	lift := lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From}
-	if d.shared.Load() { // first where all nodes look
-		if err := d.liftShared(lift); err != nil {
+	if d.shared.Load() {
+		if err := d.liftShared(lift); err != nil { // where all nodes look
 			return fmt.Errorf("the lockdown stays in force: %w", err)
 		}
-	}
-	if err := errors.Join(removeIfThere(d.path), removeIfThere(d.path+".new")); err != nil {
-		return fmt.Errorf("the lockdown stays in force: %w", err)
-	}
-	if err := store.SyncDir(filepath.Dir(d.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the lockdown stays in force: %w", err)
-	}
-	d.endRetry()
-	d.lifted = call
-	d.state.Store(nil)
-	d.log.Warn("the lockdown was lifted", "by", by.Name)
-	if !d.shared.Load() {
+		d.state.CompareAndSwap(s, nil) // any node may have set another one since
+		d.forgetFile()
+	} else {
+		if err := d.removeFile(); err != nil {
+			return fmt.Errorf("the lockdown stays in force: %w", err)
+		}
+		d.endRetry()
+		d.lifted = call
+		d.state.Store(nil)
 		d.note(lift)
 	}
+	d.log.Warn("the lockdown was lifted", "by", by.Name)
 	if d.observe != nil {
 		d.observe.Happened(event.Event{Name: event.LockdownLifted, At: time.Now().UTC(), By: by.Name})
+	}
+	return nil
+}
+
+// removeFile makes it certain that a restart finds no lockdown. Callers have the turn.
+func (d *Lockdown) removeFile() error {
+	if err := removeIfThere(d.path); err != nil {
+		return err
+	}
+	if err := store.SyncDir(filepath.Dir(d.path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := removeIfThere(d.path + ".new"); err != nil {
+		d.log.Error("what is left of an attempt to write the file of a lockdown stays; nothing reads it", "error", err)
 	}
 	return nil
 }

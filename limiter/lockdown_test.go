@@ -205,6 +205,43 @@ func TestALockdownThatCannotBeWrittenHoldsAndIsWrittenLater(t *testing.T) {
 	}
 }
 
+// TestALockdownIsLiftedWhateverIsLeftOfAnAttemptToWriteIt: only its file says that it is in
+// force.
+func TestALockdownIsLiftedWhateverIsLeftOfAnAttemptToWriteIt(t *testing.T) {
+	t.Parallel()
+	w := newLockedWorld(t)
+	k := w.mint(activations(3))
+	w.lock(t, "drill")
+	unremovable(t, filepath.Join(w.dir, "lockdown.new"))
+	if err := w.lockdown.Lift(limiter.Operator); err != nil {
+		t.Error(err)
+	}
+	if code := k.use(); code != "" {
+		t.Errorf("it was lifted, and a key answers %q", code)
+	}
+	w.recall()
+	if code := k.use(); code != "" {
+		t.Errorf("after a restart, it answers %q", code)
+	}
+
+	w.lock(t, "again")
+	unremovable(t, filepath.Join(w.dir, "lockdown"))
+	if err := w.lockdown.Lift(limiter.Operator); err == nil || !strings.Contains(err.Error(), "stays in force") {
+		t.Errorf("a restart would refuse every key: %v", err)
+	}
+	if code := k.use(); code != record.CodeLockedDown {
+		t.Errorf("it was not lifted, and a key answers %q", code)
+	}
+}
+
+// unremovable puts something at a path that cannot be removed as a file is.
+func unremovable(t *testing.T, path string) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(path), os.MkdirAll(filepath.Join(path, "something"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // FuzzLockdownFile holds that a file, whatever is in it, refuses every key.
 func FuzzLockdownFile(f *testing.F) {
 	f.Add([]byte(`{"since":"2026-11-25T18:00:00Z","by":"operator","reason":"drill"}`))

@@ -107,9 +107,10 @@ func (d *Lockdown) commit(l *Limiter) error {
 	if err != nil {
 		return err
 	}
+	set := d.acts[len(d.acts)-1].Action == ActLockdownSet
 	d.acts = nil
 	d.owed.Store(0)
-	if d.shared.Load() && state != nil {
+	if d.shared.Load() && set && state != nil {
 		d.isDurable(state)
 	}
 	if err := removeIfThere(d.auditFile()); err != nil {

@@ -151,7 +151,7 @@ func (d *Lockdown) forgetFile() {
 		return // another one has come into force
 	}
 	d.endRetry()
-	if err := errors.Join(removeIfThere(d.path), removeIfThere(d.path+".new")); err != nil {
+	if err := d.removeFile(); err != nil {
 		d.log.Error("the file of a lockdown that was lifted stays; the store says that it was", "file", d.path, "error", err)
 	}
 }

@@ -1,7 +1,9 @@
 package limiter_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,4 +161,71 @@ func TestANodeThatStartsBelievesTheStoreOfALockdownAndNotItsFile(t *testing.T) {
 			t.Errorf("it keeps %v, %v", files, err)
 		}
 	}, lockable)
+}
+
+// TestALockdownIsLiftedOnAllNodesThoughAFileStays: a node that starts believes the store.
+func TestALockdownIsLiftedOnAllNodesThoughAFileStays(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a := c.w[0]
+		k := a.mint(activations(100))
+		c.lock(a, "drill")
+		c.felt(a)
+		unremovable(t, filepath.Join(a.dir, "lockdown"))
+		if err := a.lockdown.Lift(limiter.Operator); err != nil {
+			t.Errorf("it was lifted, and the answer is: %v", err)
+		}
+		c.felt(a)
+		c.locked(k, false)
+	}, lockable)
+}
+
+// logged calls what happens when a message is logged.
+type logged struct {
+	slog.Handler
+	message string
+	then    func()
+}
+
+// Handle implements slog.Handler.
+func (l *logged) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == l.message && l.then != nil {
+		then := l.then
+		l.then = nil
+		then()
+	}
+	return nil
+}
+
+func (l *logged) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *logged) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+// TestALockdownThatANodeSetsAfterAnotherHasLiftedOneHoldsThere although the disk of the node that
+// lifted is slow to forget the one before.
+func TestALockdownThatANodeSetsAfterAnotherHasLiftedOneHoldsThere(t *testing.T) {
+	slow := &logged{message: "acts on the lockdown will be in the audit log twice"}
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(activations(100))
+		c.lock(a, "one")
+		c.felt(a)
+		unremovable(t, filepath.Join(a.dir, "lockdown.audit"))
+		slow.then = func() {
+			c.lock(b, "two")
+			c.felt(b)
+		}
+		if err := a.lockdown.Lift(limiter.Operator); err != nil || slow.then != nil {
+			t.Fatal(err)
+		}
+		c.locked(k, true)
+		if s := a.lockdown.State(); s == nil || s.Reason != "two" {
+			t.Errorf("it says %+v", s)
+		}
+	}, func(w *world) {
+		lockable(w)
+		if w.node == "node-a" {
+			w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, slog.New(slow))
+			w.lockdown.SetPatience(patience)
+		}
+	})
 }
