@@ -27,8 +27,13 @@ const (
 	// node. It is longer than sessionLife, after which one that nobody renews has ended.
 	joinPatience = 13 * time.Second
 	joinEvery    = 100 * time.Millisecond
-	// pruneEvery is how many renewals of the node that leads make one pruning of the feed.
+	// pruneEvery is how many renewals of the node that leads make one pruning of the feed,
+	// and pruneRows how many rows that removes: a renewal must not take long. While there
+	// are more, each renewal prunes.
 	pruneEvery = 5
+	pruneRows  = 5000
+	// tellEvery is how often it is logged that a renewal fails.
+	tellEvery = time.Second
 )
 
 // Join implements store.Shared.
@@ -178,8 +183,8 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 // Then it ends the session, and stays on if the database is in doubt.
 func (s *Store) keep(l *listener) {
 	var due time.Time // of the next renewal
-	var asked time.Time
-	lost, pause := false, 50*time.Millisecond
+	var asked, told time.Time
+	lost, pause, prune := false, 50*time.Millisecond, false
 	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
 		if l == nil {
 			ctx, cancel := context.WithTimeout(s.ending, dialTimeout)
@@ -201,9 +206,12 @@ func (s *Store) keep(l *listener) {
 			s.wakeFollower() // what was notified meanwhile was not heard
 		}
 		if now := time.Now(); !now.Before(due) {
-			err := s.renew(l, renewals%pruneEvery == pruneEvery-1)
+			more, err := s.renew(l, prune || renewals%pruneEvery == pruneEvery-1)
 			if f := (*fault)(nil); errors.As(err, &f) {
-				s.log.Warn("renewing this node's session", "error", err)
+				if now.Sub(told) >= tellEvery {
+					told = now
+					s.log.Warn("renewing this node's session", "error", err)
+				}
 				s.unblock(f)
 				if !f.killed && s.rollback(l) == nil {
 					s.rest(pause)
@@ -213,6 +221,7 @@ func (s *Store) keep(l *listener) {
 				l = nil
 				continue
 			}
+			prune = more
 			if renewals++; renewals == 2 && !l.direct.Load() {
 				s.log.Warn("notifications do not arrive, as through a pooler: changes of other nodes are asked for each second; " +
 					"give the database's own address as listen")
@@ -292,8 +301,9 @@ func (s *Store) rollback(l *listener) error {
 	return err
 }
 
-// renew renews the session, and learns what the others have done.
-func (s *Store) renew(l *listener, prune bool) error {
+// renew renews the session, and learns what the others have done. more says that it has
+// pruned the feed, and that there was more than it may remove.
+func (s *Store) renew(l *listener, prune bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), renewTimeout) // not cut off by Close, which needs the connection
 	defer cancel()
 	before, sent := s.before(), boottime()
@@ -305,15 +315,16 @@ func (s *Store) renew(l *listener, prune bool) error {
 		say(s.sql.lead, textOf(s.options.Node), byteaOf(s.session)), say(s.sql.numbers),
 	}
 	if prune && s.Leads() {
-		statements = append(statements, say(s.sql.prune), say(s.sql.forget))
+		statements = append(statements, say(s.sql.prune, int8Of(pruneRows)), say(s.sql.forget))
 	}
+	const pruned = numbers + 1
 	lock := len(statements)
 	if !l.locked && l.direct.Load() { // the connection before this one may have had it for longer
 		statements = append(statements, s.lockName())
 	}
 	results, err := l.run(ctx, append(statements, say(s.sql.commit))...)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if lock < len(statements) {
 		l.locked = boolFrom(results[lock].Rows[0][0])
@@ -321,19 +332,19 @@ func (s *Store) renew(l *listener, prune bool) error {
 	now := stateOf(results[numbers])
 	s.clock.measure(now.micros, sent, boottime())
 	if err := s.compare(before, now); err != nil {
-		return err
+		return false, err
 	}
 	if err := s.judge(ctx, l.conn, now); err != nil {
-		return err
+		return false, err
 	}
 	if len(results[renewed].Rows) == 0 {
-		return s.fail(errTaken)
+		return false, s.fail(errTaken)
 	}
 	if len(results[led].Rows) > 0 {
 		s.leading.Store(int64(sent + freshFor))
 	}
 	s.renewed(sent, now.head, boolFrom(results[renewed].Rows[0][0]))
-	return nil
+	return lock > pruned && results[pruned].CommandTag.RowsAffected() == pruneRows, nil
 }
 
 // Leads implements store.Shared.

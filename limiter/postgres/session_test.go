@@ -8,8 +8,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -276,6 +278,61 @@ func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
 	eventually(t, "only the last row is left", func() bool {
 		return slices.Equal(server.Exec(t, "SELECT seq FROM "+schema+".feed"), []string{"3"})
 	})
+}
+
+// TestAPruningRemovesABoundedPartOfTheFeed: it is part of a renewal, which must not take
+// long, and a node that was slow to follow may have kept very many rows.
+func TestAPruningRemovesABoundedPartOfTheFeed(t *testing.T) {
+	t.Parallel()
+	server, schema := ownSchema(t)
+	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	server.Exec(t, "INSERT INTO "+schema+".feed (seq, node, keys, at) SELECT i, 'two', '{}', now() - interval '2 min' FROM generate_series(1, 12000) i")
+	left := 12000
+	eventually(t, "only the last row is left", func() bool {
+		n, err := strconv.Atoi(server.Exec(t, "SELECT count(*) FROM "+schema+".feed")[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left-n > 5000 {
+			t.Errorf("%d rows were removed at once", left-n)
+		}
+		left = n
+		return n == 1
+	})
+}
+
+// warnings counts the warnings with a text.
+type warnings struct {
+	slog.Handler
+	text string
+	n    atomic.Int64
+}
+
+// Handle implements slog.Handler.
+func (w *warnings) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == w.text {
+		w.n.Add(1)
+	}
+	return nil
+}
+
+// Enabled implements slog.Handler.
+func (w *warnings) Enabled(context.Context, slog.Level) bool { return true }
+
+func TestARenewalThatFailsIsReportedOnceASecond(t *testing.T) {
+	t.Parallel()
+	server, schema := ownSchema(t)
+	w := &warnings{Handler: slog.DiscardHandler, text: "renewing this node's session"}
+	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one", Log: slog.New(w)}, nil)
+	server.Exec(t, "ALTER TABLE "+schema+".leader RENAME TO away")
+	eventually(t, "a renewal has failed", func() bool { return w.n.Load() > 0 })
+	start := time.Now()
+	eventually(t, "it has failed for some time", func() bool { return w.n.Load() > 3 })
+	if took := time.Since(start); took < 2*time.Second {
+		t.Errorf("3 warnings in %s", took)
+	}
+	server.Exec(t, "ALTER TABLE "+schema+".away RENAME TO leader")
+	eventually(t, "it succeeds again", func() bool { return s.Fresh() == nil })
 }
 
 func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {

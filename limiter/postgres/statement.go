@@ -245,6 +245,7 @@ func queriesIn(schema string) queries {
 		page:   in(`SELECT seq, node, keys FROM @feed WHERE seq > $1 ORDER BY seq LIMIT 256`),
 		follow: in(`UPDATE @session SET followed = $3 WHERE name = $1 AND session = $2 AND followed < $3`),
 		prune: in(`DELETE FROM @feed WHERE at < now() - interval '1 min' AND seq < (SELECT max(seq) FROM @feed)
+			AND seq < (SELECT min(seq) FROM @feed) + $1
 			AND seq <= (SELECT min(followed) FROM @session WHERE expires > now())`),
 		recall: in(`INSERT INTO @recall (account, session, at) SELECT a, $1, clock_timestamp() FROM unnest($2::bytea[]) AS a
 			WHERE EXISTS (SELECT FROM @session WHERE expires > now() AND NOT hears AND session <> $1)
