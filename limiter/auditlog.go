@@ -88,7 +88,23 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 	if !l.seesAll(by) {
 		return fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden)
 	}
-	return l.store.View(func(r store.Reader) error { return audit.Export(ctx, r, write) })
+	// Whoever reads may be slow, and must not hold a view of the store meanwhile: a
+	// database has few connections.
+	for pages := new(audit.Pages); ; {
+		var lines [][]byte
+		err := l.store.View(func(r store.Reader) (err error) {
+			lines, err = pages.Next(r)
+			return err
+		})
+		if err != nil || len(lines) == 0 {
+			return err
+		}
+		for _, line := range lines {
+			if err := errors.Join(ctx.Err(), write(line)); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // AuditHead is the last entry of the audit log: its number and its hash. A copy

@@ -118,6 +118,37 @@ func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 	}
 }
 
+// TestAnExportIsWholeOrFails: it takes as long as its reader does, and the log goes on.
+func TestAnExportIsWholeOrFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.MintMany(1500, func(int, *record.Key) {})
+	want := w.auditLines()
+	var lines []string
+	meanwhile := func(do func()) error {
+		lines = nil
+		return w.ExportAudit(ctx, limiter.Operator, func(line []byte) error {
+			if lines = append(lines, string(line)); len(lines) == 1 {
+				do()
+			}
+			return nil
+		})
+	}
+	if err := meanwhile(func() { w.mint(activations(1)) }); err != nil || !slices.Equal(lines, want) {
+		t.Errorf("%d lines of %d, %v", len(lines), len(want), err)
+	}
+	err := meanwhile(func() {
+		w.KeepAudit(24 * time.Hour)
+		w.clock.advance(10 * 24 * time.Hour)
+		if err := w.PruneAudit(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "export it again") {
+		t.Errorf("pruned meanwhile: %d lines, %v", len(lines), err)
+	}
+}
+
 func TestAPrunedAuditLogCanBeVerified(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -140,6 +141,42 @@ func (f *Filter) picks(e *Line) bool {
 		(f.Action == "" || e.Text("action") == f.Action) &&
 		(f.Key == "" || e.Text("key") == f.Key) &&
 		e.Seq >= f.From && (f.Since.IsZero() || !e.Time().Before(f.Since))
+}
+
+// pageBytes bounds the entries of one of Pages.
+const pageBytes = 256 << 10
+
+// Pages are all entries of the log as of the first page.
+type Pages struct {
+	begun     bool
+	end, last uint64 // of the log, and of the page before
+}
+
+// Next reads the next page; after the last one there are no lines.
+func (p *Pages) Next(r store.Reader) (lines [][]byte, err error) {
+	head, err := ReadHead(r)
+	if err != nil {
+		return nil, err
+	}
+	end, last, after := head.Seq, p.last, []byte(nil)
+	if p.begun {
+		if end, after = p.end, EntryKey(last); head.gone > last {
+			return nil, errors.New("the audit log was pruned while it was read: export it again")
+		}
+	}
+	size := 0
+	err = r.Scan([]byte(record.SpaceAudit), after, false, func(key, line []byte) (bool, error) {
+		seq := binary.BigEndian.Uint64(key[len(key)-8:])
+		if seq > end {
+			return false, nil
+		}
+		last, size, lines = seq, size+len(line), append(lines, bytes.Clone(line))
+		return size < pageBytes, nil
+	})
+	if err == nil {
+		p.begun, p.end, p.last = true, end, last
+	}
+	return lines, err
 }
 
 // Export calls write for each entry.
