@@ -1,6 +1,7 @@
 package till
 
 import (
+	"errors"
 	"slices"
 	"time"
 )
@@ -83,10 +84,7 @@ func (a *App) putInForce() error {
 		l.KeepAudit(time.Duration(a.AuditRetain))
 		l.Retain(time.Duration(a.Retain))
 		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
-		err = l.SetRoles(a.roles)
-	}
-	if err == nil {
-		err = l.Outbox().SetHooks(a.limiterHooks())
+		err = errors.Join(l.SetRoles(a.roles), l.Outbox().SetHooks(a.limiterHooks()))
 	}
 	if misconfigured(err) && !a.engine.place.Shared { // others may be at work on a database
 		return err

@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -285,4 +286,27 @@ func TestWhatOtherNodesHoldMayBeLeftLater(t *testing.T) {
 		}
 		g.Settle(record.Amounts{record.Activations: 1, record.Tokens: 600})
 	})
+}
+
+// TestRolesThatChangeWhileTheDatabaseIsAwayApplyOnceItIsBack: a reload does not come again.
+func TestRolesThatChangeWhileTheDatabaseIsAwayApplyOnceItIsBack(t *testing.T) {
+	role := func(n int64) record.Role {
+		r := record.NewRole()
+		r.Budget.Limit[record.Activations] = n
+		return r
+	}
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		k := w.mint(func(k *record.Key) { k.Role = "r" })
+		c.settle()
+		c.Stop()
+		if err := w.SetRoles(map[string]record.Role{"r": role(5), "another": role(5)}); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("a role is not in memory: %v", err)
+		}
+		c.Start()
+		c.pass(10 * time.Second)
+		if n := c.drain(k, record.CodeActivationsExhausted); n != 5 {
+			t.Errorf("%d requests of 5", n)
+		}
+	}, func(w *world) { w.roles = map[string]record.Role{"r": role(500)} })
 }

@@ -198,3 +198,23 @@ func TestAMessageForAWebhookThatOnlyAnotherNodeKnowsWaits(t *testing.T) {
 		}
 	}, hooked)
 }
+
+// TestWebhooksThatComeWhileTheDatabaseIsAwayGetWhatHappensOnceItIsBack: a reload does not
+// come again.
+func TestWebhooksThatComeWhileTheDatabaseIsAwayGetWhatHappensOnceItIsBack(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		leads, _ := c.leader()
+		c.Stop()
+		for _, w := range c.w {
+			if err := w.Outbox().SetHooks([]event.Hook{{URL: hookURL}}); err != nil {
+				t.Error(err)
+			}
+		}
+		c.Start()
+		c.pass(10 * time.Second)
+		leads.mint(activations(1))
+		if n := leads.pending(); n != 1 {
+			t.Errorf("%d messages wait, want 1", n)
+		}
+	})
+}

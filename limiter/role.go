@@ -24,12 +24,15 @@ func (l *Limiter) policy(name string) *record.Role {
 // has used is kept while the role is not configured; its keys are refused for that
 // long.
 func (l *Limiter) SetRoles(roles map[string]record.Role) error {
+	// What they forbid is forbidden at once, also while the store cannot be read: a reload
+	// does not come again.
+	overdrawn := l.applyRoles(roles)
 	for name := range roles {
 		if _, err := l.role(name); err != nil {
 			return err
 		}
 	}
-	if !l.applyRoles(roles) {
+	if !l.applyRoles(roles) && !overdrawn {
 		return nil
 	}
 	// What was used while a role had no limit is reserved now that it has one.

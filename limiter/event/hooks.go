@@ -78,6 +78,9 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 			now[i].dropped.Store(was.dropped.Load())
 		}
 	}
+	if o.cluster != nil {
+		return o.replace(now)
+	}
 	known := make(map[hookID]*hook, len(now))
 	for _, h := range now {
 		known[h.id] = h
@@ -92,15 +95,6 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 		}); err != nil || !any {
 			return err
 		}
-	}
-	if o.cluster != nil {
-		// Another node may know of more webhooks already, so their messages stay;
-		// see dropOrphans.
-		return o.write.Do(func(t *commit.Transaction) error {
-			t.Touch()
-			o.hooks = now
-			return nil
-		}, nil)
 	}
 	for {
 		more := false
@@ -134,6 +128,21 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 			return err
 		}
 	}
+}
+
+// replace sets the webhooks between two batches, also while the store cannot be reached:
+// nobody would set them again. Another node may know of more webhooks already, so messages
+// for those that are gone stay; see dropOrphans.
+func (o *Outbox) replace(now []*hook) error {
+	closed := make(chan error, 1)
+	o.write.Look(func(store.Reader) error { return nil }, func(err error) {
+		if !errors.Is(err, store.ErrClosed) {
+			o.current.Store(&now)
+			err = nil
+		}
+		closed <- err
+	})
+	return <-closed
 }
 
 // HookState is a webhook and what waits for it.
