@@ -179,7 +179,7 @@ func (s *sender) run(ctx context.Context) {
 // round delivers what is due and returns when to look again at the latest.
 func (s *sender) round(ctx context.Context) time.Duration {
 	s.mu.Lock()
-	hook, pause := s.hook, time.Until(s.pause)
+	hook, log, pause := s.hook, s.log, time.Until(s.pause)
 	s.mu.Unlock()
 	if pause > 0 {
 		return pause
@@ -190,7 +190,7 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	}
 	due, next, err := l.Outbox().Due(hook.URL, deliveryBatch)
 	if err != nil {
-		s.log.Error("reading the messages for webhooks", "error", err)
+		log.Error("reading the messages for webhooks", "error", err)
 		return lookAgain
 	}
 	for _, m := range due {
@@ -209,14 +209,14 @@ func (s *sender) round(ctx context.Context) time.Duration {
 				return 0
 			}
 			if err := l.Outbox().Postpone(m, retryAfter(m.Attempts)); err != nil {
-				s.log.Error("recording that a message to a webhook failed", "error", err)
+				log.Error("recording that a message to a webhook failed", "error", err)
 			}
 			return s.failed(err)
 		}
 		s.delivered()
 		if err := l.Outbox().Forget(hook.URL, m); err != nil {
 			// The message will be sent once more, with the same id.
-			s.log.Error("recording that a message to a webhook was delivered", "message", m.ID, "error", err)
+			log.Error("recording that a message to a webhook was delivered", "message", m.ID, "error", err)
 			return lookAgainStore
 		}
 	}

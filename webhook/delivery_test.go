@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
@@ -33,14 +35,23 @@ type receiver struct {
 	limiter *limiter.Limiter
 	answers atomic.Int64 // its status
 	got     atomic.Int64 // requests
+
+	close    bool          // the store is closed when one comes
+	received chan struct{} // closed then
 }
 
 func newReceiver(t *testing.T) *receiver {
 	t.Helper()
-	r := &receiver{t: t, clock: new(setClock)}
+	r := &receiver{t: t, clock: new(setClock), received: make(chan struct{})}
 	r.answers.Store(http.StatusNoContent)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		r.got.Add(1)
+		if r.close {
+			if err := r.limiter.Close(); err != nil {
+				t.Error(err)
+			}
+			close(r.received)
+		}
 		w.WriteHeader(int(r.answers.Load()))
 	}))
 	t.Cleanup(server.Close)
@@ -60,7 +71,7 @@ func newReceiver(t *testing.T) *receiver {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := r.limiter.Close(); err != nil {
+		if err := r.limiter.Close(); err != nil && !errors.Is(err, store.ErrClosed) {
 			t.Error(err)
 		}
 	})
@@ -138,4 +149,25 @@ func TestAMessageIsGivenUpAfterThreeDaysOfFailures(t *testing.T) {
 	if r.state.Delivered != 1 {
 		t.Errorf("a new message: %+v", r.state)
 	}
+}
+
+// TestAReloadGivesAWebhookAnotherLogWhileItSends is for the race detector.
+func TestAReloadGivesAWebhookAnotherLogWhileItSends(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	r.happen()
+	reloaded := make(chan struct{})
+	r.all.limiter = func() *limiter.Limiter {
+		go func() {
+			defer close(reloaded)
+			<-r.received
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.log = slog.New(slog.DiscardHandler)
+		}()
+		return r.limiter
+	}
+	r.close = true // so that it cannot be noted that it was sent
+	r.send()
+	<-reloaded
 }
