@@ -41,6 +41,7 @@ type account struct {
 	slot *integrity.Slot // nil when there is no block
 
 	asked   bool    // a block is on its way
+	noting  bool    // and the store is writing who has used the account
 	refill  *refill // what parked callers wait for; nil when nobody waits
 	parked  int
 	waiting record.Amounts // bounds of the parked callers

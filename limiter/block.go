@@ -72,6 +72,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			wrote.granted[i] = a.want(record.Kind(i), limit[i], own.Reserved[i])
 		}
 		own.Reserved.Add(wrote.granted)
+		a.noting = true
 		a.note(b.node, &rec, &own)
 		wrote.unlimited = a.noteUnlimited(&rec, &own)
 		a.mu.Unlock()
@@ -79,6 +80,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.noting = false
 		switch {
 		case errors.Is(err, errWindow):
 			a.asked = false

@@ -1,8 +1,11 @@
 package limiter_test
 
 import (
+	"context"
 	"net/netip"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -106,6 +109,51 @@ func TestAQuestionIsAnsweredToTheAddressThatAnotherNodeHasBoundTheKeyTo(t *testi
 		}
 		if code := codeOf(live.Touch(ctx, netip.MustParseAddr("192.0.2.2"))); code != "" {
 			t.Errorf("from the same address: %q", code)
+		}
+	})
+}
+
+// TestARequestThatStopsWaitingBindsItsKeyToNoAddress: nothing of it was forwarded. What the
+// store has begun to write by then stays.
+func TestARequestThatStopsWaitingBindsItsKeyToNoAddress(t *testing.T) {
+	withNodes(t, 0, func(t *testing.T, c *nodes) {
+		w := c.world("node-a")
+		s := &meeting{Shared: c.Node(w.node)}
+		w.open(s)
+		c.w = append(c.w, w)
+		k := w.mint(func(k *record.Key) { k.Limit[record.Activations] = 10; k.Scope.PinIP = true })
+		c.settle()
+		goOn := make(chan struct{})
+		s.before = func() { s.before = nil; <-goOn }
+		var busy sync.WaitGroup
+		busy.Go(func() { w.mint(activations(1)) })
+		synctest.Wait()
+		leaving, leave := context.WithCancel(ctx)
+		answered := make(chan *record.Refusal)
+		live, refusal := w.Find(ctx, k.lookup)
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		go func() {
+			ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x", Addr: netip.MustParseAddr("192.0.2.1")}
+			answered <- live.Reserve(leaving, &ask, new(limiter.Grant))
+		}()
+		synctest.Wait()
+		leave()
+		if refusal := <-answered; refusal == nil {
+			t.Fatal("it did not wait")
+		}
+		close(goOn)
+		busy.Wait()
+		c.settle()
+		if v := k.view(); !v.FirstUsedAt.IsZero() {
+			t.Errorf("it was first used at %s", v.FirstUsedAt)
+		}
+		if code := k.use(from("192.0.2.2")); code != "" {
+			t.Errorf("from another address: %s", code)
+		}
+		if code := k.use(from("192.0.2.1")); code != record.CodeIPNotAllowed {
+			t.Errorf("then from the first one: %q", code)
 		}
 	})
 }

@@ -90,6 +90,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 		a.mu.Lock()
 		former, past, spent := a.lineage, a.past, a.spent
 		used := usage{a.first, a.last, a.pin, a.addr}
+		a.noting = true
 		a.mu.Unlock()
 		if begun = rec.Lineage == former && rec.Epoch >= epoch; begun {
 			return nil
@@ -118,6 +119,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.noting = false
 		if err != nil {
 			l.complain("renewing a budget failed", err)
 			a.answer(err)

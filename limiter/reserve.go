@@ -57,6 +57,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 		case parked.refill != nil:
 			inquiry.refined = false
 			if refusal := k.l.awaitBooks(ctx, &parked); refusal != nil {
+				k.giveUp()
 				return refusal
 			}
 		default:
@@ -289,5 +290,15 @@ func (k *Live) unclaim() {
 	}
 	if !k.pinDurable {
 		k.pin = ""
+	}
+}
+
+// giveUp is unclaim by a request that waits no longer, if no other does or runs and what it has
+// claimed is not being written.
+func (k *Live) giveUp() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.parked == 0 && k.inflight == 0 && k.pending == 0 && !k.noting {
+		k.unclaim()
 	}
 }
