@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -34,4 +35,24 @@ func unmountBelow(dir string) error {
 		}
 	}
 	return failed
+}
+
+// freeMemory is how much memory programs may still take, in bytes, of which a file system
+// in memory may have all: 0 where none may be run from it.
+func freeMemory() uint64 {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(sharedMemory, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC || fs.Flags&unix.ST_NOEXEC != 0 {
+		return 0
+	}
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(b), "MemAvailable:")
+	line, _, _ := strings.Cut(rest, "kB")
+	available, err := strconv.ParseUint(strings.TrimSpace(line), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return min(available<<10, fs.Bavail*uint64(fs.Bsize))
 }

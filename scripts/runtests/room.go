@@ -20,13 +20,13 @@ const runVariable = "TILL_TEST_RUN"
 
 const sharedMemory = "/dev/shm"
 
-// room holds the files of a run: a directory on the disk, and one in memory.
-type room struct{ disk, memory string }
+// room holds the files of a run: a directory for them, and one that is surely in memory.
+type room struct{ files, memory string }
 
 func newRoom() (*room, error) {
 	r := &room{}
 	var err error
-	if r.disk, err = makeShort(os.TempDir()); err != nil {
+	if r.files, err = makeShort(parent()); err != nil {
 		return nil, err
 	}
 	if info, err := os.Stat(sharedMemory); err == nil && info.IsDir() {
@@ -35,6 +35,20 @@ func newRoom() (*room, error) {
 		}
 	}
 	return r, nil
+}
+
+// enough is how much memory, in bytes, has to be free for all files of a run: what tests
+// and builds keep takes some 2 GB at most.
+const enough = 8 << 30
+
+// parent is where the files of a run go: where TMPDIR says or else, if there is enough of
+// it, in memory. A disk that others keep busy makes a store refuse requests after a few
+// seconds, as it should, and most tests are about something else.
+func parent() string {
+	if os.Getenv("TMPDIR") == "" && freeMemory() >= enough {
+		return sharedMemory
+	}
+	return os.TempDir()
 }
 
 // makeShort creates a directory with a shorter name than os.MkdirTemp's: a socket's
@@ -51,7 +65,7 @@ func makeShort(parent string) (string, error) {
 }
 
 func (r *room) env() []string {
-	env := []string{"TMPDIR=" + r.disk, runVariable + "=" + r.disk}
+	env := []string{"TMPDIR=" + r.files, runVariable + "=" + r.files}
 	if r.memory != "" {
 		env = append(env, memoryVariable+"="+r.memory)
 	}
@@ -61,7 +75,7 @@ func (r *room) env() []string {
 // remove removes both directories, with what was mounted there.
 func (r *room) remove() error {
 	var failed error
-	for _, dir := range []string{r.disk, r.memory} {
+	for _, dir := range []string{r.files, r.memory} {
 		if dir == "" {
 			continue
 		}
