@@ -22,6 +22,10 @@ const (
 	// clientPatience is how long a client waits for an answer, which a node that is
 	// stopped does not give.
 	clientPatience = 3 * time.Second
+	// answerTime is how long the upstream takes for an answer to these clients: most of
+	// their requests are on their way when something happens, and the machine has room
+	// for it to happen.
+	answerTime = 100 * time.Millisecond
 )
 
 // clusterLoad is a cluster with many keys in use at once, before an upstream that counts
@@ -30,7 +34,8 @@ type clusterLoad struct {
 	*cluster
 
 	forwarded atomic.Int64
-	answers   sync.Map // *atomic.Int64 by what an answer was
+	inUse     atomic.Bool // by clients
+	answers   sync.Map    // *atomic.Int64 by what an answer was
 
 	mu      sync.RWMutex
 	numbers []*member            // all that there are
@@ -47,6 +52,9 @@ func newClusterLoad(t *testing.T, o clusterOptions) *clusterLoad {
 		l.mu.RUnlock()
 		m.forwarded.Add(1)
 		l.forwarded.Add(1)
+		if l.inUse.Load() {
+			time.Sleep(answerTime)
+		}
 	})
 	l.cluster = newCluster(t, o)
 	return l
@@ -126,6 +134,7 @@ func (l *clusterLoad) ask(s *server, m *member) clusterAnswer {
 func (l *clusterLoad) clients() (wait func()) {
 	var stop atomic.Bool
 	var wg sync.WaitGroup
+	l.inUse.Store(true)
 	for range clusterClients {
 		wg.Go(func() {
 			for !stop.Load() {
@@ -138,6 +147,7 @@ func (l *clusterLoad) clients() (wait func()) {
 	return func() {
 		stop.Store(true)
 		wg.Wait()
+		l.inUse.Store(false)
 	}
 }
 

@@ -213,12 +213,12 @@ var ports sync.Map // those that freePort gave
 // never is.
 func (s *server) eventually(what string, ok func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(patience)
-	for pause := time.Millisecond; !ok(); pause = min(2*pause, 30*time.Millisecond) {
-		if time.Now().After(deadline) {
+	began := time.Now()
+	for pause := time.Millisecond; !ok(); pause = min(2*pause, max(30*time.Millisecond, time.Since(began)/30)) {
+		if time.Since(began) > patience {
 			s.t.Fatalf("in %s never: %s\n%s", patience, what, s.lastLines())
 		}
-		time.Sleep(pause) // between two looks
+		time.Sleep(pause) // between two looks, which may cost as much as what is waited for
 	}
 }
 
