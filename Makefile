@@ -32,7 +32,7 @@ RUNTESTS = $(GO) run ./scripts/runtests
 # less than the processors need their time: CI runs it with both.
 REST = $$($(GO) list ./... | grep -v /e2e$$)
 PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench)$$')
-SHARING = $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench)$$')
+SHARING = $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|postgres)$$')
 
 # What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
@@ -41,9 +41,9 @@ check: style
 	$(RUNTESTS) +unit -timeout 30m $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
-# What tries the same at larger sizes than other tests do, or reads the types of every
-# vendor's SDK, is left to CI.
-LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember
+# What tries the same at larger sizes than other tests do, reads the types of every vendor's
+# SDK, or compares every SDK's behaviour with and without till, is left to CI.
+LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce
 
 # What has larger sizes in CI. Simulations make much garbage and keep little: it is
 # collected less often.
@@ -56,24 +56,30 @@ SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestA
 # one request after another, and what compares bounds with counts.
 ALONE = 'Console|TestTheList|Client(Matrix|OfARun)|TestTheDocs|EveryBlock|Agent|SDK|SentBack|TestRun|TestARun|TestTheCommandOf|Terminal|TestTheImage|TestOneSet|TestTheCompose|TestEveryMember|Codex|Tool|TableOfAPIs|TestUpServes|TestExample'
 
-# A program with the race detector would wait for a second at its end. Tests make much
-# garbage and keep little: it is collected less often.
-RACE = GORACE=atexit_sleep_ms=20 GOGC=200 -race
+# A program with the race detector would wait for a second at its end.
+RACE = GORACE=atexit_sleep_ms=20 -race
 
 # Installs what the tests need when it is missing, and runs them: packages with the race
-# detector, and end to end with Caddy as users run it.
+# detector, and end to end with Caddy as users run it. Tests make much garbage and keep
+# little, so it is collected less often. Those of PostgreSQL mostly wait, and so run beside
+# the others.
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +unit $(RACE) -timeout 30m -skip '$(LONG)' $(SHARING) \
-		+pure GOGC=200 -timeout 30m $(PURE) \
-		++ +e2e GOGC=200 -timeout 30m -skip '$(LONG)' ./e2e
+	$(RUNTESTS) +unit GOGC=400 $(RACE) -vet=off -timeout 30m -skip '$(LONG)' $(SHARING) \
+		+pure GOGC=200 -vet=off -timeout 30m $(PURE) \
+		++ +database GOGC=400 $(RACE) -vet=off -timeout 30m ./limiter/postgres \
+		++ +e2e GOGC=200 -vet=off -timeout 30m -skip '$(LONG)' ./e2e
 
-# What CI runs besides: end to end with the race detector in every server, what is tried
-# over PostgreSQL, too, and the larger sizes. Those over a database wait for most of their
-# time, and so run beside what keeps the processors busy.
+# Where the files of tests go that are to meet a real disk: they are in memory by default
+# if there is enough of it.
+DISK = TMPDIR=$${TMPDIR:-/tmp}
+
+# What CI runs besides, on a real disk: end to end with the race detector in every server,
+# what is tried over PostgreSQL, too, and the larger sizes. Those over a database wait for
+# most of their time, and so run beside what keeps the processors busy.
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +race $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e $(PURE) \
+	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e $(PURE) \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 -vet=off -count 1 -timeout 30m -run TestGitleaks ./token
@@ -84,7 +90,7 @@ BURN ?= 8
 COUNT ?= 1
 STRESS = 'TestClientsThatDoNotRead|TestUpstreamsThatDoNotAnswer|TestAnUpstreamThatMisbehaves|TestBodiesThat|TestReloadsUnderLoad|TestATreeOfKeys|TestRevok|TestRotatingAHeld|TestTheConsole|TestKeysThatWereNotUsedLately'
 stress: tools $(MODULES)
-	$(GO) run ./scripts/burn $(BURN) -- \
+	$(DISK) $(GO) run ./scripts/burn $(BURN) -- \
 		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
 
 tools:
