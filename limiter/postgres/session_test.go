@@ -5,12 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -126,181 +120,6 @@ func TestANodeFindsADatabaseAgainThatIsFarAway(t *testing.T) {
 	eventually(t, "the node is fresh", func() bool { return s.Fresh() == nil })
 }
 
-func TestAProcessThatWasKilledLeavesItsNameAtOnce(t *testing.T) {
-	t.Parallel()
-	server, schema, proxy := ownNetwork(t)
-	f := &follower{}
-	first := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
-	put(t, first, "k/1", "first")
-	proxy.Cut() // as when its process is gone
-	second := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
-	nodes, err := second.Nodes()
-	if err != nil || len(nodes) != 1 || !nodes[0].Live {
-		t.Fatalf("%+v, %v", nodes, err)
-	}
-	put(t, second, "k/1", "second")
-	// The first comes back: it was no kill, and two have one name.
-	proxy.Heal()
-	eventually(t, "the first is refused", func() bool {
-		err := first.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("first again")) })
-		return err != nil && !errors.Is(err, store.ErrUnavailable)
-	})
-	err = first.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("first again")) })
-	if err == nil || !strings.Contains(err.Error(), "another process has taken this node's name") {
-		t.Errorf("Update of the first: %v", err)
-	}
-	if err := first.Fresh(); err == nil {
-		t.Error("the first is fresh")
-	}
-	if got := get(t, second, "k/1"); got != "second" {
-		t.Errorf("the row is %q", got)
-	}
-}
-
-func TestANameWhoseConnectionIsHalfOpenIsFreeOnceItsSessionHasExpired(t *testing.T) {
-	t.Parallel()
-	server, schema, proxy := ownNetwork(t)
-	first := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
-	put(t, first, "k/1", "first")
-	proxy.Hold()
-	second := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
-	if err := first.Fresh(); err == nil {
-		t.Error("two have one name, and both are fresh")
-	}
-	put(t, second, "k/1", "second")
-}
-
-func TestANameOfALivingProcessIsRefused(t *testing.T) {
-	t.Parallel()
-	dsn, schema := postgrestest.Schema(t)
-	open(t, postgres.Options{DSN: dsn, Schema: schema, Node: "one"}, nil)
-	second, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "one"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	if err := second.Join(&follower{}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
-		t.Errorf("Join: %v", err)
-	}
-}
-
-// TestALivingProcessKeepsItsNameOverALostConnection: the server may hold the former one, and
-// the lock of the name with it, for longer than the process needs to connect again.
-func TestALivingProcessKeepsItsNameOverALostConnection(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	named := server.DSN() + "&application_name=" + schema // the connection that listens
-	first := open(t, postgres.Options{DSN: server.DSN(), Listen: named, Schema: schema, Node: "one"}, nil)
-	former, err := pgconn.Connect(t.Context(), server.DSN())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer former.Close(context.Background())
-	// The lock goes from the process to this connection.
-	held := "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND a.application_name = '" + schema + "'"
-	lock := server.Exec(t, "SELECT (l.classid::int8 << 32) | l.objid::int8 "+held)
-	if len(lock) != 1 {
-		t.Fatalf("the process holds the locks %q", lock)
-	}
-	var got sync.WaitGroup
-	got.Go(func() {
-		if _, err := former.Exec(t.Context(), "SELECT pg_advisory_lock("+lock[0]+")").ReadAll(); err != nil {
-			t.Error(err)
-		}
-	})
-	eventually(t, "it waits for the lock", func() bool {
-		return server.Exec(t, "SELECT count(*) FROM pg_locks WHERE pid = "+fmt.Sprint(former.PID())+" AND NOT granted")[0] == "1"
-	})
-	server.Exec(t, "SELECT pg_terminate_backend(pid) "+held)
-	got.Wait()
-	renewed := func() {
-		t.Helper()
-		now := server.Exec(t, "SELECT now()")[0]
-		eventually(t, "the session is renewed", func() bool {
-			return server.Exec(t, "SELECT seen > '"+now+"' FROM "+schema+".session")[0] == "t"
-		})
-	}
-	renewed() // over another connection
-	if err := former.Close(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	renewed()
-	renewed()
-	second, err := postgres.Open(t.Context(), postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	if err := second.Join(&follower{}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
-		t.Errorf("Join of a second process: %v", err)
-	}
-	put(t, first, "k/1", "first")
-}
-
-func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
-	t.Parallel()
-	server, schema, proxy := ownNetwork(t)
-	f := &follower{}
-	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
-	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
-	proxy.Cut()
-	for i := range 3 {
-		put(t, two, fmt.Sprintf("f/%d", i), "")
-	}
-	server.Exec(t, "DELETE FROM "+schema+".feed WHERE seq < 3")
-	proxy.Heal()
-	eventually(t, "it has read everything again", func() bool {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.missed > 0
-	})
-	eventually(t, "and is fresh", func() bool { return one.Fresh() == nil })
-	put(t, two, "f/last", "")
-	if behind, err := two.Settled(time.Minute); err != nil || len(behind) != 0 {
-		t.Fatalf("Settled: %q, %v", behind, err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Contains(f.changed, "f/last") || slices.Contains(f.changed, "f/0") {
-		t.Errorf("it was told of %q", f.changed)
-	}
-}
-
-func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	one := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
-	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
-	for i := range 3 {
-		put(t, one, fmt.Sprintf("f/%d", i), "")
-	}
-	server.Exec(t, "UPDATE "+schema+".feed SET at = at - interval '2 min' WHERE seq < 3")
-	eventually(t, "only the last row is left", func() bool {
-		return slices.Equal(server.Exec(t, "SELECT seq FROM "+schema+".feed"), []string{"3"})
-	})
-}
-
-// TestAPruningRemovesABoundedPartOfTheFeed: it is part of a renewal, which must not take
-// long, and a node that was slow to follow may have kept very many rows.
-func TestAPruningRemovesABoundedPartOfTheFeed(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
-	server.Exec(t, "INSERT INTO "+schema+".feed (seq, node, keys, at) SELECT i, 'two', '{}', now() - interval '2 min' FROM generate_series(1, 12000) i")
-	left := 12000
-	eventually(t, "only the last row is left", func() bool {
-		n, err := strconv.Atoi(server.Exec(t, "SELECT count(*) FROM "+schema+".feed")[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if left-n > 5000 {
-			t.Errorf("%d rows were removed at once", left-n)
-		}
-		left = n
-		return n == 1
-	})
-}
-
 // warnings counts the warnings with a text.
 type warnings struct {
 	slog.Handler
@@ -308,7 +127,7 @@ type warnings struct {
 	n    atomic.Int64
 }
 
-// Handle implements slog.Handler.
+// Enabled implements slog.Handler.
 func (w *warnings) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == w.text {
 		w.n.Add(1)
@@ -316,7 +135,6 @@ func (w *warnings) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-// Enabled implements slog.Handler.
 func (w *warnings) Enabled(context.Context, slog.Level) bool { return true }
 
 func TestARenewalThatFailsIsReportedOnceASecond(t *testing.T) {
@@ -333,32 +151,6 @@ func TestARenewalThatFailsIsReportedOnceASecond(t *testing.T) {
 	}
 	server.Exec(t, "ALTER TABLE "+schema+".away RENAME TO leader")
 	eventually(t, "it succeeds again", func() bool { return s.Fresh() == nil })
-}
-
-func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
-	t.Parallel()
-	server, schema, proxy := ownNetwork(t)
-	proxy.Mute()
-	f := &follower{}
-	open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
-	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
-	for i := range 3 {
-		put(t, two, fmt.Sprintf("f/%d", i), "")
-		if behind, err := two.Settled(time.Minute); err != nil || len(behind) != 0 {
-			t.Fatalf("Settled: %q, %v", behind, err)
-		}
-	}
-	eventually(t, "a recall", func() bool { // each may be lost
-		two.Recall([]byte("an account"))
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return slices.Contains(f.recalls, "an account")
-	})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Equal(f.changed, []string{"f/0", "f/1", "f/2"}) || f.missed != 0 {
-		t.Errorf("it was told of %q, and missed something %d times", f.changed, f.missed)
-	}
 }
 
 func TestANodeThatFallsSilentInATransactionHoldsNobodyUp(t *testing.T) {
@@ -441,178 +233,6 @@ func TestANodeThatFallsSilentInARenewalHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// restore replaces a schema by an older dump of it.
-func restore(t *testing.T, server *postgrestest.Server, schema string, dump []byte) {
-	t.Helper()
-	forPsql := regexp.MustCompile(`(?m)^\\.*$`)
-	// Of a node that is just using it, and this, the node gives way.
-	server.Exec(t, "SET deadlock_timeout = '1min'; BEGIN; DROP SCHEMA "+schema+" CASCADE; "+forPsql.ReplaceAllString(string(dump), "")+"; COMMIT")
-}
-
-func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	options := func(node string) postgres.Options {
-		return postgres.Options{DSN: server.DSN(), Schema: schema, Node: node, Witness: filepath.Join(t.TempDir(), "witness")}
-	}
-	one, two, three := options("one"), options("two"), options("three")
-	a, b := open(t, one, nil), open(t, two, nil)
-	c := open(t, three, nil)
-	put(t, a, "k/1", "a")
-	dump := server.Run(t, "pg_dump", "--schema", schema, "--inserts", "--no-owner")
-	put(t, a, "f/1", "b") // is lost
-	if behind, err := a.Settled(time.Minute); err != nil || len(behind) != 0 {
-		t.Fatalf("Settled: %q, %v", behind, err)
-	}
-	for range 2 { // the first renewal of its session from now on tells the other node; the second has been sent after that
-		now := server.Exec(t, "SELECT now()")[0]
-		eventually(t, "the other node knows of it", func() bool {
-			return server.Exec(t, "SELECT seen > '"+now+"' FROM "+schema+".session WHERE name = 'two'")[0] == "t"
-		})
-	}
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
-	restore(t, server, schema, dump)
-
-	eventually(t, "a node that has lost nothing itself has doubts", func() bool { return errors.Is(b.Fresh(), store.ErrDoubt) })
-	for name, err := range map[string]error{
-		"Update":     b.Update(func(store.Tx) error { t.Error("it runs"); return nil }),
-		"UpdateRows": b.UpdateRows(store.Rows{}, func(store.Tx) error { t.Error("it runs"); return nil }),
-		"View":       b.View(func(store.Reader) error { t.Error("it runs"); return nil }),
-	} {
-		if !errors.Is(err, store.ErrDoubt) || !strings.Contains(err.Error(), "caddy till repair --forfeit") {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	again, err := postgres.Open(context.Background(), one)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
-		t.Errorf("the node whose commit is lost joins: %v", err)
-	}
-	// The third has lost nothing, and has seen nothing: it cannot know, and is told.
-	eventually(t, "the doubt is in the database", func() bool {
-		return server.Exec(t, "SELECT doubt IS NOT NULL FROM "+schema+".state")[0] == "t"
-	})
-	late, err := postgres.Open(context.Background(), three)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer late.Close()
-	if err := late.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
-		t.Errorf("a node that cannot know joins: %v", err)
-	}
-}
-
-func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
-	put(t, s, "k/1", "a")
-	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
-	if err := s.Update(func(store.Tx) error { t.Error("it runs"); return nil }); !errors.Is(err, store.ErrDoubt) {
-		t.Errorf("Update: %v", err)
-	}
-	if err := s.Fresh(); !errors.Is(err, store.ErrDoubt) {
-		t.Errorf("Fresh: %v", err)
-	}
-}
-
-// TestANodeThatHasLostTouchIsToldOfADoubt: it has cut what ran, and has yet to learn that
-// nothing goes on by itself.
-func TestANodeThatHasLostTouchIsToldOfADoubt(t *testing.T) {
-	t.Parallel()
-	server, schema, proxy := ownNetwork(t)
-	f := &follower{}
-	s := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, f)
-	put(t, s, "k/1", "a")
-	told := func(what error) func() bool {
-		return func() bool {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return slices.ContainsFunc(f.stale, func(err error) bool { return errors.Is(err, what) })
-		}
-	}
-	proxy.Cut()
-	eventually(t, "it is told that it has lost touch", told(store.ErrStale))
-	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
-	proxy.Heal()
-	eventually(t, "it has a doubt", func() bool { return errors.Is(s.Fresh(), store.ErrDoubt) })
-	eventually(t, "it is told of the doubt", told(store.ErrDoubt))
-}
-
-// TestASessionThatBeginsInAnOlderCopyIsDoubted: through a pooler, the transaction that begins
-// it may be of another server than the one that was looked at before.
-func TestASessionThatBeginsInAnOlderCopyIsDoubted(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	o := postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one", Witness: filepath.Join(t.TempDir(), "witness")}
-	first := open(t, o, nil)
-	put(t, first, "k/1", "a")
-	if err := first.Close(); err != nil {
-		t.Fatal(err)
-	}
-	server.Exec(t, "CREATE FUNCTION "+schema+".older() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.batch = 0; RETURN NEW; END';"+
-		"CREATE TRIGGER older BEFORE UPDATE ON "+schema+".node FOR EACH ROW EXECUTE FUNCTION "+schema+".older()")
-	for range 2 { // the number that is lost is remembered
-		again, err := postgres.Open(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
-			t.Errorf("Join: %v, want ErrDoubt", err)
-		}
-		if err := again.Close(); err != nil {
-			t.Fatal(err)
-		}
-		server.Exec(t, "UPDATE "+schema+".state SET doubt = NULL")
-	}
-}
-
-// blocked holds up the first error that is logged, as a log does that nobody reads.
-type blocked struct {
-	slog.Handler
-	first           sync.Once
-	reached, unheld chan struct{}
-}
-
-func (b *blocked) Handle(ctx context.Context, r slog.Record) error {
-	if r.Level >= slog.LevelError {
-		b.first.Do(func() {
-			close(b.reached)
-			<-b.unheld
-		})
-	}
-	return b.Handler.Handle(ctx, r)
-}
-
-func TestADoubtIsFeltBeforeItIsLogged(t *testing.T) {
-	t.Parallel()
-	server, schema := ownSchema(t)
-	log := &blocked{Handler: slog.NewTextHandler(t.Output(), nil), reached: make(chan struct{}), unheld: make(chan struct{})}
-	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one", Log: slog.New(log)}, nil)
-	put(t, s, "k/1", "a")
-	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
-	var call sync.WaitGroup
-	call.Go(func() {
-		if err := s.Update(func(store.Tx) error { return nil }); !errors.Is(err, store.ErrDoubt) {
-			t.Errorf("Update: %v", err)
-		}
-	})
-	<-log.reached
-	if err := s.Fresh(); !errors.Is(err, store.ErrDoubt) {
-		t.Errorf("while that is being logged, Fresh says %v", err)
-	}
-	close(log.unheld)
-	call.Wait()
-}
-
 func TestTheClockIsTheDatabasesAndNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	dsn, schema := postgrestest.Schema(t)
@@ -627,46 +247,5 @@ func TestTheClockIsTheDatabasesAndNeverGoesBack(t *testing.T) {
 			t.Fatalf("%v after %v, %v after %v", now, last, elapsed, steady)
 		}
 		last, steady = now, elapsed
-	}
-}
-
-// TestADoubtIsMetByATransactionThatWaited: what it had read before it waited would let it pass.
-func TestADoubtIsMetByATransactionThatWaited(t *testing.T) {
-	t.Parallel()
-	for name, held := range map[string]string{
-		"for the node's row": "SELECT FROM %s.node WHERE name = 'one' FOR UPDATE",
-		"for a row":          "SELECT FROM %s.kv WHERE k = 'k/1' FOR UPDATE",
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server, schema := ownSchema(t)
-			s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
-			put(t, s, "k/1", "first")
-			other, err := pgconn.Connect(t.Context(), server.DSN())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer other.Close(context.Background())
-			if _, err := other.Exec(t.Context(), "BEGIN; "+fmt.Sprintf(held, schema)).ReadAll(); err != nil {
-				t.Fatal(err)
-			}
-			done := make(chan error)
-			go func() {
-				done <- s.UpdateRows(store.Rows{Lock: [][]byte{[]byte("k/1")}}, func(store.Tx) error {
-					t.Error("it runs")
-					return nil
-				})
-			}()
-			eventually(t, "the transaction waits", func() bool {
-				return server.Exec(t, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%"+schema+".%'")[0] == "1"
-			})
-			server.Exec(t, "UPDATE "+schema+".state SET doubt = 'it lacks a commit'")
-			if _, err := other.Exec(t.Context(), "ROLLBACK").ReadAll(); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-done; !errors.Is(err, store.ErrDoubt) {
-				t.Errorf("UpdateRows: %v, want ErrDoubt", err)
-			}
-		})
 	}
 }
