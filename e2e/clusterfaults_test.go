@@ -81,7 +81,7 @@ func TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaugh
 			l := newClusterLoad(t, clusterOptions{nodes: 2, apart: true})
 			rest, taken := l.nodes[0], l.nodes[1]
 			t.Cleanup(func() { _ = taken.signal(syscall.SIGCONT) }) // or it would not stop
-			l.renew(rest, 500) // what is left has to be used up
+			l.renew(rest, 500)                                      // what is left has to be used up
 			revoked := l.key(rest, 1000)
 			use := func() clusterAnswer { // ask does not expect its end
 				return answerTo(l.client, taken.request(t.Context(), revoked.key, numberHeader, revoked.number))
