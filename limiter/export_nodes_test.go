@@ -63,6 +63,35 @@ func Reserved(r store.Reader, id string) (record.Amounts, error) {
 	return acct.Reserved, err
 }
 
+// Unsettled is what a node has reserved of a key and is not known to have used.
+func Unsettled(r store.Reader, id, node string) (record.Amounts, error) {
+	_, acct, err := record.ReadKey(r, id)
+	if err != nil {
+		return record.Amounts{}, err
+	}
+	account, err := record.KeyAccount(id)
+	if err != nil {
+		return record.Amounts{}, err
+	}
+	own, err := ownPart(r, node, account, &acct)
+	return own.Reserved.Minus(own.Settled), err
+}
+
+// Unspent is what a node has reserved of a key and has not used, as its memory knows.
+func (l *Limiter) Unspent(id string) (n record.Amounts, known bool) {
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
+		if k.key.ID == id {
+			known = true
+			for i, reserved := range k.reserved {
+				n[i] = max(0, reserved-k.spent[i])
+			}
+		}
+		k.mu.Unlock()
+	}
+	return n, known
+}
+
 // Windows are those that a request was admitted in, of its key and of its role.
 func (g *Grant) Windows() (key, role int64) { return g.epoch, g.roleEpoch }
 

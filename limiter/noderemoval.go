@@ -33,29 +33,22 @@ var (
 	ErrNodeLives = errors.New("the node is alive: stop it first")
 )
 
-// removal is how far a node's removal has come. It is kept until the node is off the list,
-// so that a removal which is cut off and begun again is one entry of the audit log, with
-// all that was folded. A node that comes back meanwhile deletes it.
-type removal struct {
-	NodeRemoved
-	Recorded bool // in the audit log
-}
-
+// removalKey is where it is kept what was folded of a node by now, until the node's removal is
+// in the audit log: so one that is cut off and begun again is one entry, with all that was
+// folded. A node that comes back meanwhile deletes it.
 func removalKey(node string) []byte { return record.NodeKey(node, "removal") }
 
-func (b *batch) removal(node string) (r removal, err error) {
-	v, err := b.Get(removalKey(node))
-	if errors.Is(err, store.ErrNotFound) {
-		return r, nil
-	}
+// removal is what was folded of a node. The error wraps ErrNotFound if it is not being removed.
+func removal(r store.Reader, node string) (folded NodeRemoved, err error) {
+	v, err := r.Get(removalKey(node))
 	if err == nil {
-		err = json.Unmarshal(v, &r)
+		err = json.Unmarshal(v, &folded)
 	}
-	return r, err
+	return folded, err
 }
 
-func (b *batch) setRemoval(node string, r removal) error {
-	v, err := json.Marshal(r)
+func (b *batch) setRemoval(node string, folded NodeRemoved) error {
+	v, err := json.Marshal(folded)
 	if err != nil {
 		return err
 	}
@@ -89,13 +82,18 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	}
 	// Should the node come back, its shadow file must not be believed: its parts are gone.
 	err = l.committer.Do(func(b *batch) error {
-		switch now, err := getIfThere(b, session); {
-		case err != nil:
-			return err
-		case !bytes.Equal(now, last): // it has begun another since it was seen to be gone
-			return ErrNodeLives
+		now, err := getIfThere(b, session)
+		if err == nil && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
+			err = ErrNodeLives
 		}
-		return b.Delete(session)
+		if err != nil {
+			return err
+		}
+		folded, err := removal(b, name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return errors.Join(b.setRemoval(name, folded), b.Delete(session))
 	}, nil)
 	if err != nil {
 		return done, err
@@ -115,33 +113,33 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 			return done, err
 		}
 	}
-	err = l.committer.Do(func(b *batch) error {
-		if err := b.stillGone(name); err != nil {
-			return err
-		}
-		r, err := b.removal(name)
-		if err != nil {
-			return err
-		}
-		if done = r.NodeRemoved; r.Recorded {
-			return nil
-		}
-		r.Recorded = true
-		return errors.Join(b.setRemoval(name, r), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
-			"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
-			"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
-			"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
-			"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
-		})))
-	}, nil)
-	if err == nil {
-		err = l.shared.Forget(name)
-	}
-	if err == nil {
-		err = l.committer.Do(func(b *batch) error { return b.Delete(removalKey(name)) }, nil)
+	// Only then is it certain that its process, if that lives, begins anew.
+	if err = l.shared.Forget(name); err == nil {
+		err = l.committer.Do(func(b *batch) error {
+			if err := b.stillGone(name); err != nil {
+				return err
+			}
+			folded, err := removal(b, name)
+			if errors.Is(err, store.ErrNotFound) {
+				return ErrNoNode // another call was faster
+			}
+			if err != nil {
+				return err
+			}
+			done = folded
+			return errors.Join(b.Delete(removalKey(name)), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
+				"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
+				"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
+				"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
+				"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
+			})))
+		}, nil)
 	}
 	if errors.Is(err, store.ErrAlive) || errors.Is(err, ErrNodeLives) {
 		return done, ErrNodeLives
+	}
+	if errors.Is(err, ErrNoNode) {
+		return done, ErrNoNode
 	}
 	if err != nil {
 		return done, fmt.Errorf("removing node %s: %w", name, err)
@@ -174,7 +172,8 @@ func (b *batch) stillGone(node string) error {
 	return ErrNodeLives
 }
 
-// removable returns an error unless a node is listed, and is gone.
+// removable returns an error unless a node is gone, and is listed or its removal is not in
+// the audit log yet.
 func (l *Limiter) removable(name string) error {
 	nodes, err := l.Nodes()
 	if err != nil {
@@ -188,7 +187,14 @@ func (l *Limiter) removable(name string) error {
 			return nil
 		}
 	}
-	return ErrNoNode
+	err = l.store.View(func(r store.Reader) error {
+		_, err := removal(r, name)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return ErrNoNode
+	}
+	return err
 }
 
 // partsOf reads, a page at a time, of which accounts a node has a part. After the last
@@ -224,8 +230,8 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID) error {
 			if err := b.fetchParts(node, ids[:n]); err != nil {
 				return err
 			}
-			r, err := b.removal(node)
-			if err != nil {
+			r, err := removal(b, node)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
 			before := r.Accounts

@@ -10,6 +10,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -95,6 +96,15 @@ func (c *nodes) sweep() {
 		w.SweepActive()
 	}
 	c.settle()
+}
+
+// unsettled is what a node has reserved of a key and is not known to have used.
+func (c *nodes) unsettled(id, node string) (n record.Amounts, err error) {
+	err = c.View(func(r store.Reader) (err error) {
+		n, err = limiter.Unsettled(r, id, node)
+		return err
+	})
+	return n, err
 }
 
 // settle lets all nodes follow.

@@ -63,7 +63,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 	}
 	// A store that was in doubt may have misled that memory: only what runs, and
 	// what was stopped, is believed. So it is where a removal has counted the rest.
-	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !former.removed.Load(), least: former.contradicted.Load(), booked: former.removed.Load()}
+	removed := former.removed.Load()
+	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !removed, least: former.contradicted.Load() && !removed, booked: removed}
 	moved := make(map[*account]*account)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -108,7 +109,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 // memory says how far what a former limiter knew of its accounts is believed.
 type memory struct {
 	believed bool // it is what was used, and is held
-	booked   bool // a removal has put what was used into the history
+	booked   bool // a removal has counted what was reserved, and put what was used into the history
 	least    bool // at least as much was used, with all that is held: the store's own word is in doubt, too
 }
 
@@ -133,13 +134,19 @@ func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) 
 		for i, n := range old.taken() {
 			a.spent[i], a.past[i] = max(a.spent[i], n), max(a.past[i], old.past[i])
 		}
+	case how.booked: // answers may have cost more than was reserved
+		for i, n := range old.taken() {
+			if a.limit[i] != record.NoLimit {
+				a.spent[i] = more(a.spent[i], max(0, n-old.reserved[i]))
+			}
+		}
 	default:
 		return
 	}
 	if a.unsettled() || a.held != (record.Amounts{}) || !a.recorded() {
 		a.shade(l.shadow)
 	}
-	if how.least && a.overdrawn() {
+	if !how.believed && a.overdrawn() {
 		l.askBlock(a, k) // other nodes have to know
 	}
 }

@@ -1,0 +1,375 @@
+package limiter_test
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// What comes back while it is removed, or after that.
+
+// oldList lists the nodes as they were a moment ago.
+type oldList struct {
+	store.Shared
+	nodes []store.Node // nil: as they are
+	then  func()       // what happens once they were listed
+}
+
+func (o *oldList) Nodes() ([]store.Node, error) {
+	if o.nodes != nil {
+		return o.nodes, nil
+	}
+	nodes, err := o.Shared.Nodes()
+	if o.then != nil {
+		o.then()
+	}
+	return nodes, err
+}
+
+// heldBack does something else between the look at a row and the next transaction.
+type heldBack struct {
+	store.Shared
+	row    []byte
+	meet   func()
+	looked bool
+}
+
+func (h *heldBack) View(fn func(store.Reader) error) error {
+	return h.Shared.View(func(r store.Reader) error { return fn(&heldBackView{r, h}) })
+}
+
+func (h *heldBack) Update(fn func(store.Tx) error) error {
+	if h.looked && h.meet != nil {
+		meet := h.meet
+		h.meet = nil
+		meet()
+	}
+	return h.Shared.Update(fn)
+}
+
+type heldBackView struct {
+	store.Reader
+	h *heldBack
+}
+
+func (l *heldBackView) Get(key []byte) ([]byte, error) {
+	l.h.looked = l.h.looked || bytes.Equal(key, l.h.row)
+	return l.Reader.Get(key)
+}
+
+// TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved: its parts are folded after it has
+// found that its shadow is to be believed, and before it has believed it.
+func TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		const limit, used = 200, 30
+		if err := c.w[0].Close(); err != nil {
+			t.Fatal(err)
+		}
+		list := &oldList{Shared: c.Node(c.w[0].node)}
+		c.w[0].open(list)
+		k := c.w[0].mint(activations(limit))
+		c.settle()
+		for range used {
+			if code := k.on(c.w[1]).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		back := c.w[1]
+		c.Kill(back.node)
+		back.Abandon()
+		c.pass(30 * time.Second)
+		gone, err := c.w[0].Nodes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lost int64
+		back.disk = back.disk.Restarted(false, func() bool { return true })
+		back.files = back.disk.Files()
+		back.open(&heldBack{Shared: c.Node(back.node), row: record.NodeKey(back.node, "session"), meet: func() {
+			list.nodes = gone
+			done, err := c.w[0].RemoveNode(ctx, limiter.Operator, back.node)
+			if list.nodes = nil; !errors.Is(err, limiter.ErrNodeLives) {
+				t.Errorf("it is alive, and was removed: %v", err)
+			}
+			lost = done.Forfeited[record.Activations]
+		}})
+		c.settle()
+		if n := used + c.drain(k, record.CodeActivationsExhausted); n > limit || n < limit-lost {
+			t.Errorf("%d requests of %d, of which at most %d were lost", n, limit, lost)
+		}
+	})
+}
+
+// TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved: and its later removal is
+// recorded as any other.
+func TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var meanwhile func()
+		a.open(beginning{c.Node(a.node), &meanwhile})
+		k := a.mint(activations(1000))
+		lose := func() {
+			t.Helper()
+			if _, refusal := k.on(b).ask(); refusal != nil {
+				t.Fatal(refusal)
+			}
+			c.settle()
+			c.Kill(b.node)
+			b.Abandon()
+			c.pass(30 * time.Second)
+		}
+		lose()
+		var once func()
+		once = func() {
+			if !c.folded(b.node) {
+				meanwhile = once
+				return
+			}
+			b.disk = b.disk.Restarted(false, func() bool { return true })
+			b.files = b.disk.Files()
+			b.open(c.Node(b.node))
+		}
+		meanwhile = once
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("it is alive, and was removed: %v", err)
+		}
+		if entries := a.removals(); len(entries) > 0 {
+			t.Errorf("it is alive, and the audit log says: %q", entries)
+		}
+		lose()
+		if done, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil || done.Accounts != 1 {
+			t.Errorf("once it is gone again: %+v, %v", done, err)
+		}
+		if entries := a.removals(); len(entries) != 1 {
+			t.Errorf("once it is gone again, the audit log says: %q", entries)
+		}
+		c.w = c.w[:1]
+	})
+}
+
+// folded reports whether parts of a node that is being removed were folded.
+func (c *nodes) folded(node string) (folded bool) {
+	c.t.Helper()
+	if err := c.View(func(r store.Reader) error {
+		v, err := r.Get(record.NodeKey(node, "removal"))
+		folded = bytes.Contains(v, []byte(`"Accounts":1`))
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		return err
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+	return folded
+}
+
+// removals are the entries of the audit log about nodes that were removed.
+func (w *world) removals() (entries []string) {
+	w.t.Helper()
+	lines, err := w.AuditLines()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, line := range lines {
+		if strings.Contains(line, `"node.remove"`) {
+			entries = append(entries, line)
+		}
+	}
+	return entries
+}
+
+// TestANodeWhoseProcessComesBackBeforeItsRemovalIsRecordedWasNotRemoved: and its later removal
+// is recorded with all that was folded.
+func TestANodeWhoseProcessComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a.open(comingBack{c.Node(a.node), c, b.node})
+		if _, refusal := a.mint(activations(1000)).on(b).ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.settle()
+		c.Cut(b.node)
+		c.pass(30 * time.Second)
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("it is alive, and was removed: %v", err)
+		}
+		if entries := a.removals(); len(entries) > 0 {
+			t.Errorf("it is alive, and the audit log says: %q", entries)
+		}
+		c.Kill(b.node)
+		b.Abandon()
+		c.w = c.w[:1]
+		c.pass(30 * time.Second)
+		if done, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil || done.Accounts != 1 {
+			t.Errorf("once it is gone: %+v, %v", done, err)
+		}
+		if entries := a.removals(); len(entries) != 1 {
+			t.Errorf("once it is gone, the audit log says: %q", entries)
+		}
+	})
+}
+
+// comingBack is a node that removes another one, which is connected again as soon as its
+// parts were folded.
+type comingBack struct {
+	store.Shared
+	c    *nodes
+	node string
+}
+
+// Update implements store.Store.
+func (s comingBack) Update(fn func(store.Tx) error) error {
+	err := s.Shared.Update(fn)
+	if err == nil && s.c.folded(s.node) {
+		s.c.Heal(s.node)
+		time.Sleep(50 * time.Millisecond) // it looks around
+	}
+	return err
+}
+
+// TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives: the removal has put there
+// what the node had not saved.
+func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(activations(100))
+		for range 30 {
+			if code := k.on(b).use(); code != "" {
+				t.Fatal(code)
+			}
+		}
+		c.Cut(b.node)
+		c.pass(30 * time.Second)
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil {
+			t.Fatal(err)
+		}
+		c.Heal(b.node)
+		former := b.Limiter
+		t.Log(former.Close())
+		if err := b.follow(former, c.Node(b.node)); err != nil {
+			t.Fatal(err)
+		}
+		c.drain(k, record.CodeActivationsExhausted)
+		c.sweep()
+		used, err := a.Usage(ctx, limiter.Operator, k.id)
+		if err != nil || len(used.Days) != 1 || used.Days[0].Activations != 100 {
+			t.Errorf("a key that has used 100 has %+v in its history, %v", used.Days, err)
+		}
+	})
+}
+
+// TestWhatANodeHasUsedCountsOnceIfItComesBackWhileItIsRemoved: its process lives, and its
+// parts are folded all the same. It finds that the store contradicts what it knows.
+func TestWhatANodeHasUsedCountsOnceIfItComesBackWhileItIsRemoved(t *testing.T) {
+	for name, beyond := range map[string]int64{"within its bounds": 0, "and an answer has cost more than its bound": 70} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				const used, each = 30, 10
+				a, b := c.w[0], c.w[1]
+				if err := a.Close(); err != nil {
+					t.Fatal(err)
+				}
+				var meanwhile func()
+				a.open(beginning{c.Node(a.node), &meanwhile})
+				k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Limit[record.Tokens] = 100, 1000 })
+				for range used {
+					g, refusal := k.on(b).ask(bound(record.Tokens, each))
+					if refusal != nil {
+						t.Fatal(refusal)
+					}
+					g.Settle(record.Amounts{record.Activations: 1, record.Tokens: each})
+				}
+				running, refusal := k.on(b).ask(bound(record.Tokens, each))
+				if refusal != nil {
+					t.Fatal(refusal)
+				}
+				c.settle()
+				c.Cut(b.node)
+				running.Settle(record.Amounts{record.Activations: 1, record.Tokens: each + beyond})
+				c.pass(30 * time.Second)
+				lost, err := c.unsettled(k.id, b.node)
+				if err != nil {
+					t.Fatal(err)
+				}
+				meanwhile = func() { // as its parts are about to be folded
+					meanwhile = func() {
+						c.Heal(b.node)
+						time.Sleep(50 * time.Millisecond)
+					}
+				}
+				if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
+					t.Fatalf("it is alive, and was removed: %v", err)
+				}
+				for b.Failed() == nil {
+					k.on(b).use(bound(record.Tokens, each))
+					c.pass(time.Second)
+				}
+				if !b.Contradicted() {
+					t.Fatal(b.Failed())
+				}
+				former := b.Limiter
+				t.Log(former.Close())
+				if err := b.follow(former, c.Node(b.node)); err != nil {
+					t.Fatal(err)
+				}
+				c.sweep()
+				v := k.view()
+				if n := v.Used[record.Activations]; n < used+1 || n > used+1+lost[record.Activations] {
+					t.Errorf("%d requests were made, at most %d lost, and %d count as used", used+1, lost[record.Activations], n)
+				}
+				if n, made := v.Used[record.Tokens], (used+1)*each+beyond; n < made || n > made+lost[record.Tokens] {
+					t.Errorf("%d tokens were used, at most %d lost, and %d count as used", made, lost[record.Tokens], n)
+				}
+			})
+		})
+	}
+}
+
+// TestANodeThatStartsBeforeItsRemovalBeginsKeepsItsParts: it was seen to be gone just
+// before, by a process that was stopped for a while then.
+func TestANodeThatStartsBeforeItsRemovalBeginsKeepsItsParts(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		const limit, used = 200, 30
+		a, back := c.w[0], c.w[1]
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		list := &oldList{Shared: c.Node(a.node)}
+		a.open(list)
+		k := a.mint(activations(limit))
+		c.Kill(back.node)
+		back.Abandon()
+		c.pass(30 * time.Second)
+		list.then = func() {
+			list.then = nil
+			back.open(c.Node(back.node))
+			for range used {
+				if code := k.on(back).use(); code != "" {
+					t.Fatal(code)
+				}
+			}
+		}
+		if done, err := a.RemoveNode(ctx, limiter.Operator, back.node); !errors.Is(err, limiter.ErrNodeLives) || done.Accounts != 0 {
+			t.Errorf("it is alive, and was removed: %+v, %v", done, err)
+		}
+		if code := k.on(back).use(); code != "" || back.Failed() != nil {
+			t.Errorf("then it answers %q, and has failed with %v", code, back.Failed())
+		}
+		if n := used + 1 + c.drain(k, record.CodeActivationsExhausted); n != limit {
+			t.Errorf("%d requests of %d", n, limit)
+		}
+		c.settle()
+	})
+}
