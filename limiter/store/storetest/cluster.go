@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -32,11 +33,13 @@ type Cluster struct {
 	open  map[*transaction]struct{}
 
 	sessions map[string]*clusterNode // the last of each name
-	outlived map[string]*clusterNode // the processes that still live, and whose name the last one has taken
+	outlived map[string]*clusterNode // the processes that still live, and whose name another has taken or nobody has
 	skews    map[string]time.Duration
 	leader   *clusterNode
 
 	failovers int // that have lost something
+	repairs   int
+	stays     *formerServer // after a failover; nil: it has ended
 
 	down     bool
 	doubt    error // the database has lost commits that nodes know of
@@ -103,6 +106,14 @@ const (
 	Timeless
 	// Deaf lets no node hear what another asks back.
 	Deaf
+	// Reticent lets no node hear that it has lost touch for good after it has lost touch.
+	Reticent
+	// Lingering lets a node write to the former server after its session has left that.
+	Lingering
+	// Outdated lets a node read from the former server after its session has left that.
+	Outdated
+	// Misplaced lets a node that finds commits missing tell no other.
+	Misplaced
 )
 
 // Errors of a node that is no more.
@@ -166,10 +177,18 @@ func (c *Cluster) do(change func()) {
 	c.told()
 }
 
-// of does something to the node that has a name at present.
+// names are those of the nodes that have joined.
+func (c *Cluster) names() []string { return slices.Sorted(maps.Keys(c.sessions)) }
+
+// of does something to the node that has a name at present, or to the process that had it
+// when it was taken off the list.
 func (c *Cluster) of(node string, do func(n *clusterNode)) {
 	c.do(func() {
-		if n := c.sessions[node]; n != nil {
+		n := c.sessions[node]
+		if n == nil {
+			n = c.outlived[node]
+		}
+		if n != nil {
 			do(n)
 		}
 	})
@@ -298,6 +317,7 @@ func (c *Cluster) Reset() {
 	c.do(func() {
 		c.doubt = nil
 		for _, n := range c.sessions {
+			n.heard = nil
 			n.miss(c.elapsed())
 		}
 	})
@@ -324,6 +344,17 @@ func (c *Cluster) Connected(node string) bool {
 	defer c.mu.Unlock()
 	n := c.sessions[node]
 	return n != nil && n.online
+}
+
+// Reaches reports whether a node's process can reach the database.
+func (c *Cluster) Reaches(node string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.sessions[node]
+	if n == nil {
+		n = c.outlived[node]
+	}
+	return n != nil && n.reachable()
 }
 
 // Silence is how long a node has had no contact to the database.

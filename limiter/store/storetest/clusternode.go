@@ -3,7 +3,6 @@ package storetest
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -25,7 +24,8 @@ type clusterNode struct {
 	online  bool          // its session is renewed all the time
 	contact time.Duration // when it was online last
 	left    bool          // its session was ended
-	former  error         // the doubt that a repair has ended: its memory is of before
+	repairs int           // of the database, when it joined
+	heard   error         // a doubt, or of a repair: its memory is of before
 
 	followed int           // how many entries of the feed its memory has followed
 	said     int           // how many of these the others know of
@@ -36,7 +36,9 @@ type clusterNode struct {
 	quiet    bool          // notifications are lost
 	recalls  [][]byte
 	stale    bool // its follower was told
-	doubted  bool // and of a doubt
+	final    bool // and that this stays
+
+	place
 }
 
 // Node returns another process with a name. Only one of a name can have joined.
@@ -116,12 +118,17 @@ func (n *clusterNode) disconnect() {
 	n.c.abort(n, store.ErrUnavailable)
 }
 
-// doubt is why a node may not believe the database, or not its own memory.
+// doubt is why a node may not believe the database, or not its own memory, as far as it
+// has heard.
 func (n *clusterNode) doubt() error {
-	if n.c.doubt != nil {
-		return n.c.doubt
+	switch {
+	case n.heard != nil || !n.reachable() || n.stays:
+	case n.c.doubt != nil:
+		n.heard = n.c.doubt
+	case n.joined && n.repairs != n.c.repairs:
+		n.heard = store.Doubt("it was repaired since this node has joined")
 	}
-	return n.former
+	return n.heard
 }
 
 // enter waits while the process is paused, and says whether it can use the database.
@@ -159,7 +166,7 @@ func (n *clusterNode) Join(f store.Follower) error {
 		return err
 	}
 	n.follower, n.joined, n.online = f, true, true
-	n.followed, n.said = len(c.feed), len(c.feed)
+	n.followed, n.said, n.repairs = len(c.feed), len(c.feed), c.repairs
 	if former := c.sessions[n.name]; former != nil && !former.gone() {
 		c.outlived[n.name] = former
 	}
@@ -184,191 +191,22 @@ func (n *clusterNode) Close() error {
 	return nil
 }
 
-// miss notes that memory has not followed what was committed since a moment.
-func (n *clusterNode) miss(since time.Duration) {
-	if !n.missed {
-		n.missed, n.since = true, since
-	}
-}
-
-// sure is the moment up to which memory has followed everything, and whether it stands
-// still there, because there is something to follow, or no contact.
-func (n *clusterNode) sure() (at time.Duration, stands bool) {
-	at = n.contact
-	if n.online {
-		at = n.c.elapsed()
-	}
-	if n.missed {
-		at = min(at, n.since)
-	}
-	for i := n.followed; i < len(n.c.feed); i++ {
-		if n.c.feed[i].node != n.name {
-			return min(at, n.c.feed[i].at), true
-		}
-	}
-	return at, n.missed || !n.online
-}
-
-func (n *clusterNode) fresh() error {
-	switch {
-	case n.doubt() != nil:
-		return n.doubt()
-	case !n.joined || n.gone():
-		return fmt.Errorf("%w: it has not joined", store.ErrStale)
-	}
-	sure, _ := n.sure()
-	if age := n.c.elapsed() - sure - n.leapt; age > freshFor && n.c.flaw != Timeless {
-		return fmt.Errorf("%w since %s", store.ErrStale, age)
-	}
-	return nil
-}
-
-// Fresh implements store.Shared.
-func (n *clusterNode) Fresh() error {
-	n.c.mu.Lock()
-	defer n.c.mu.Unlock()
-	return n.fresh()
-}
-
-// watch tells the follower when it begins to be stale.
-func (n *clusterNode) watch() {
-	n.c.mu.Lock()
-	defer n.c.mu.Unlock()
-	for {
-		n.c.wait(func() (bool, time.Duration) {
-			if n.gone() {
-				return true, 0
-			}
-			isStale := n.fresh() != nil
-			if isStale == n.stale && (n.doubted || n.doubt() == nil) || n.paused {
-				next := forever
-				if sure, stands := n.sure(); !isStale && stands && n.c.flaw != Timeless {
-					next = sure + n.leapt + freshFor
-				}
-				return false, next
-			}
-			return true, 0
-		})
-		if n.gone() {
-			return
-		}
-		err := n.fresh()
-		n.stale, n.doubted = err != nil, errors.Is(err, store.ErrDoubt)
-		if err != nil {
-			n.c.mu.Unlock()
-			n.follower.Stale(err)
-			n.c.mu.Lock()
-		}
-	}
-}
-
-// follow tells the follower what others have done.
-func (n *clusterNode) follow() {
-	c := n.c
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for {
-		var step func()
-		c.wait(func() (bool, time.Duration) {
-			var next time.Duration
-			step, next = n.next()
-			return step != nil || n.gone(), next
-		})
-		if n.gone() {
-			return
-		}
-		step()
-		if !n.missed && n.followed >= len(c.feed) {
-			n.leapt = 0
-		}
-		if n.online && n.said != n.followed {
-			n.said = n.followed
-		}
-		c.told()
-	}
-}
-
-// next is what there is to do next, or when to look again. What it returns is called
-// with the lock held.
-func (n *clusterNode) next() (step func(), at time.Duration) {
-	c := n.c
-	switch now := c.elapsed(); {
-	case !n.reachable() || n.doubt() != nil || n.taken():
-		return nil, forever
-	case !n.online:
-		return func() {
-			if now-n.contact > sessionFor { // what was told meanwhile may be gone
-				n.miss(n.contact)
-			}
-			n.online = true
-		}, 0
-	case n.missed && now < n.retry:
-		return nil, n.retry
-	case n.missed:
-		return func() {
-			head := len(c.feed)
-			if n.tell(func() error { return n.follower.Missed() }) {
-				n.missed, n.followed = false, head
-			}
-		}, 0
-	case len(n.recalls) > 0:
-		return func() {
-			account := n.recalls[0]
-			n.recalls = n.recalls[1:]
-			n.tell(func() error {
-				n.follower.Recalled(account)
-				return nil
-			})
-		}, 0
-	case n.followed >= len(c.feed):
-		return nil, forever
-	default:
-		e := c.feed[n.followed]
-		if e.node == n.name {
-			return func() { n.followed++ }, 0
-		}
-		if n.quiet && now-e.at < heartbeat {
-			return nil, e.at + heartbeat
-		}
-		return func() {
-			if n.tell(func() error { return n.follower.Changed(e.keys) }) {
-				n.followed++
-			} else {
-				n.miss(e.at)
-			}
-		}, 0
-	}
-}
-
-// tell calls the follower without the lock, and reports whether what it has followed
-// is still what the database holds.
-func (n *clusterNode) tell(call func() error) bool {
-	failovers := n.c.failovers
-	n.c.mu.Unlock()
-	err := call()
-	n.c.mu.Lock()
-	if err != nil {
-		n.retry = n.c.elapsed() + followRetries
-	}
-	return err == nil && failovers == n.c.failovers
-}
-
 // Settled implements store.Shared.
 func (n *clusterNode) Settled(patience time.Duration) (behind []string, err error) {
 	c := n.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	head, began := len(c.feed), time.Now()
+	head, began, on := len(n.feed()), time.Now(), n.stays
 	c.wait(func() (bool, time.Duration) {
 		until := c.elapsed() + patience - time.Since(began) // what passes at once does not count, as in fresh
-		if n.gone() || n.doubt() != nil {
+		if n.gone() || n.doubt() != nil || n.stays != on {
 			return true, 0
 		}
 		behind = behind[:0]
 		next := until
-		for _, name := range slices.Sorted(maps.Keys(c.sessions)) {
+		for _, name := range c.names() {
 			other := c.sessions[name]
-			if other == n || !other.live() || other.said >= head && !other.missed {
+			if other == n || !other.live() || other.stays == on && other.said >= head && !other.missed {
 				continue
 			}
 			behind = append(behind, name)
@@ -383,7 +221,7 @@ func (n *clusterNode) Settled(patience time.Duration) (behind []string, err erro
 		return nil, store.ErrClosed
 	case n.doubt() != nil:
 		return nil, n.doubt()
-	case !n.reachable():
+	case !n.reachable() || n.stays != on:
 		return nil, fmt.Errorf("%w: no connection", store.ErrUnavailable)
 	}
 	return behind, nil
@@ -396,7 +234,7 @@ func (n *clusterNode) Recall(account []byte) {
 			return
 		}
 		for _, other := range n.c.sessions {
-			if other != n && other.online && !other.quiet {
+			if other != n && other.online && !other.quiet && other.stays == n.stays {
 				other.recalls = append(other.recalls, slices.Clone(account))
 			}
 		}
@@ -428,7 +266,7 @@ func (n *clusterNode) Nodes() ([]store.Node, error) {
 		return nil, err
 	}
 	var all []store.Node
-	for _, name := range slices.Sorted(maps.Keys(c.sessions)) {
+	for _, name := range c.names() {
 		other := c.sessions[name]
 		seen := other.contact
 		if other.online {
@@ -450,8 +288,13 @@ func (n *clusterNode) Forget(node string) error {
 	if err := n.enter(); err != nil {
 		return err
 	}
-	if other := c.sessions[node]; other != nil && other.live() {
+	other := c.sessions[node]
+	switch {
+	case other == nil:
+	case other.live():
 		return fmt.Errorf("%w: %s", store.ErrAlive, node)
+	case !other.gone():
+		c.outlived[node] = other
 	}
 	delete(c.sessions, node)
 	return nil

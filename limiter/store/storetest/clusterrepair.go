@@ -26,9 +26,10 @@ func (r *Repair) Finish(fn func(store.Tx) error) error {
 	return r.update(fn, func() {
 		for _, n := range c.sessions {
 			n.leave()
-			n.left, n.former = true, c.doubt
+			n.left = true
 		}
 		c.doubt, c.leader = nil, nil
+		c.repairs++
 	})
 }
 

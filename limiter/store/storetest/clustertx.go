@@ -17,7 +17,8 @@ type latch []*transaction // those that hold it, then those that wait
 type transaction struct {
 	node      *clusterNode
 	exclusive bool
-	held      []string // rows that it holds or waits for
+	server    *formerServer // that it runs on; nil: the present one
+	held      []string      // rows that it holds or waits for
 	declared  map[string]bool
 	base      table
 	changes   map[string]change
@@ -168,13 +169,16 @@ func (n *clusterNode) run(exclusive bool, rows store.Rows, fn func(store.Tx) err
 	if err == nil && !n.joined {
 		err = errors.New("a transaction before Join")
 	}
+	if err == nil {
+		t.server, err = n.connection(c.flaw != Lingering)
+	}
 	if err != nil {
 		c.mu.Unlock()
 		return err
 	}
 	c.open[t] = struct{}{}
 	err = c.acquire(t, rows.Lock)
-	t.base = c.rows
+	t.base = c.table(t.server)
 	fault := c.fault
 	c.mu.Unlock()
 	if err == nil {
@@ -207,6 +211,12 @@ func (n *clusterNode) finish(t *transaction, outcome Outcome) error {
 	}
 	if err != nil {
 		return err
+	}
+	if t.server != nil {
+		if !c.keep(t) {
+			return fmt.Errorf("%w: another server is used by now", store.ErrUnavailable)
+		}
+		return nil
 	}
 	refused := fmt.Errorf("%w: the commit was refused", store.ErrUnavailable)
 	switch outcome {
@@ -245,7 +255,12 @@ func (n *clusterNode) learn() error {
 // View implements store.Store.
 func (n *clusterNode) View(fn func(store.Reader) error) error {
 	n.c.mu.Lock()
-	err, rows := n.enter(), n.c.rows
+	err := n.enter()
+	var server *formerServer
+	if err == nil {
+		server, err = n.connection(n.c.flaw != Outdated)
+	}
+	rows := n.c.table(server)
 	n.c.mu.Unlock()
 	if err != nil {
 		return err
