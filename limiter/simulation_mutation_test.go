@@ -59,6 +59,48 @@ var mutations = []struct {
 		name: "a node that may have missed something goes on", file: "node.go",
 		check: `return l.shared.Fresh()`, without: `return nil`,
 	},
+	{
+		name: "what a node took over is lost when the rest of an attempt fails", file: "node.go",
+		check: `again := f.missed && f.former == nil`, without: `again := f.missed`,
+	},
+	{
+		name: "a node that is being opened counts as having followed for what runs", file: "node.go",
+		check: `err = errNotOpen`, without: `_ = errNotOpen`,
+	},
+	{
+		name: "what runs goes on while a node that is being opened loses touch", file: "node.go",
+		check: `n = former.cutAll(outOfTouch(err))`, without: `n = 0`,
+	},
+	{
+		name: "what runs goes on although its node cannot be opened again", file: "unavailable.go",
+		check: `l.cutAll(storeRefusal("this server has lost touch with the database"))`, without: `_ = storeRefusal`,
+	},
+	{
+		name: "what runs is not carried over", file: "takeover.go",
+		check: `k.grants, k.inflight, k.free = old.grants, old.inflight, old.free`, without: `k.grants, k.inflight, k.free = nil, 0, old.free`,
+	},
+	{
+		name: "a node that was removed while it lived counts what it has used again", file: "recovery.go",
+		check: `after.removed.Store(true)`, without: `after.removed.Store(false)`,
+	},
+	{
+		name: "a node that was removed while it lived puts its use into the history again", file: "takeover.go",
+		check: `if how.booked {
+			rest[i]`, without: `if false {
+			rest[i]`,
+	},
+	{
+		name: "a node that comes back while it is removed counts what contradicts the store again", file: "takeover.go",
+		check: `least: former.contradicted.Load() && !removed`, without: `least: former.contradicted.Load()`,
+	},
+	{
+		name: "the removal of a node that lives is recorded", file: "noderemoval.go",
+		check: `if err = l.shared.Forget(name); err == nil {`, without: `if err = l.shared.Forget(name); err == nil || errors.Is(err, store.ErrAlive) {`,
+	},
+	{
+		name: "a node that hears of a doubt goes on", file: "node.go",
+		check: `if opened && !errors.Is(err, store.ErrStale) {`, without: `if opened && false {`,
+	},
 }
 
 // TestTheSimulationFindsMutationsOfTheEngine builds the engine without each of its checks,

@@ -310,7 +310,7 @@ func (s *ensemble) forget(i int, b *purse) {
 		err := w.Forget(ctx, limiter.Operator, b.id)
 		return func() {
 			switch s.say("%s forgets %s: %v", w.node, b.id, err); {
-			case err == nil && s.quiet && b.exact() && b.lives() && unexpired:
+			case err == nil && s.quiet && b.exact() && b.lives(record.Amounts{}) && unexpired:
 				s.fatalf("%s forgets %s, which lives with %v taken of %v", w.node, b.id, b.taken(b.last()), b.least)
 			case err == nil:
 				b.gone, b.stopped, b.ending = true, true, true
@@ -321,9 +321,10 @@ func (s *ensemble) forget(i int, b *purse) {
 	})
 }
 
-// lives reports whether something is left of every budget.
-func (b *purse) lives() bool {
+// lives reports whether something is left of every budget, with what was lost.
+func (b *purse) lives(lost record.Amounts) bool {
 	taken := b.taken(b.last())
+	taken.Add(lost)
 	for kind, limit := range b.least {
 		if limit != record.NoLimit && taken[kind] >= limit {
 			return false
@@ -334,7 +335,7 @@ func (b *purse) lives() bool {
 
 // rotate replaces a key's string, after which no node admits the former one.
 func (s *ensemble) rotate(i int, b *purse) {
-	if !s.healthy() || b.ending || s.forgets && !b.lives() {
+	if !s.healthy() || b.ending || s.forgets && !b.lives(record.Amounts{}) {
 		return
 	}
 	s.c.Inject(nil)

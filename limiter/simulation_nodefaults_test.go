@@ -1,14 +1,12 @@
 package limiter_test
 
 import (
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
@@ -20,7 +18,7 @@ const isolated = 7 * time.Second
 // fault lets something go wrong, or ends that.
 func (s *ensemble) fault(i int) {
 	w := s.c.w[i]
-	switch s.random.IntN(13) {
+	switch s.random.IntN(16) {
 	case 0:
 		s.kill(i)
 	case 1:
@@ -75,6 +73,10 @@ func (s *ensemble) fault(i int) {
 		s.outcomes()
 	case 11:
 		s.usurp(i)
+	case 12:
+		s.remove(i)
+	case 13, 14:
+		s.divide()
 	default:
 		s.heal()
 	}
@@ -115,7 +117,12 @@ func (s *ensemble) kill(i int) {
 	if s.down[i] {
 		return
 	}
-	w, power := s.c.w[i], s.chance(40)
+	s.killWith(i, s.chance(40))
+}
+
+// killWith is kill, with a power cut or not.
+func (s *ensemble) killWith(i int, power bool) {
+	w := s.c.w[i]
 	s.say("%s is killed, power %v", w.node, power)
 	s.counts.kills++
 	s.down[i], s.paused[i] = true, false
@@ -240,7 +247,7 @@ func (s *ensemble) start(i int) {
 
 // restart stops a node cleanly and starts it again, unless something is wrong.
 func (s *ensemble) restart(i int) {
-	if !s.healthy() {
+	if !s.healthy() || s.folded[i] { // what contradicts the store is found out at the stop
 		return
 	}
 	w := s.c.w[i]
@@ -263,157 +270,4 @@ func (s *ensemble) restart(i int) {
 	w.open(s.c.Node(w.node))
 	s.retain()
 	s.settle()
-}
-
-// failover puts a standby in the database's place, which may lack the last commits. Then
-// nothing may be admitted, until an operator repairs it.
-func (s *ensemble) failover() {
-	if s.stopped {
-		return
-	}
-	lost := 0
-	if len(s.ops) == 0 && s.chance(50) {
-		lost = 1 + s.random.IntN(5)
-	}
-	s.counts.failovers++
-	lost = s.c.Failover(lost)
-	s.say("a standby takes over, which lacks %d commits", lost)
-	if s.settle(); lost == 0 {
-		return
-	}
-	s.counts.losses++
-	for i, w := range s.c.w {
-		if s.down[i] || s.paused[i] {
-			continue
-		}
-		for _, b := range s.purses {
-			k := &key{w: w, id: b.id, lookup: b.lookup}
-			if g, refusal := k.ask(); refusal == nil || refusal.Code != record.CodeStoreUnavailable {
-				s.fatalf("%s: key %s on a store that has lost commits: %v, %v", w.node, b.id, g, refusal)
-			}
-		}
-	}
-	s.repair()
-}
-
-// repair takes the database as it is. Each node was killed before, or closes its store and
-// opens it again afterwards, with the requests that run.
-func (s *ensemble) repair() {
-	s.say("an operator repairs the database")
-	s.c.Inject(nil)
-	for i, w := range s.c.w {
-		s.c.Heal(w.node)
-		s.c.Resume(w.node)
-		s.paused[i] = false
-		switch {
-		case s.down[i]:
-		case s.chance(50):
-			s.kill(i)
-		default:
-			if err := w.Close(); err == nil {
-				s.fatalf("%s closes as if the database had lost nothing", w.node)
-			}
-			w.after = w.Limiter
-		}
-	}
-	s.settle()
-	if _, err := limiter.ForfeitShared(s.c.Repair(), limiter.Operator, s.c.w[0].roles, s.c.w[0].Now(), discard); err != nil {
-		s.fatalf("repairing the database: %v", err)
-	}
-	for i, w := range s.c.w {
-		if s.start(i); w.after != nil {
-			w.open(s.c.Node(w.node))
-			w.after = nil
-		}
-	}
-	s.retain()
-	s.settle()
-	s.forfeited()
-}
-
-// forfeited holds the nodes against what a repair promises: every budget is spent, that of
-// roles as well, and what no budget stops is suspended.
-func (s *ensemble) forfeited() {
-	for at, n := range s.roles {
-		s.spent[at] = n
-	}
-	s.repaired = true
-	s.mints = [2]int{s.made(), 0}
-	rest := s.purses[:0]
-	for _, b := range s.purses {
-		for _, w := range s.c.w {
-			if g, refusal := (&key{w: w, id: b.id, lookup: b.lookup}).ask(); refusal == nil || refusal.Code == record.CodeStoreUnavailable && !s.reset[b.role] {
-				s.fatalf("%s: key %s after everything was forfeited: %v, %v", w.node, b.id, g, refusal)
-			}
-		}
-		if _, err := s.c.w[0].Get(ctx, limiter.Operator, b.id); err != nil && !errors.Is(err, store.ErrNotFound) {
-			s.fatalf("key %s: %v", b.id, err)
-		} else if err != nil || b.daily || b.kids > 0 || b.parent != nil {
-			continue // nothing is known of it, or it is suspended, or what is a child's is not known
-		}
-		b.going, b.gone, b.stopped, b.paused, b.pausing, b.within = b.going || b.gone, false, false, false, false, 0
-		b.ending, b.extended = true, true
-		taken := b.taken(b.last())
-		for kind, limit := range b.limit {
-			if limit != record.NoLimit { // until more is granted
-				b.limit[kind] = taken[kind] - b.window(b.last()).over[kind]
-			}
-		}
-		b.unsure = b.window(b.last()).used
-		rest = append(rest, b)
-	}
-	s.purses = rest
-	for range 2 {
-		s.mint(s.random.IntN(len(s.c.w)))
-	}
-	for _, b := range s.purses {
-		if b.ending {
-			s.grant(s.pick(), b)
-		}
-	}
-}
-
-// drain uses up every key from random nodes. When nothing went wrong, nothing may be
-// left.
-func (s *ensemble) drain() {
-	for _, b := range s.purses {
-		s.end(b, true)
-	}
-	s.pass(3 * time.Second)
-	for _, b := range s.purses {
-		over := make([]bool, len(s.c.w))
-		for left, held := len(over), 0; left > 0; {
-			i := s.random.IntN(len(over))
-			if over[i] {
-				continue
-			}
-			code := s.ask(i, b, 1, false)
-			s.end(b, true)
-			switch code {
-			case "":
-				held = 0
-			case record.CodeBudgetHeld, "gone":
-				if s.quiet && b.role == "" { // two budgets near their ends may take it two attempts
-					s.fatalf("key %s: nothing runs, and %s does not get what others have reserved: %q", b.id, s.c.w[i].node, code)
-				}
-				if held++; held > 30 {
-					s.fatalf("key %s: what is held never comes back", b.id)
-				}
-				s.pass(3 * time.Second)
-			default:
-				over[i] = true
-				left--
-			}
-		}
-		if s.quiet && b.exact() && b.role == "" {
-			if b.lives() {
-				s.fatalf("key %s: everybody refuses it with %v used of %v", b.id, b.taken(b.last()), b.least)
-			}
-		}
-	}
-}
-
-// exact reports whether it is known what the key may use and has used.
-func (b *purse) exact() bool {
-	return b.limit == b.least && b.kids == 0 && b.parent == nil && !b.ending && !b.pausing
 }

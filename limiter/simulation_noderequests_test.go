@@ -73,7 +73,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 			if refusal != nil {
 				code = refusal.Code
 				s.counts.refused++
-				if refusal.Code == record.CodeKeyExpired || s.forgets && !b.ending && b.lives() && refusal.Code == record.CodeKeyInvalid {
+				if refusal.Code == record.CodeKeyExpired || s.forgets && !b.ending && b.lives(record.Amounts{}) && refusal.Code == record.CodeKeyInvalid {
 					// Hours may have passed while it waited.
 					s.expired(w, b, !s.astray && (used || w.Now().Add(closeBy).Before(b.created.Add(b.within))))
 				}

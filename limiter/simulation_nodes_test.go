@@ -1,10 +1,8 @@
 package limiter_test
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -14,7 +12,6 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
 )
@@ -29,6 +26,7 @@ type ensemble struct {
 	log    []string
 	c      *nodes
 	quiet  bool // nothing goes wrong
+	gentle bool // what goes wrong loses nothing that is not known
 	flaw   storetest.Flaw
 
 	forgets bool // keys that have ended an hour ago are forgotten, and otherwise after months
@@ -38,7 +36,9 @@ type ensemble struct {
 
 	down    []bool // nodes that were killed
 	paused  []bool
-	stopped bool // the database is
+	away    []bool // nodes that are being opened again
+	folded  []bool // nodes that others have begun to remove since they were opened
+	stopped bool   // the database is
 
 	purses []*purse
 	roles  map[roleWindow]int64 // settled, held, and lost: activations
@@ -47,6 +47,7 @@ type ensemble struct {
 	most   map[string]int64     // that any node may allow of a role's budget
 	reset  map[string]bool      // roles that were changed
 	mints  [2]int               // acknowledged, and not
+	gone   [2]int               // removals of nodes: acknowledged, and not
 	ops    []*op
 	later  []func() // judgements, once it is known what was admitted besides
 	counts ensembleCounts
@@ -54,7 +55,7 @@ type ensemble struct {
 
 // ensembleCounts counts what simulations did.
 type ensembleCounts struct {
-	steps, requests, admitted, refused, kills, cuts, pauses, takeovers, outages, failovers, losses, commits int64
+	steps, requests, admitted, refused, kills, cuts, pauses, takeovers, outages, failovers, losses, reopenings, removals, commits int64
 }
 
 // purse is what a simulation knows of a key.
@@ -82,6 +83,7 @@ type purse struct {
 	extended    bool          // that may have been put off
 	tried, used bool          // a request was made within that, was admitted by all clocks
 
+	forfeit   record.Amounts   // may count as spent, as a node was gone
 	unwritten []record.Amounts // on each node: used beyond bounds, and perhaps not durable
 	unsure    record.Amounts   // was that when its node lost its memory
 }
@@ -131,13 +133,18 @@ func (s *ensemble) chance(percent int) bool { return s.random.IntN(100) < percen
 
 // begin starts a call and lets everything run until it waits.
 func (s *ensemble) begin(call func() func()) {
+	s.launch(call)
+	s.settle()
+}
+
+// launch starts a call.
+func (s *ensemble) launch(call func() func()) {
 	o := new(op)
 	s.ops = append(s.ops, o)
 	go func() {
 		o.done = call()
 		o.over.Store(true)
 	}()
-	s.settle()
 }
 
 // settle lets everything run until it waits for what does not come, and takes over
@@ -169,7 +176,7 @@ func (s *ensemble) settle() {
 // pick returns a node that runs; -1: none does.
 func (s *ensemble) pick() int {
 	for range 50 {
-		if i := s.random.IntN(len(s.c.w)); !s.down[i] && !s.paused[i] {
+		if i := s.random.IntN(len(s.c.w)); !s.down[i] && !s.paused[i] && !s.away[i] {
 			return i
 		}
 	}
@@ -186,7 +193,7 @@ func (s *ensemble) healthy() bool {
 			return false
 		}
 	}
-	return !s.stopped && !slices.Contains(s.down, true) && !slices.Contains(s.paused, true) && len(s.ops) == 0
+	return !s.stopped && !slices.Contains(s.down, true) && !slices.Contains(s.paused, true) && !slices.Contains(s.away, true) && len(s.ops) == 0
 }
 
 // pass lets time pass, and the sweepers look.
@@ -195,7 +202,7 @@ func (s *ensemble) pass(d time.Duration) {
 	s.c.Advance(d)
 	synctest.Wait()
 	for i, w := range s.c.w {
-		if s.down[i] || s.paused[i] {
+		if s.down[i] || s.paused[i] || s.away[i] {
 			continue
 		}
 		s.begin(func() func() {
@@ -210,174 +217,10 @@ func (s *ensemble) pass(d time.Duration) {
 	}
 }
 
-// consistent checks what holds at every moment.
-func (s *ensemble) consistent() {
-	check := limiter.CheckParts
-	if s.repaired {
-		check = limiter.CheckPartsAfterRepair
-	}
-	if err := s.c.View(check); err != nil {
-		s.fatalf("%v", err)
-	}
-	for i := 0; i < len(s.purses) && !s.repaired; i++ { // after that everything counts as reserved
-		s.reserved(s.purses[i])
-	}
-	for i, w := range s.c.w {
-		if s.down[i] {
-			continue
-		}
-		if err := w.Failed(); err != nil {
-			s.fatalf("%s: a passing fault is taken for a failure: %v", w.node, err)
-		}
-	}
-}
-
-// reserved checks that no more of a key is reserved than its limit has ever been. What
-// answers have cost beyond their bounds comes on top of that.
-func (s *ensemble) reserved(b *purse) {
-	var over, reserved record.Amounts
-	for _, w := range b.windows {
-		over.Add(w.over)
-	}
-	err := s.c.View(func(r store.Reader) (err error) {
-		reserved, err = limiter.Reserved(r, b.id)
-		return err
-	})
-	if errors.Is(err, store.ErrNotFound) { // it was forgotten, or a failover has lost it
-		return
-	}
-	if err != nil {
-		s.fatalf("key %s: %v", b.id, err)
-	}
-	for kind, limit := range b.limit {
-		b.most[kind] = max(b.most[kind], limit)
-		if limit != record.NoLimit && reserved[kind] > b.most[kind]+over[kind] {
-			s.fatalf("key %s: %d %s are reserved of %d", b.id, reserved[kind], record.Kind(kind), b.most[kind])
-		}
-	}
-}
-
-// heal repairs everything, after which every node has to know what the store holds.
-func (s *ensemble) heal() {
-	s.say("everything is healed")
-	s.c.Inject(nil)
-	s.c.LoseRecalls(false)
-	if s.stopped {
-		s.c.Start()
-		s.stopped = false
-	}
-	for i, w := range s.c.w {
-		s.c.Lose(w.node, false)
-		s.c.Heal(w.node)
-		s.c.Resume(w.node)
-		s.paused[i] = false
-	}
-	s.settle()
-	for i := range s.c.w {
-		s.start(i)
-	}
-	for i := range s.c.w {
-		s.c.Skew(s.c.w[i].node, 0)
-	}
-	if s.astray {
-		if _, err := s.c.w[0].RepairClock(ctx, limiter.Operator); err != nil {
-			s.fatalf("repairing the clock: %v", err)
-		}
-	}
-	for range 3 {
-		s.pass(11 * time.Second)
-	}
-	if s.settle(); len(s.ops) > 0 { // requests that wait for others to settle
-		time.Sleep(limiter.DefaultTurn)
-		s.settle()
-	}
-	if len(s.ops) > 0 {
-		stacks := make([]byte, 1<<20)
-		s.fatalf("%d calls are never answered\n%s", len(s.ops), stacks[:runtime.Stack(stacks, true)])
-	}
-	s.consistent()
-	for _, w := range s.c.w {
-		if err := w.Trouble(ctx); err != nil {
-			s.fatalf("%s: nothing is wrong any more, but %v", w.node, err)
-		}
-		if _, err := w.AuditVerify(ctx, limiter.Operator); err != nil {
-			s.fatalf("%s: the audit log: %v", w.node, err)
-		}
-		for _, b := range s.purses {
-			s.agrees(w, b)
-		}
-	}
-	for _, b := range s.purses {
-		s.booked(b)
-	}
-	made := s.made()
-	if made < s.mints[0] || made > s.mints[0]+s.mints[1] {
-		s.fatalf("the audit log knows of %d keys; %d were minted, and %d perhaps", made, s.mints[0], s.mints[1])
-	}
-}
-
-// made is how many keys the audit log says were minted.
-func (s *ensemble) made() (n int) {
-	lines, err := s.c.w[0].AuditLines()
-	if err != nil {
-		s.fatalf("%v", err)
-	}
-	for _, line := range lines {
-		if strings.Contains(line, `"action":"key.create"`) {
-			n++
-		}
-	}
-	return n
-}
-
-// mayHaveEnded reports whether the key, or one above it, may have ended long ago.
-func (b *purse) mayHaveEnded() bool {
-	return b.ending || b.within > 0 || b.extended || !b.lives() || b.parent != nil && b.parent.mayHaveEnded()
-}
-
-// booked holds what a key has used against the books, in which everything is by now.
-func (s *ensemble) booked(b *purse) {
-	if b.daily || b.gone || s.astray { // a clock that was repaired holds up what is written in time
-		return
-	}
-	var reserved record.Amounts
-	err := s.c.View(func(r store.Reader) (err error) {
-		reserved, err = limiter.Reserved(r, b.id)
-		return err
-	})
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		s.fatalf("key %s: %v", b.id, err)
-	}
-	for kind, n := range b.window(0).used {
-		if n -= b.unsure[kind]; err == nil && b.limit[kind] != record.NoLimit && reserved[kind] < n {
-			s.fatalf("key %s has used %d %s, and the books say %d", b.id, n, record.Kind(kind), reserved[kind])
-		}
-	}
-	clear(b.unwritten)
-}
-
-// agrees holds a node's memory of a key against the store.
-func (s *ensemble) agrees(w *world, b *purse) {
-	view, err := w.Get(ctx, limiter.Operator, b.id)
-	switch {
-	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && (!s.quiet || b.mayHaveEnded())): // what a node that is gone has reserved counts as spent
-		return
-	case b.gone && err == nil:
-		s.fatalf("%s: key %s was forgotten and is %s", w.node, b.id, view.Status)
-	case err != nil:
-		s.fatalf("%s: key %s: %v", w.node, b.id, err)
-	}
-	if b.stopped != (view.Status == record.Revoked) && b.stopped {
-		s.fatalf("%s: key %s was revoked and is %s", w.node, b.id, view.Status)
-	}
-	if err := w.AgreesOn(b.id); err != nil {
-		s.fatalf("%s: key %s: %v", w.node, b.id, err)
-	}
-}
-
 func (s *ensemble) run() {
 	s.random = rand.New(rand.NewPCG(s.seed, 2))
 	s.quiet = s.chance(30)
+	s.gentle = !s.quiet && s.chance(30)
 	s.roles, s.spent, s.before = make(map[roleWindow]int64), make(map[roleWindow]int64), make(map[roleWindow]int64)
 	s.most, s.reset = make(map[string]int64), make(map[string]bool)
 	for name, role := range ensembleRoles() {
@@ -385,19 +228,20 @@ func (s *ensemble) run() {
 	}
 	n := 2 + s.random.IntN(3)
 	s.forgets = s.chance(30)
-	s.down, s.paused = make([]bool, n), make([]bool, n)
+	s.down, s.paused, s.away, s.folded = make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
 	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles() })
 	s.retain()
 	s.c.Plant(s.flaw)
 	for range 2 + s.random.IntN(4) {
 		s.mint(s.random.IntN(n))
 	}
-	s.say("%d nodes, quiet %v", n, s.quiet)
+	s.say("%d nodes, quiet %v, gentle %v", n, s.quiet, s.gentle)
 	if s.chance(30) { // nothing is used in the first window
 		s.pass(time.Duration(s.random.IntN(30)) * time.Hour)
 	}
 	for s.counts.steps = range int64(60) {
 		s.step()
+		s.tend()
 		s.consistent()
 	}
 	s.heal()
@@ -409,7 +253,7 @@ func (s *ensemble) run() {
 // retain sets how long the nodes that run keep keys that have ended.
 func (s *ensemble) retain() {
 	for i, w := range s.c.w {
-		if s.forgets && !s.down[i] {
+		if s.forgets && !s.down[i] && !s.away[i] {
 			w.Retain(time.Hour)
 		}
 	}
@@ -467,6 +311,10 @@ func (s *ensemble) step() {
 		}
 	case n < 87:
 		s.restart(i)
+	case n < 89:
+		s.reopen(i)
+	case s.gentle:
+		s.mishap(i)
 	case !s.quiet:
 		s.fault(i)
 	}
@@ -477,10 +325,10 @@ func TestSimulationOfNodes(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var sum ensembleCounts
-	seeds := someSeeds(t, 20, 500)
+	seeds := someSeeds(t, 16, 400)
 	t.Cleanup(func() { // when all shares have ended
-		t.Logf("%s: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d takeovers, %d outages, %d failovers of which %d lost commits; %d commits",
-			seeds, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.takeovers, sum.outages, sum.failovers, sum.losses, sum.commits)
+		t.Logf("%s: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d takeovers, %d reopenings, %d removals, %d outages, %d failovers of which %d lost commits; %d commits",
+			seeds, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.takeovers, sum.reopenings, sum.removals, sum.outages, sum.failovers, sum.losses, sum.commits)
 	})
 	seeds.run(t, func(t *testing.T, seed uint64) {
 		s := &ensemble{seed: seed}
@@ -503,6 +351,8 @@ func (s *ensembleCounts) add(o *ensembleCounts) {
 	s.pauses += o.pauses
 	s.takeovers += o.takeovers
 	s.outages += o.outages
+	s.reopenings += o.reopenings
+	s.removals += o.removals
 	s.failovers += o.failovers
 	s.losses += o.losses
 	s.commits += o.commits
