@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -189,6 +190,7 @@ func (s *ensemble) agrees(w *world, b *purse, folded bool) {
 	if b.stopped != (view.Status == record.Revoked) && b.stopped {
 		s.fatalf("%s: key %s was revoked and is %s", w.node, b.id, view.Status)
 	}
+	synctest.Wait() // the look may have begun to give something back
 	if err := w.AgreesOn(b.id); err != nil && !folded {
 		s.fatalf("%s: key %s: %v", w.node, b.id, err)
 	}
