@@ -168,6 +168,7 @@ func (s *ensemble) change(i int, b *purse) {
 	}
 	before := b.limit[record.Activations]
 	b.limit[record.Activations] += n // grants that are on their way may come after it
+	most := b.limit[record.Activations]
 	s.begin(func() func() {
 		_, err := w.Change(ctx, limiter.Operator, b.id, 0, func(key *record.Key) error {
 			key.Limit[record.Activations] = n
@@ -176,11 +177,11 @@ func (s *ensemble) change(i int, b *purse) {
 		return func() {
 			s.say("%s limits %s to %d: %v", w.node, b.id, n, err)
 			switch taken := b.taken(b.last())[record.Activations]; {
-			case err == nil && s.quiet:
+			case err == nil && s.quiet && b.limit[record.Activations] == most: // nothing was granted meanwhile
 				b.limit[record.Activations], b.least[record.Activations] = max(n, taken), n
 			case err == nil:
 				b.least[record.Activations] = min(b.least[record.Activations], n)
-			case s.quiet:
+			case s.quiet && b.limit[record.Activations] == most:
 				b.limit[record.Activations] = before
 			default:
 				b.least[record.Activations] = min(b.least[record.Activations], n)
