@@ -325,7 +325,7 @@ func TestSimulationOfNodes(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
 	var sum ensembleCounts
-	seeds := someSeeds(t, 16, 400)
+	seeds := someSeeds(t, 16, 500)
 	t.Cleanup(func() { // when all shares have ended
 		t.Logf("%s: %d requests (%d admitted, %d refused), %d kills, %d cuts, %d pauses, %d takeovers, %d reopenings, %d removals, %d outages, %d failovers of which %d lost commits; %d commits",
 			seeds, sum.requests, sum.admitted, sum.refused, sum.kills, sum.cuts, sum.pauses, sum.takeovers, sum.reopenings, sum.removals, sum.outages, sum.failovers, sum.losses, sum.commits)
