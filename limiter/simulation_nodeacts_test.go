@@ -334,7 +334,8 @@ func (b *purse) lives(lost record.Amounts) bool {
 	return true
 }
 
-// rotate replaces a key's string, after which no node admits the former one.
+// rotate replaces a key's string, after which no node admits the former one, but those that
+// the answer names: they may not have followed.
 func (s *ensemble) rotate(i int, b *purse) {
 	if !s.healthy() || b.ending || s.forgets && !b.lives(record.Amounts{}) {
 		return
@@ -345,12 +346,15 @@ func (s *ensemble) rotate(i int, b *purse) {
 	if err != nil {
 		s.fatalf("%v", err)
 	}
-	_, _, err = w.Rotate(ctx, limiter.Operator, b.id, record.Issue{Lookup: next}, 0)
-	if s.say("%s rotates %s: %v", w.node, b.id, err); err != nil {
+	view, _, err := w.Rotate(ctx, limiter.Operator, b.id, record.Issue{Lookup: next}, 0)
+	if s.say("%s rotates %s: %v, pending %v", w.node, b.id, err, view.Pending); err != nil {
 		return
 	}
 	b.lookup = next
 	for _, w := range s.c.w {
+		if slices.Contains(view.Pending, w.node) {
+			continue
+		}
 		k, refusal := w.Find(ctx, former)
 		if refusal == nil {
 			_, refusal = k.Number(k.Key(), former)
