@@ -224,11 +224,11 @@ type ending struct {
 	Key string `json:"key"`
 }
 
-// endRun revokes a key as the caller who minted it or, if the caller's role may
-// mint but not revoke, as the holder of the key.
+// endRun revokes a key as the caller who minted it. If the caller's role may mint but
+// not revoke, or the caller's token has ended since, it does so as the holder of the key.
 func (c *client) endRun(ctx context.Context, base string, k ending, reason string) (*wire.RevokedKey, error) {
 	u, err := c.revokeRun(ctx, k.ID, reason)
-	if no, ok := errors.AsType[*apiError](err); !ok || no.status != http.StatusForbidden {
+	if no, ok := errors.AsType[*apiError](err); !ok || no.status != http.StatusForbidden && no.status != http.StatusUnauthorized {
 		return u, err
 	}
 	own, status, failed := asHolder(ctx, http.MethodDelete, base, k.Key)
