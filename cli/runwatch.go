@@ -18,7 +18,7 @@ import (
 
 // watcher is a process that revokes the keys of a `run` that was killed. It reads
 // from a connection whose other end closes when that process ends, for whatever
-// reason. Everything that it needs comes through the connection, because the command
+// reason. Every secret that it needs comes through the connection, because the command
 // could read its environment and arguments.
 type watcher struct {
 	process *exec.Cmd
@@ -53,8 +53,17 @@ func startWatcher() (*watcher, error) {
 	return watchWith(exec.Command(self, "till", watchName))
 }
 
+// wayVariables are the variables that say how a server is reached, and by which
+// certificates it is known. A watcher has no others.
+var wayVariables = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+
 func watchWith(process *exec.Cmd) (_ *watcher, err error) {
 	process.Env = []string{}
+	for _, name := range wayVariables {
+		if value, set := os.LookupEnv(name); set {
+			process.Env = append(process.Env, name+"="+value)
+		}
+	}
 	w := &watcher{process: process}
 	if w.conn, err = startConnected(process); err != nil {
 		return nil, err

@@ -11,6 +11,20 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
+// TestAWatcherReachesTheServerOnTheWayOfItsRun: through the same proxy, and with the same
+// certificates. It is given no other variable.
+func TestAWatcherReachesTheServerOnTheWayOfItsRun(t *testing.T) {
+	// Not parallel: it sets the environment.
+	t.Setenv("HTTPS_PROXY", "http://proxy.example.com:3128")
+	t.Setenv("SSL_CERT_FILE", "/etc/till-ca.crt")
+	t.Setenv("OPENAI_API_KEY", "sk-real")
+	w, err := watchWith(exec.Command("/bin/sh", "-c", `[ "$HTTPS_PROXY $SSL_CERT_FILE $OPENAI_API_KEY" = "http://proxy.example.com:3128 /etc/till-ca.crt " ] && echo ready`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.dismiss()
+}
+
 // TestNobodyOpensTheConnectionOfAWatcher is about a process of the same user that
 // looks at the watcher before it has concealed itself: what it opens then stays open.
 // This watcher never conceals itself.
