@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/url"
 	"os"
 	"slices"
@@ -219,48 +218,45 @@ without FILE or with -, to standard output. It can be verified anywhere:
 caddy till audit verify FILE --head HASH.`,
 		Example: "  caddy till audit export audit.jsonl",
 		Args:    argCount(0, 1, "the new file"),
-		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) (err error) {
-			export, err := c.open(cmd.Context(), "/audit/export")
+		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
+			if len(args) == 0 || args[0] == "-" {
+				to := cmd.OutOrStdout()
+				if _, ok := terminal(to); !ok {
+					to = underlying(to) // unescaped, because it is verified byte for byte
+				}
+				_, err := c.export(cmd.Context(), to)
+				return err
+			}
+			var entries int64
+			err := writeNew(args[0], func(file *os.File) (err error) {
+				entries, err = c.export(cmd.Context(), file)
+				return err
+			})
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, export.Close()) }()
-			to := cmd.OutOrStdout()
-			if _, ok := terminal(to); !ok {
-				to = underlying(to) // unescaped, because it is verified byte for byte
+			if f.json {
+				return printValue(cmd.OutOrStdout(), map[string]any{"file": args[0], "entries": entries})
 			}
-			if len(args) == 1 && args[0] == "-" {
-				args = nil
-			}
-			if len(args) == 1 {
-				file, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-				if errors.Is(err, fs.ErrExist) {
-					return fmt.Errorf("%s exists already: name another file", args[0])
-				}
-				if err != nil {
-					return err
-				}
-				defer func() { err = errors.Join(err, file.Close()) }()
-				to = file
-			}
-			out := bufio.NewWriter(to)
-			lines := &lineCounter{w: out}
-			if _, err := io.Copy(lines, export); err != nil {
-				return fmt.Errorf("the export broke off: %w", err)
-			}
-			if err := out.Flush(); err != nil {
-				return err
-			}
-			switch {
-			case len(args) == 0:
-				return nil
-			case f.json:
-				return printValue(cmd.OutOrStdout(), map[string]any{"file": args[0], "entries": lines.n})
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %d entries.\n", args[0], lines.n)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %d entries.\n", args[0], entries)
 			return err
 		}),
 	}
+}
+
+// export writes the entire log, and returns how many entries it has.
+func (c *client) export(ctx context.Context, to io.Writer) (entries int64, err error) {
+	res, err := c.open(ctx, "/audit/export")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, res.Close()) }()
+	out := bufio.NewWriter(to)
+	lines := &lineCounter{w: out}
+	if _, err := io.Copy(lines, res); err != nil {
+		return lines.n, fmt.Errorf("the export broke off: %w", err)
+	}
+	return lines.n, out.Flush()
 }
 
 // lineCounter counts the lines that are written through it.

@@ -3,6 +3,7 @@ package cli
 import (
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,24 @@ func TestAnAuditReviewOnTheCommandLine(t *testing.T) {
 	}
 	if r := till(t, "audit", "verify", file, "--head", "abc"); r.code != 2 {
 		t.Errorf("a head that is none: %+v", r)
+	}
+}
+
+// TestAnExportThatBreaksOffLeavesNoFile: a part of the log verifies as well as all of it.
+func TestAnExportThatBreaksOffLeavesNoFile(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "{}\n")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}))
+	defer s.Close()
+	dir := t.TempDir()
+	if r := till(t, "audit", "export", filepath.Join(dir, "audit.jsonl"), "--address", s.URL); r.code != 1 || !strings.Contains(r.err, "broke off") {
+		t.Errorf("%+v", r)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }
 

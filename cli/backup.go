@@ -81,41 +81,47 @@ func (c *client) pass(ctx context.Context, path string, to io.Writer) error {
 // save writes an answer of any length to a new file, and keeps the file only if it
 // is a complete backup.
 func (c *client) save(ctx context.Context, path, file string, progress io.Writer) (n, keys int64, err error) {
+	err = writeNew(file, func(out *os.File) error {
+		res, err := c.open(ctx, path)
+		if err != nil {
+			return err
+		}
+		defer res.Close() //nolint:errcheck // it was only read
+		if n, err = io.Copy(io.MultiWriter(out, progress), res); err != nil {
+			return fmt.Errorf("reading the answer of %s: %w", c.where, err)
+		}
+		if _, err = out.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		keys, err = limiter.CheckBackup(out)
+		return err
+	})
+	return n, keys, err
+}
+
+// writeNew writes a new file, which has its name only once all of it is there.
+func writeNew(file string, write func(*os.File) error) (err error) {
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, errors.Join(fmt.Errorf("%s exists already: name another file", file), err)
+		return errors.Join(fmt.Errorf("%s exists already: name another file", file), err)
 	}
-	res, err := c.open(ctx, path)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer res.Close() //nolint:errcheck // it was only read
 	partial := file + ".partial"
 	out, err := os.OpenFile(partial, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return 0, 0, fmt.Errorf("%s exists already, from a backup that broke off or is still running: remove it, or name another file", partial)
+		return fmt.Errorf("%s exists already, from a command that broke off or is still running: remove it, or name another file", partial)
 	}
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	defer func() {
-		if err = errors.Join(err, out.Close()); err == nil {
-			err = os.Rename(partial, file)
-		}
-		if err != nil {
-			err = errors.Join(err, os.Remove(partial))
-		}
-	}()
-	n, err = io.Copy(io.MultiWriter(out, progress), res)
+	if err = write(out); err == nil {
+		err = out.Sync()
+	}
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(partial, file)
+	}
 	if err != nil {
-		return n, 0, fmt.Errorf("reading the answer of %s: %w", c.where, err)
+		err = errors.Join(err, os.Remove(partial))
 	}
-	if _, err = out.Seek(0, io.SeekStart); err != nil {
-		return n, 0, err
-	}
-	if keys, err = limiter.CheckBackup(out); err != nil {
-		return n, 0, err
-	}
-	return n, keys, out.Sync()
+	return err
 }
 
 // progressReader is a file that shows as progress how far it was read.
