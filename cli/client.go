@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/token"
 )
 
 // client talks to the management API of a running server.
@@ -29,6 +30,7 @@ type client struct {
 	origin string // for Caddy's admin endpoint, which may require one
 	where  string // the address as people write it
 	token  string
+	unused bool      // a token is set, and the address is one that asks for none
 	notes  io.Writer // where notes for people are written
 
 	verbatim bool // answers are printed as JSON, as they were written
@@ -80,6 +82,7 @@ func newClient(address string) (*client, error) {
 	}}
 	if path, ok := strings.CutPrefix(address, "unix/"); ok {
 		path, _, _ = strings.Cut(path, "|")
+		c.withholdToken()
 		// Caddy requires a loopback host if it checks the host at all.
 		c.base = "http://127.0.0.1" + wire.BasePath
 		c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -93,6 +96,7 @@ func newClient(address string) (*client, error) {
 		if err != nil || port == "" {
 			return nil, usage("--address must be host:port, unix//path or a URL, got %q", address)
 		}
+		c.withholdToken()
 		c.origin = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port)
 		c.base = c.origin + wire.BasePath
 		return c, nil
@@ -108,10 +112,14 @@ func newClient(address string) (*client, error) {
 	return c, nil
 }
 
+// withholdToken keeps the token from an endpoint of this machine. It asks for none, and
+// while Caddy does not run, any user of the machine can listen at its address.
+func (c *client) withholdToken() { c.unused, c.token = c.token != "", "" }
+
 // tokenless reports whether a token is set for an address that does not ask for
 // one: only the API of a site with till_console does.
 func (c *client) tokenless() bool {
-	return c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
+	return c.unused || c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
 }
 
 // listening reports whether a server accepts connections at an address.
@@ -222,6 +230,9 @@ func (c *client) open(ctx context.Context, path string) (io.ReadCloser, error) {
 
 // do sends a call. The caller closes the body of the answer.
 func (c *client) do(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	if token.Scrub(path) != path { // servers and proxies log addresses
+		return nil, errKeyString
+	}
 	var reader io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)

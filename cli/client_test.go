@@ -67,10 +67,31 @@ func TestTheTokenIsSentAndFollowsNoRedirect(t *testing.T) {
 		http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
 	}))
 	defer s.Close()
+	r := till(t, "list", "--address", s.URL+"/till/api")
+	if r.code != 1 || got != "Bearer till_admin_0123456789" {
+		t.Errorf("exit %d, token %q: %s", r.code, got, r.err)
+	}
 	address := s.Listener.Addr().String()
-	r := till(t, "list", "--address", address)
-	if r.code != 1 || got != "Bearer till_admin_0123456789" || origin != "http://"+address {
-		t.Errorf("exit %d, token %q, origin %q: %s", r.code, got, origin, r.err)
+	r = till(t, "list", "--address", address)
+	if r.code != 1 || got != "" || origin != "http://"+address {
+		t.Errorf("to an endpoint that asks for no token: exit %d, token %q, origin %q: %s", r.code, got, origin, r.err)
+	}
+}
+
+// TestNoKeyIsPartOfAnAddress: addresses are logged, by servers and by proxies before them.
+func TestNoKeyIsPartOfAnAddress(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("asked for %s", r.URL) }))
+	defer s.Close()
+	for _, text := range []string{"till_sk_2U2MJFLgRfT6CEV1PUVmmF453Jg2", "sk-till_sk_2U2MJFLgRfT6CEV1PUVmmF453Jg2", "till_admin_2U2MJFLgRfT6CEV1PUVmmF453Jg2"} {
+		for _, args := range [][]string{
+			{"list", "--name", text}, {"list", "--owner", text}, {"list", "--label", "key=" + text}, {"list", "--q", text},
+			{"prices", text}, {"nodes", "remove", text}, {"show", text}, {"audit", "--key", text},
+		} {
+			if r := till(t, append(args, "--address", s.URL)...); r.code != 2 || !strings.Contains(r.err, "string of a key or token") || strings.Contains(r.out+r.err, text) {
+				t.Errorf("%q: exit %d: %s%s", args, r.code, r.out, r.err)
+			}
+		}
 	}
 }
 
