@@ -242,6 +242,9 @@ and labels can be changed.`,
 			}
 			for _, name := range unset {
 				field := strings.ReplaceAll(name, "-", "_")
+				if field == "label" { // the flag sets one of them
+					field = "labels"
+				}
 				if _, both := body[field]; both {
 					return usage("--unset %s: the same field is set by another flag", name)
 				}

@@ -68,11 +68,11 @@ func TestStaleListsEachKeyOncePerReason(t *testing.T) {
 func TestUpdateChangesWhatIsNamed(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("TILL_ADDRESS", w.Serve())
-	m := w.NewKey(`{"name":"nightly","upstream":"openai","max_activations":500,"rate":"60/m","owner":"ops","expires_in":"1d"}`)
+	m := w.NewKey(`{"name":"nightly","upstream":"openai","max_activations":500,"rate":"60/m","owner":"ops","expires_in":"1d","labels":{"team":"search"}}`)
 	w.Use(m, 3)
-	r := till(t, "update", "nightly", "--max-activations", "50", "--models", "gpt-5-mini", "--unset", "rate", "--fit=false")
+	r := till(t, "update", "nightly", "--max-activations", "50", "--models", "gpt-5-mini", "--unset", "rate,label", "--fit=false")
 	k := w.Live(m).View()
-	if r.code != 0 || k.Limit[record.Activations] != 50 || k.Remaining[record.Activations] != 47 || !k.Rate.IsZero() || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.KeepBound {
+	if r.code != 0 || k.Limit[record.Activations] != 50 || k.Remaining[record.Activations] != 47 || !k.Rate.IsZero() || len(k.Labels) != 0 || k.Owner != "ops" || len(k.Scope.Models) != 1 || !k.KeepBound {
 		t.Errorf("%+v, %+v", r, k)
 	}
 	if !strings.HasPrefix(r.out, "Updated "+m.ID+"\n") {
@@ -82,7 +82,7 @@ func TestUpdateChangesWhatIsNamed(t *testing.T) {
 	if r = till(t, "update", "nightly", "--unset", "max-activations,expires-at"); r.code != 1 || !strings.Contains(r.err, "unlimited") {
 		t.Errorf("%+v", r)
 	}
-	for _, args := range [][]string{{"nightly"}, {}, {"night", "--owner", "x"}, {"nightly", "--rate", "1/s", "--unset", "rate"}} {
+	for _, args := range [][]string{{"nightly"}, {}, {"night", "--owner", "x"}, {"nightly", "--rate", "1/s", "--unset", "rate"}, {"nightly", "--label", "a=b", "--unset", "label"}} {
 		if r = till(t, append([]string{"update"}, args...)...); r.code != exitUsage {
 			t.Errorf("%v: %+v", args, r)
 		}
