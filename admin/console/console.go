@@ -8,6 +8,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ type Handler struct {
 	// Client returns where a request came from, and whether it came encrypted. It
 	// takes into account the proxies that Caddy is configured to trust.
 	Client func(*http.Request) (from netip.Addr, encrypted bool)
+
+	recheck time.Duration // of tests; 0: the constant
 }
 
 // These are the paths that are served.
@@ -91,10 +94,10 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 		_, err := h.standing(r, caller)
 		return err
 	}
+	var s *session
 	if header := r.Header.Values("Authorization"); len(header) > 0 {
 		caller, err = h.callerOf(r, bearer(header))
 	} else {
-		var s *session
 		asked := r
 		still = func() error {
 			_, _, err := h.signedIn(asked)
@@ -103,18 +106,16 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 			}
 			return err
 		}
-		if s, caller, err = h.signedIn(r); err == nil {
-			ctx, done := h.whileSignedIn(r, s)
-			defer done()
-			r = r.WithContext(ctx)
-		}
+		s, caller, err = h.signedIn(r)
 	}
 	if err != nil {
 		h.refuse(w, err)
 		return
 	}
+	ctx, done := h.whileEntitled(r, caller, s)
+	defer done()
 	// No handler below needs these headers; without them, none can pass them on.
-	r = r.Clone(r.Context())
+	r = r.Clone(ctx)
 	for _, name := range []string{"Authorization", "Cookie", proofHeader} {
 		r.Header.Del(name)
 	}
@@ -183,23 +184,34 @@ func (h *Handler) from(r *http.Request) string {
 // recheck is how often a long call checks whether its caller may go on.
 const recheck = 10 * time.Second
 
-// whileSignedIn ends a call, such as a stream of events, with its session or
-// its token.
-func (h *Handler) whileSignedIn(r *http.Request, s *session) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithDeadline(r.Context(), s.expires)
+// whileEntitled ends a call, such as a stream of events, a backup or an export, with its
+// caller's token and, if there is one, with its session.
+func (h *Handler) whileEntitled(r *http.Request, caller limiter.Caller, s *session) (context.Context, context.CancelFunc) {
+	begin := context.WithCancel
+	var over <-chan struct{} // of a session
+	if s != nil {
+		begin = func(of context.Context) (context.Context, context.CancelFunc) {
+			return context.WithDeadline(of, s.expires)
+		}
+		over = s.ended
+	}
+	ctx, cancel := begin(r.Context())
 	go func() {
-		ticker := time.NewTicker(recheck)
+		ticker := time.NewTicker(cmp.Or(h.recheck, recheck))
 		defer ticker.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-s.ended:
+			case <-over:
 				cancel()
 				return
 			case <-ticker.C:
-				if _, err := h.standing(r, s.caller); errors.Is(err, limiter.ErrToken) {
-					h.Sessions.end(s)
+				if _, err := h.standing(r, caller); errors.Is(err, limiter.ErrToken) {
+					if s != nil {
+						h.Sessions.end(s)
+					}
+					cancel()
 				}
 			}
 		}

@@ -299,6 +299,30 @@ func TestACallThatLastsEndsWithItsSession(t *testing.T) {
 	}
 }
 
+// TestACallThatLastsEndsWithItsToken: an export or a backup may take hours.
+func TestACallThatLastsEndsWithItsToken(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	d.handler.recheck = time.Millisecond
+	text, id := d.newToken("anna", "reader")
+	started, ended := make(chan struct{}), make(chan struct{})
+	d.until = func(ctx context.Context) {
+		close(started)
+		<-ctx.Done()
+		close(ended)
+	}
+	go d.do("GET", "/till/api/backup", "", "Authorization", "Bearer "+text)
+	<-started
+	if _, err := d.RevokeToken(t.Context(), limiter.Operator, id); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Minute):
+		t.Fatal("it goes on")
+	}
+}
+
 func TestALinkSignsInOnceAndForTenMinutes(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
