@@ -113,7 +113,7 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 				a.fail(w, err)
 				return
 			}
-			call = once(call)
+			call = once(op.permission, call)
 		}
 		var l *limiter.Limiter
 		if !op.closed {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // idempotencyHeader lets a POST be sent again without being carried out again: the
@@ -42,9 +43,13 @@ func visible(key string) bool {
 	return key != "" && len(key) <= limiter.MaxOnceKey
 }
 
-// once makes a call unless it was made before, or is being made at the same time.
-func once(first call) call {
+// once makes a call unless it was made before, or is being made at the same time. A replay
+// takes the permission that the call takes: it shows what the call was about.
+func once(permission record.Permission, first call) call {
 	return func(a *api, l *limiter.Limiter, r *http.Request) (any, error) {
+		if err := l.Authorise(a.caller, permission); err != nil {
+			return nil, err
+		}
 		done, replayed, err := l.Replay(r.Context(), a.caller)
 		if err == nil && !replayed {
 			var answer any

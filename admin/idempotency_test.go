@@ -2,6 +2,7 @@ package admin
 
 import (
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -117,9 +118,38 @@ func TestAChangeNamesTheVersionItIsBasedOn(t *testing.T) {
 	for _, test := range []struct {
 		match  string
 		status int
-	}{{`"1"`, 200}, {`"1"`, 412}, {"2", 200}, {"*", 200}, {`W/"4"`, 400}, {"x", 400}, {`"4"`, 200}} {
+	}{{`"1"`, 200}, {`"1"`, 412}, {"2", 200}, {"*", 200}, {`W/"4"`, 400}, {"x", 400}, {"", 400}, {`"4"`, 200}} {
 		if a := w.Do("PATCH", path, fmt.Sprintf(`{"name":%q}`, "n"+fmt.Sprint(test.status, test.match)), "If-Match", test.match); a.Status != test.status {
 			t.Errorf("If-Match: %s: %d %s, want %d", test.match, a.Status, a.Body, test.status)
 		}
+	}
+	r := httptest.NewRequest("PATCH", path, strings.NewReader(`{"name":"two versions"}`))
+	r.Header["If-Match"] = []string{"5", "4"}
+	rec := httptest.NewRecorder()
+	if w.Handler.ServeHTTP(rec, r); rec.Code != 400 {
+		t.Errorf("two versions: %d %s", rec.Code, rec.Body)
+	}
+}
+
+// TestAReplayTakesThePermissionOfItsCall: it shows the key as it is now.
+func TestAReplayTakesThePermissionOfItsCall(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	as := w.as(w.newToken("anna", "lead").Token)
+	mint := func() admintest.Answer {
+		return as.Do("POST", "/keys", `{"upstream":"openai","max_activations":5}`, "Idempotency-Key", "a")
+	}
+	if a := mint(); a.Status != 201 {
+		t.Fatalf("%d %s", a.Status, a.Body)
+	}
+	roles := admintest.Team()
+	lead := roles["lead"]
+	lead.Permissions = nil
+	roles["lead"] = lead
+	if err := w.SetRoles(roles); err != nil {
+		t.Fatal(err)
+	}
+	if a := mint(); a.Status != 403 {
+		t.Errorf("with a role that may do nothing any more: %d %s", a.Status, a.Body)
 	}
 }

@@ -132,13 +132,13 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (any, error) {
 
 // ifMatch reads the version that a change is based on; 0 if the call names none.
 func ifMatch(r *http.Request) (int64, error) {
-	text := r.Header.Get("If-Match")
-	if text == "" || text == "*" {
+	given := r.Header.Values("If-Match")
+	if len(given) == 0 || len(given) == 1 && given[0] == "*" {
 		return 0, nil
 	}
-	n, err := strconv.ParseInt(strings.Trim(text, `"`), 10, 64)
-	if err != nil || n < 1 {
-		return 0, invalid("If-Match must be the key's version, got %q", text)
+	n, err := strconv.ParseInt(strings.Trim(given[0], `"`), 10, 64)
+	if err != nil || n < 1 || len(given) > 1 {
+		return 0, invalid("If-Match must be the key's version, once, got %q", given)
 	}
 	return n, nil
 }
