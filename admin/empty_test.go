@@ -52,6 +52,42 @@ func TestAFieldThatIsEmptyIsNotOneThatIsLeftOut(t *testing.T) {
 	}
 }
 
+// TestAFieldThatIsNullIsLeftOut: in a change it is removed instead.
+func TestAFieldThatIsNullIsLeftOut(t *testing.T) {
+	t.Parallel()
+	for pattern, op := range operations {
+		if op.body == nil || pattern == "PATCH /keys/{id}" {
+			continue
+		}
+		for _, f := range fieldsOf(reflect.TypeOf(op.body)) {
+			into := reflect.New(reflect.TypeOf(op.body))
+			r := httptest.NewRequest("POST", "/", strings.NewReader(`{"`+f.name+`":null}`))
+			if err := readBody(r, into.Interface()); err != nil || !into.Elem().IsZero() {
+				t.Errorf("%s: %s: %v, %+v", pattern, f.name, err, into.Elem())
+			}
+		}
+	}
+}
+
+// TestATimeThatCannotBeWrittenIsRefused: JSON has four digits for a year, and a time
+// zone or a grant leads beyond them.
+func TestATimeThatCannotBeWrittenIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const last, beyond = "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00"
+	m := w.NewKey(`{"upstream":"openai","max_activations":5,"expires_at":"` + last + `"}`)
+	for _, call := range [][3]string{
+		{"POST", "/keys", `{"upstream":"openai","max_activations":5,"expires_at":"` + beyond + `"}`},
+		{"PATCH", "/keys/" + m.ID, `{"expires_at":"` + beyond + `"}`},
+		{"POST", "/keys/" + m.ID + "/grant", `{"expires_in":"1h"}`},
+		{"POST", "/tokens", `{"name":"anna","role":"ci","expires_at":"` + beyond + `"}`},
+	} {
+		if a := w.Do(call[0], call[1], call[2]); a.Status != 400 || !strings.Contains(a.Body, "expires_at must be before the year 10000") {
+			t.Errorf("%q: %d %s", call, a.Status, a.Body)
+		}
+	}
+}
+
 // TestAZeroIsNoRuleThatIsLeftOut sends a zero for every field that a program may
 // send without having set it. For an amount, zero is the smallest limit.
 func TestAZeroIsNoRuleThatIsLeftOut(t *testing.T) {

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,7 +122,7 @@ func stillEntitled(b *batch, by Caller, now time.Time) error {
 
 // tokenSpec checks what a caller wants, and fills in what is left out.
 func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
-	if err := access.ValidName(spec.Name, Operator.Name, itself.Name); err != nil {
+	if err := cmp.Or(access.ValidName(spec.Name, Operator.Name, itself.Name), record.ValidTime("expires_at", spec.ExpiresAt)); err != nil {
 		return err
 	}
 	switch {

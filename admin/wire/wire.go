@@ -40,6 +40,9 @@ func (s *Span) UnmarshalText(text []byte) error {
 type Dollars int64
 
 func (d *Dollars) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil // as if it were left out
+	}
 	n, err := record.ParseUSD(strings.Trim(string(b), `"`))
 	*d = Dollars(n)
 	return err

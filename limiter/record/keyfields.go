@@ -100,6 +100,7 @@ var KeyFields = slices.Concat([]Field{
 		fact: func(k *Key) any { return shown(k.MaxRequestSpend > 0, FormatUSD(k.MaxRequestSpend)) }},
 
 	{Name: "expires_at", Doc: "end of life, RFC 3339", Choice: WhileAlive, Inherited: true, Address: func(k *Key) any { return &k.ExpiresAt },
+		valid: func(name string, k *Key) error { return ValidTime(name, k.ExpiresAt) },
 		wider: func(c, p *Key) string {
 			return when(!p.ExpiresAt.IsZero() && (c.ExpiresAt.IsZero() || c.ExpiresAt.After(p.ExpiresAt)),
 				"must be at most %s, when its parent key expires", Stamp(p.ExpiresAt))

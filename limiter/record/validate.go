@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 	"unicode"
 )
 
@@ -82,6 +83,11 @@ func ValidText(field, s string) error {
 		}
 	}
 	return nil
+}
+
+// ValidTime judges a time that was chosen: JSON has four digits for a year.
+func ValidTime(field string, t time.Time) error {
+	return invalidIf(t.UTC().Year() > 9999, field, "must be before the year 10000")
 }
 
 func validPairs(field string, pairs map[string]string, limit int) error {
