@@ -267,7 +267,7 @@ flows.estate = () => browse({}, async ({ page }) => {
 });
 
 // stale shows what should be fixed, and the command that does it.
-flows.stale = () => browse({}, async ({ page }) => {
+flows.stale = () => browse({}, async ({ page, expecting }) => {
   await signIn(page);
   await open(page, 'estate', 'Estate');
   await page.getByText('Never used (1)').waitFor();
@@ -277,6 +277,13 @@ flows.stale = () => browse({}, async ({ page }) => {
   const entry = page.getByRole('listitem').filter({ hasText: 'docs-writer' });
   // How much it is depends on how many busy hours there were until now.
   const said = (await entry.innerText()).match(/--max-spend-usd (\S+)/)[1];
+  const { keys: [before] } = await api('GET', 'keys?q=docs-writer');
+  await api('PATCH', 'keys/' + before.id, { purpose: 'changed by somebody else' });
+  expecting('status of 412');
+  await entry.getByRole('button', { name: 'Narrow it' }).click();
+  await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
+  await page.getByRole('dialog').getByText('The key has changed since it was read').waitFor();
+  await page.reload();
   await entry.getByRole('button', { name: 'Narrow it' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
   await page.getByText('Fixed.').waitFor();

@@ -82,3 +82,34 @@ export const long = () => browse({}, async ({ page }) => {
     }
   }
 });
+
+// lost loses the answer to a grant: whoever grants again grants once.
+export const lost = () => browse({}, async ({ page, context, expecting }) => {
+  const k = await mint({ name: 'nightly', max_activations: 5 });
+  expecting('Failed to load resource');
+  await signIn(page);
+  await open(page, 'keys/' + k.id, 'nightly');
+  await context.route('**/grant', async (route) => { await route.fetch(); await route.abort(); }, { times: 1 });
+  await page.getByRole('button', { name: 'Grant more' }).click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('More activations').fill('4');
+  await dialog.getByRole('button', { name: 'Grant' }).click();
+  await dialog.getByText('There is no answer from the server').waitFor();
+  await dialog.getByRole('button', { name: 'Grant' }).click();
+  await page.getByText('9 of 9 left').waitFor();
+});
+
+// label filters by a label: what is no label picks no keys, and ends none.
+export const label = () => browse({}, async ({ page }) => {
+  await mint({ name: 'one', max_activations: 5, labels: { query: 'a=b' } });
+  await mint({ name: 'two', max_activations: 5, labels: { query: 'a' } });
+  await signIn(page);
+  await open(page, 'keys?status=active&label=query%3Da%3Db', 'Keys');
+  await page.getByRole('row', { name: /one/ }).waitFor();
+  check(await page.getByRole('row', { name: /two/ }).count() === 0, 'it shows another value of the label');
+  await page.getByRole('button', { name: 'End all that match…' }).waitFor();
+  await page.getByLabel('Label').fill('query');
+  await page.getByLabel('Label').press('Enter');
+  await page.locator('main').getByRole('alert').getByText('A label is written name=value.').waitFor();
+  check(await page.getByRole('button', { name: 'End all that match…' }).count() === 0, 'all that match nothing in particular can be ended');
+});

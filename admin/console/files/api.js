@@ -62,6 +62,17 @@ export async function all(path, of, signal) {
   }
 }
 export const post = async (path, body, options) => json(await send('POST', base + path, { body: body || {}, ...options }));
+// doneOnce makes the options of a post that is done once, although somebody tries again
+// because its answer was lost. Another body is another call.
+export function doneOnce() {
+  const id = crypto.randomUUID();
+  let last, turn = 0;
+  return (body) => {
+    const text = JSON.stringify(body);
+    if (text !== last) { last = text; turn += 1; }
+    return { headers: { 'Idempotency-Key': `${id}-${turn}` } };
+  };
+}
 export const patch = async (path, body, version) => json(await send('PATCH', base + path, { body, headers: version ? { 'If-Match': `"${version}"` } : {} }));
 export const remove = async (path, signal) => json(await send('DELETE', base + path, { signal }));
 

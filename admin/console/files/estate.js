@@ -15,9 +15,9 @@ async function part(el, load) {
 
 const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Extend it', 'keys:update', 'It gets as much time again as it was minted with.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
 
-// proposal is what a proposed command would do, so that a button can do it. A command
-// of any other form can only be copied.
-function proposal(fix) {
+// proposal is what a command that is proposed for a key would do, so that a button can do
+// it, unless the key has changed since. A command of any other form can only be copied.
+function proposal(key, fix) {
   const parts = /^caddy till (update|grant|revoke) (key_\w+)((?: --[a-z-]+ \S+)+)$/.exec(fix || '');
   if (!parts) return null;
   const [, verb, id, flags] = parts, body = {};
@@ -25,8 +25,8 @@ function proposal(fix) {
     const field = flag.replaceAll('-', '_');
     body[field] = field === 'models' ? value.split(',') : /^max_(activations|tokens)$/.test(field) ? Number(value) : value;
   }
-  const [button, permission, meaning] = verbs[verb];
-  return { button, permission, meaning, body, act: () => (verb === 'update' ? api.patch('keys/' + id, body) : api.post(`keys/${id}/${verb}`, body)) };
+  const [button, permission, meaning] = verbs[verb], once = api.doneOnce();
+  return { button, permission, meaning, body, act: () => (verb === 'update' ? api.patch('keys/' + id, body, key.version) : api.post(`keys/${id}/${verb}`, body, once(body))) };
 }
 
 // carryOut does what a proposed command would do, after asking.
@@ -45,7 +45,7 @@ function staleKeys(keys, may, again) {
 }
 
 function command(key, fix, may, again) {
-  const what = proposal(fix);
+  const what = proposal(key, fix);
   return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => carryOut(key, what, again) }, what.button));
 }
 

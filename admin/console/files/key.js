@@ -36,7 +36,7 @@ const kindNames = { input: 'input', cached: 'read from cache', cached_input: 're
 async function grant(k) {
   const number = (text) => h('input', { type: 'number', min: 0, step: 1, inputmode: 'numeric', placeholder: text });
   const a = number('50'), t = number('100000'), s = h('input', { type: 'text', inputmode: 'decimal', placeholder: '1.00', pattern: '\\d+(\\.\\d{1,9})?' });
-  const e = h('input', { type: 'text', placeholder: '24h' });
+  const e = h('input', { type: 'text', placeholder: '24h' }), once = api.doneOnce();
   const answer = await ask({
     title: `Grant more to ${k.name || k.id}`, button: 'Grant', busy: 'Granting…',
     body: [h('p', { class: 'hint' }, 'This is added to what the key has. An exhausted or expired key works again.'), h('div', { class: 'grid' },
@@ -49,7 +49,7 @@ async function grant(k) {
       if (s.value) body.spend_usd = s.value;
       if (e.value) body.expires_in = e.value.trim();
       if (Object.keys(body).length === 0) throw new Error('Enter how much to add to at least one limit.');
-      return api.post(`keys/${k.id}/grant`, body);
+      return api.post(`keys/${k.id}/grant`, body, once(body));
     },
   });
   if (answer) say('Granted.');

@@ -13,7 +13,10 @@ export function asFilter(q) {
   const f = {};
   for (const name of filters) {
     if (!q[name]) continue;
-    if (name === 'label') { const [k, v] = q.label.split('='); if (k && v) f['label.' + k.trim()] = v.trim(); } else f[name] = q[name];
+    if (name !== 'label') { f[name] = q[name]; continue; }
+    const [, k, v] = /^([^=]*)=(.*)$/.exec(q.label) || [];
+    if (!k?.trim() || !v.trim()) throw new Error('A label is written name=value.');
+    f['label.' + k.trim()] = v.trim();
   }
   return f;
 }
@@ -246,7 +249,7 @@ export async function keysPage({ main, signal, may, go, q }) {
   }
   async function attempt() {
     try { await refresh(); } catch (e) {
-      if (e.name !== 'AbortError') { table = null; rows.clear(); put(list, problem(e, attempt)); }
+      if (e.name !== 'AbortError') { table = null; rows.clear(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
     }
   }
   // again refreshes the list by itself, and must not load the server.

@@ -72,8 +72,7 @@ export async function mintPage({ main, signal, me, may, go }) {
       check('unlimited', 'No limit at all', 'Nothing ends this key by itself. Choose this only if you mean it.', false))));
   const wrong = h('div', { 'aria-live': 'assertive' }), button = h('button', { type: 'submit', class: 'primary' }, 'Mint key');
   form.append(wrong, h('div', { class: 'actions' }, button, h('button', { type: 'button', onclick: () => go('keys') }, 'Cancel')));
-  const once = crypto.randomUUID(); // so that neither a second click nor a lost answer mints a second key
-  let last = '';
+  const once = api.doneOnce(); // neither a second click nor a lost answer mints a second key
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
     if (button.disabled) return;
@@ -83,9 +82,7 @@ export async function mintPage({ main, signal, me, may, go }) {
     try {
       const body = {};
       for (const [field, [input, read]] of Object.entries(wanted)) { const v = read(input); if (v !== undefined) body[field] = v; }
-      const text = JSON.stringify(body);
-      if (last !== text) { last = text; form.dataset.turn = String(Number(form.dataset.turn || 0) + 1); }
-      const key = await api.post('keys', body, { headers: { 'Idempotency-Key': `${once}-${form.dataset.turn}` } });
+      const key = await api.post('keys', body, once(body));
       await minted(main, key, go);
     } catch (e) {
       put(wrong, problem(e));
