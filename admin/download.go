@@ -18,6 +18,7 @@ type download struct {
 	http.ResponseWriter
 	deadline *http.ResponseController
 	began    time.Time
+	begun    bool // something was written, or tried to be
 	written  int64
 }
 
@@ -34,6 +35,7 @@ func newDownload(w http.ResponseWriter) *download {
 
 // Write implements io.Writer.
 func (d *download) Write(b []byte) (int, error) {
+	d.begun = true
 	due := d.began.Add(downloadPatience + time.Duration(d.written/downloadSpeed)*time.Second)
 	if err := d.until(due); err != nil {
 		return 0, err
@@ -72,7 +74,7 @@ func (a *api) backup(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 	announce(w, "application/octet-stream")
 	out := newDownload(w)
 	keys, err := l.Backup(r.Context(), a.caller, out, withSalts)
-	if errors.Is(err, limiter.ErrForbidden) { // nothing was written
+	if err != nil && !out.begun {
 		a.fail(w, err)
 		return
 	}

@@ -56,6 +56,18 @@ func TestAReaderWhoStopsDoesNotHoldTheStore(t *testing.T) {
 	}
 }
 
+func TestABackupThatCannotBeginSaysWhy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Shut()
+	w.Closed = false // the store is closed between two lines of the call
+	defer func() { w.Closed = true }()
+	a := w.Do("GET", "/backup", "")
+	if code, _ := a.Fault(t); a.Status != http.StatusServiceUnavailable || code != "store_unavailable" {
+		t.Errorf("%d %s", a.Status, a.Body)
+	}
+}
+
 func TestOnlyAReaderWhoIsTooSlowIsDropped(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
