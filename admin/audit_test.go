@@ -6,6 +6,7 @@ import (
 
 	"github.com/till-proxy/till/admin/admintest"
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func TestTheAuditLogOverTheAPI(t *testing.T) {
@@ -49,5 +50,45 @@ func TestTheAuditLogOverTheAPI(t *testing.T) {
 	refusals := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?action=act.refused", ""))
 	if len(refusals.Entries) != 1 || !strings.Contains(string(refusals.Entries[0]), `"actor":"anna"`) {
 		t.Errorf("the refused attempts: %s", refusals.Entries)
+	}
+}
+
+// TestEveryRefusedActIsInTheAuditLog: also one that works without the store, and one that
+// the permission alone does not decide.
+func TestEveryRefusedActIsInTheAuditLog(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	roles := admintest.Team()
+	chief := roles["lead"]
+	chief.Permissions = append(chief.Permissions, record.KeysRevoke)
+	roles["chief"] = chief
+	reader := record.NewRole()
+	reader.Permissions = []record.Permission{record.AuditRead}
+	all := roles["lead"]
+	all.Sees = record.SeesAll
+	roles["reader"], roles["all"] = reader, all
+	if err := w.SetRoles(roles); err != nil {
+		t.Fatal(err)
+	}
+	out, above := w.newToken("out-of-sight", "member"), w.newToken("above", "chief")
+	for name, test := range map[string]struct{ role, method, path, body string }{
+		"lockdown":  {"lead", "POST", "/lockdown", ""},
+		"lift":      {"lead", "DELETE", "/lockdown", ""},
+		"forfeit":   {"lead", "POST", "/store/repair", `{"forfeit":true}`},
+		"link":      {"lead", "POST", "/console/link", ""},
+		"mint":      {"lead", "POST", "/keys", `{"upstream":"openai","max_activations":1,"role":"member"}`},
+		"export":    {"reader", "GET", "/audit/export", ""},
+		"unseen":    {"lead", "POST", "/tokens/" + out.ID + "/revoke", ""},
+		"too-great": {"all", "POST", "/tokens/" + above.ID + "/revoke", ""},
+	} {
+		if a := w.as(w.newToken(name, test.role).Token).Do(test.method, test.path, test.body); a.Status != 403 && a.Status != 404 {
+			t.Errorf("%s: %d %s", name, a.Status, a.Body)
+		}
+		if err := w.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if refused := admintest.Get[wire.ListedEntries](t, w.Do("GET", "/audit?action=act.refused&actor="+name, "")); len(refused.Entries) != 1 {
+			t.Errorf("%s: the audit log has %s", name, refused.Entries)
+		}
 	}
 }

@@ -185,12 +185,15 @@ func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (record.A
 	if err != nil {
 		return record.AdminToken{}, err
 	}
-	if !ok || !l.seesToken(by, &seen) {
+	if !ok {
 		return record.AdminToken{}, store.ErrNotFound
+	}
+	if !l.seesToken(by, &seen) {
+		return record.AdminToken{}, l.noted(by, &attemptError{store.ErrNotFound, string(record.TokensManage) + " on a token out of sight"})
 	}
 	if by.Role != record.OperatorRole && seen.ID != by.Token && seen.Token != by.Token {
 		if err := l.mayGiveRole(seen.Role, by.Role); err != nil {
-			return record.AdminToken{}, err
+			return record.AdminToken{}, l.noted(by, &attemptError{err, "the end of a token with the role " + seen.Role})
 		}
 	}
 	if err := l.endToken(by, audit.ActTokenRevoke, id); err != nil {

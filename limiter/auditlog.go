@@ -86,7 +86,7 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 		return err
 	}
 	if !l.seesAll(by) {
-		return fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden)
+		return l.noted(by, &attemptError{fmt.Errorf("%w: an export is the whole log, so it takes a role that sees all", ErrForbidden), "an export of the audit log"})
 	}
 	// Whoever reads may be slow, and must not hold a view of the store meanwhile: a
 	// database has few connections.

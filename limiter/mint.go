@@ -36,7 +36,7 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 	spec = spec.Clone()
 	if by.Role != record.OperatorRole {
 		if spec.Role != "" && spec.Role != by.Role {
-			return View{}, fmt.Errorf("%w: keys of your token have the role %s, not %q", ErrForbidden, by.Role, spec.Role)
+			return View{}, l.noted(by, &attemptError{fmt.Errorf("%w: keys of your token have the role %s, not %q", ErrForbidden, by.Role, spec.Role), "a key of another role"})
 		}
 		spec.Role = by.Role
 	}
