@@ -124,6 +124,13 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"prices of others": {[]string{"store badger DIR/store", "store badger DIR/store\nprices DIR/prices.json"}, func(t *testing.T, dir string) {
 			file(t, dir+"/prices.json", `{"schema":"till.prices/1","models":[]}`, 0o666)
 		}, "writable_file", wire.LevelError, "prices.json"},
+		"prices where others write": {[]string{"store badger DIR/store", "store badger DIR/store\nprices DIR/open/prices.json"}, func(t *testing.T, dir string) {
+			if err := os.Mkdir(dir+"/open", 0o700); err != nil {
+				t.Fatal(err)
+			}
+			file(t, dir+"/open/prices.json", `{"schema":"till.prices/1","models":[]}`, 0o644)
+			chmod(t, dir+"/open", 0o777)
+		}, "writable_file", wire.LevelError, "where the file of prices is"},
 		"a seal key where others write": {nil, func(t *testing.T, dir string) { chmod(t, dir+"/secrets", 0o777) },
 			"writable_file", wire.LevelError, "where the seal key is"},
 		"a store where others write": {[]string{"store badger DIR/store", "store badger DIR/open/store"}, func(t *testing.T, dir string) {

@@ -75,6 +75,9 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	for _, path := range sealKeys {
 		secret(path, "the seal key")
 	}
+	if a.PricesFile != "" {
+		replaceable(a.PricesFile, "the file of prices")
+	}
 	if mode, ok := modeOf(a.PricesFile); ok && mode&0o022 != 0 {
 		d.error("writable_file", "chmod 644 "+a.PricesFile, "%s, which limits in dollars count with, has mode %04o: others can change prices", a.PricesFile, mode)
 	}

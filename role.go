@@ -152,6 +152,9 @@ func (r *Role) resolve() (record.Role, error) {
 	if r.MaxActivations < 0 || r.MaxTokens < 0 || r.MaxLifetime < 0 {
 		return role, errors.New("max_activations, max_tokens and max_lifetime must not be negative")
 	}
+	if max(r.MaxActivations, r.MaxTokens) > record.MaxAmount {
+		return role, fmt.Errorf("max_activations and max_tokens may be at most %d", int64(record.MaxAmount))
+	}
 	role.Max[record.Activations], role.Max[record.Tokens] = r.MaxActivations, r.MaxTokens
 	role.MaxLifetime = time.Duration(r.MaxLifetime)
 	if r.MaxSpendUSD != "" {
@@ -222,6 +225,9 @@ func (b *RoleBudget) limit() (record.Amounts, error) {
 	limit := record.NoLimits()
 	if b.Activations < 0 || b.Tokens < 0 {
 		return limit, fmt.Errorf("activations and tokens must be positive, got %d and %d", b.Activations, b.Tokens)
+	}
+	if max(b.Activations, b.Tokens) > record.MaxAmount {
+		return limit, fmt.Errorf("activations and tokens may be at most %d", int64(record.MaxAmount))
 	}
 	if b.Activations > 0 {
 		limit[record.Activations] = b.Activations

@@ -31,16 +31,18 @@ func TestARoleInJSONMeansWhatItSays(t *testing.T) {
 func TestARoleThatIsWrongIsNamedWithWhatIsAllowed(t *testing.T) {
 	t.Parallel()
 	for config, parts := range map[string]string{
-		`{"r": {"permissions": ["keys:all"]}}`: "role r|keys:all|keys:create",
-		`{"r": {"permissions": ["*"]}}`:        "role r|operator",
-		`{"r": {"sees": "mine"}}`:              "role r|own, role or all",
-		`{"r": {"upstreams": ["nosuch"]}}`:     "role r|nosuch|openai",
-		`{"r": {"max_activations": -1}}`:       "role r|max_activations",
-		`{"r": {"max_spend_usd": "free"}}`:     "role r|max_spend_usd",
-		`{"r": {"models": ["a*b"]}}`:           "role r|models",
-		`{"r": {"ips": ["10.0.0.1/8"]}}`:       "role r|10.0.0.0/8",
-		`{"r": {"budget": {}}}`:                "role r|budget",
-		`{"*": {}}`:                            "a-z",
+		`{"r": {"permissions": ["keys:all"]}}`:                    "role r|keys:all|keys:create",
+		`{"r": {"permissions": ["*"]}}`:                           "role r|operator",
+		`{"r": {"sees": "mine"}}`:                                 "role r|own, role or all",
+		`{"r": {"upstreams": ["nosuch"]}}`:                        "role r|nosuch|openai",
+		`{"r": {"max_activations": -1}}`:                          "role r|max_activations",
+		`{"r": {"max_tokens": 4611686018427387904}}`:              "role r|max_tokens|2305843009213693951",
+		`{"r": {"budget": {"activations": 9223372036854775807}}}`: "role r|budget|2305843009213693951",
+		`{"r": {"max_spend_usd": "free"}}`:                        "role r|max_spend_usd",
+		`{"r": {"models": ["a*b"]}}`:                              "role r|models",
+		`{"r": {"ips": ["10.0.0.1/8"]}}`:                          "role r|10.0.0.0/8",
+		`{"r": {"budget": {}}}`:                                   "role r|budget",
+		`{"*": {}}`:                                               "a-z",
 	} {
 		app := &App{Upstreams: map[string]*Upstream{"openai": {}}}
 		if err := json.Unmarshal([]byte(config), &app.Roles); err != nil {
