@@ -264,12 +264,23 @@ func NewHandler(b Backend, caller limiter.Caller, log *slog.Logger) http.Handler
 			a.fail(w, notRouted(w.Header(), mux, r))
 			return
 		}
-		if err := checkParameters(r.URL.Query()); err != nil {
+		if err := checkParameters(r.URL.RawQuery); err != nil {
 			a.fail(w, err)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// onlyParameter reads the one parameter that a call takes.
+func onlyParameter(r *http.Request, only string) (value string, err error) {
+	for name, values := range r.URL.Query() {
+		if name != only || len(values) != 1 {
+			return "", invalid("this call takes only %s, and only once, got %q", only, prose.Cut(name, 64))
+		}
+		value = values[0]
+	}
+	return value, nil
 }
 
 // notRouted is the error for an unknown path, or for a known path with a method
@@ -290,10 +301,14 @@ func notRouted(h http.Header, mux *http.ServeMux, r *http.Request) error {
 	return &apiError{http.StatusNotFound, "not_found", "there is nothing at " + r.URL.Path}
 }
 
-// checkParameters refuses empty parameters: a script that filters by a variable
-// which is not set would get everything. Only the cursor may be empty, for the
-// first page.
-func checkParameters(q url.Values) error {
+// checkParameters refuses parameters that are empty, or that cannot be read and would be
+// left out: a script that filters by a variable which is not set, or by a text that it
+// does not escape, would get everything. Only the cursor may be empty, for the first page.
+func checkParameters(query string) error {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return invalid("the parameters of the address cannot be read: %v", err)
+	}
 	for name, values := range q {
 		if name != "cursor" && slices.Contains(values, "") {
 			return invalid("%s must not be empty: leave it out for everything", prose.Cut(name, 64))

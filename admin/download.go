@@ -63,12 +63,16 @@ func (a *api) backup(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 		return
 	}
 	withSalts := false
-	switch seal := r.URL.Query().Get("seal"); seal {
+	seal, err := onlyParameter(r, "seal")
+	switch seal {
 	case "", "false":
 	case "true":
 		withSalts = true
 	default:
-		a.fail(w, invalid("seal must be true or false, got %q", seal))
+		err = invalid("seal must be true or false, got %q", seal)
+	}
+	if err != nil {
+		a.fail(w, err)
 		return
 	}
 	announce(w, "application/octet-stream")

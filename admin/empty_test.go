@@ -69,6 +69,21 @@ func TestAFieldThatIsNullIsLeftOut(t *testing.T) {
 	}
 }
 
+// TestNoParameterIsLeftOut: a filter that is left out picks every key.
+func TestNoParameterIsLeftOut(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.NewKey(`{"upstream":"openai","max_activations":5,"owner":"100%"}`)
+	for _, path := range []string{"/keys?owner=100%", "/keys?status=active;owner=x", "/keys?owner=%zz", "/backup?with_seal=true", "/backup?seal=true&seal=false", "/backup?seal=%zz", "/prices?modle=gpt-5", "/spend?owner=x"} {
+		if a := w.Do("GET", path, ""); a.Status != 400 {
+			t.Errorf("%s: %d %.200s", path, a.Status, a.Body)
+		}
+	}
+	if list := admintest.Get[wire.Listed](t, w.Do("GET", "/keys?owner=100%25", "")); len(list.Keys) != 1 {
+		t.Errorf("escaped, it picks %d keys", len(list.Keys))
+	}
+}
+
 // TestATimeThatCannotBeWrittenIsRefused: JSON has four digits for a year, and a time
 // zone or a grant leads beyond them.
 func TestATimeThatCannotBeWrittenIsRefused(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -18,13 +17,11 @@ const spendPart = 10
 
 // spend adds up the keys that the caller sees.
 func (a *api) spend(l *limiter.Limiter, r *http.Request) (any, error) {
-	f := limiter.Filter{Limit: 500}
-	for name, values := range r.URL.Query() {
-		if name != "cursor" || len(values) != 1 {
-			return nil, invalid("spend takes only cursor, and only once, got %q", prose.Cut(name, 64))
-		}
-		f.Cursor = values[0]
+	cursor, err := onlyParameter(r, "cursor")
+	if err != nil {
+		return nil, err
 	}
+	f := limiter.Filter{Limit: 500, Cursor: cursor}
 	upstreams, owners, models := map[string]*sum{}, map[string]*sum{}, map[string]*sum{}
 	var s wire.Spending
 	for range spendPart {

@@ -58,7 +58,10 @@ func priceJSON(p *upstream.Price) wire.PriceObject {
 func (a *api) prices(_ *limiter.Limiter, r *http.Request) (any, error) {
 	table := a.backend.PriceTable()
 	answer := wire.ListedPrices{AsOf: table.AsOf, Prices: []wire.PriceObject{}}
-	model := r.URL.Query().Get("model")
+	model, err := onlyParameter(r, "model")
+	if err != nil {
+		return nil, err
+	}
 	if model == "" {
 		for _, p := range table.All() {
 			answer.Prices = append(answer.Prices, priceJSON(p))
