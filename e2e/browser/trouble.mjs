@@ -113,3 +113,13 @@ export const label = () => browse({}, async ({ page }) => {
   await page.locator('main').getByRole('alert').getByText('A label is written name=value.').waitFor();
   check(await page.getByRole('button', { name: 'End all that match…' }).count() === 0, 'all that match nothing in particular can be ended');
 });
+
+// tabs signs in as somebody else in another tab: every tab says who acts in it.
+export const tabs = () => browse({}, async ({ page, context }) => {
+  await signIn(page);
+  check(await page.locator('.who .name').innerText() === 'ops', 'it is not signed in as ops');
+  const other = await context.newPage();
+  await other.goto(plan.link);
+  await other.locator('.who .name').getByText('operator').waitFor();
+  await page.locator('.who .name').getByText('operator').waitFor();
+});

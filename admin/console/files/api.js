@@ -94,8 +94,13 @@ export function forget() {
   proof = '';
   localStorage.removeItem(PROOF);
 }
-// Another tab has signed in or out.
-addEventListener('storage', (e) => { if (e.key === PROOF) proof = e.newValue || ''; });
+// Another tab has signed in or out. Its cookie is this tab's, too, so who signed in there
+// acts here.
+addEventListener('storage', (e) => {
+  if (e.key !== PROOF) return;
+  proof = e.newValue || '';
+  if (proof) document.dispatchEvent(new Event('signedin'));
+});
 
 // events reads the server's events until signal ends, and calls f with each.
 export async function events(signal, f, opened) {

@@ -178,6 +178,7 @@ function frameSignal() {
   return framed.signal;
 }
 
+document.addEventListener('signedin', () => start());
 document.addEventListener('signedout', () => { if (me) signInPage('Your session is over: sign in again.'); });
 addEventListener('hashchange', () => { if (location.hash.startsWith('#signin=')) start(); else open(); });
 addEventListener('keydown', (e) => {
