@@ -27,8 +27,7 @@ type place struct {
 	idle    int  // connections to there that it has besides, and does not use
 	waits   bool // the present server may not be used yet
 	vouched bool // it has said that the present server has all of its commits
-	since   time.Duration
-	ahead   int // commits that only the former server has acknowledged to it
+	ahead   int  // commits that only the former server has acknowledged to it
 }
 
 // Divide puts a standby that has all commits in the database's place, and leaves the former
