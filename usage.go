@@ -49,6 +49,7 @@ type usage struct {
 
 	counted    int64 // the most tokens of the input by the vendor's count; 0 if it has said nothing
 	questioned bool  // the vendor was asked for that, which is done once
+	crowded    bool  // it would have been asked, but for other counts of the key
 
 	inputFirst bool  // answers state their input at their beginning
 	leastInput int64 // the least input that is credible
@@ -167,14 +168,18 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	u.asked = u.natural
 	if u.maxSpend > 0 && u.priced {
 		if refusal := u.boundToRequestSpend(key); refusal != nil {
+			if u.crowded {
+				return limiter.Crowded(key)
+			}
 			return refusal
 		}
 	}
 	x.usage, ask.Fit, ask.Help = u, u.fit, u.help()
 	// With a smaller input the same output costs less, so max_request_spend_usd still holds.
-	ask.Refine = func() {
+	ask.Refine = func() bool {
 		u.recallInput(x, call)
 		h.countInput(r, x, key, k, call, ask, u)
+		return !u.crowded
 	}
 	return nil
 }

@@ -124,6 +124,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	c := &x.target.vendorCount
 	t := c.transport.Load()
 	now := u.now()
+	u.crowded = false
 	if u.questioned || !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.isPaused(key.ID, now) {
 		return false
 	}
@@ -136,10 +137,15 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	}
 	done := c.turn(r.Context(), key.ID)
 	if done == nil {
+		u.crowded = true
 		return false
 	}
 	defer done()
-	if c.isPaused(key.ID, u.now()) || !k.MayProbe(ask) {
+	if c.isPaused(key.ID, u.now()) {
+		return false
+	}
+	if may, later := k.MayProbe(ask); !may {
+		u.crowded = later
 		return false
 	}
 	u.questioned = true

@@ -2,8 +2,15 @@ package till
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // TestOneKeysCountsSpeakForItAlone, and those of several keys for the upstream. The
@@ -53,5 +60,40 @@ func TestNothingIsCountedWhereRequestsGoSeveralWays(t *testing.T) {
 	c.addTransport(first, []byte(`{"tls":{}}`))
 	if c.transport.Load() != nil {
 		t.Error("it is forgotten")
+	}
+}
+
+// TestARequestThatIsNotCountedInTimeMayComeAgain: other counts of its key were before it, or
+// there were too many of them. A final refusal would end an agent whose budget is not spent.
+func TestARequestThatIsNotCountedInTimeMayComeAgain(t *testing.T) {
+	t.Parallel()
+	large := asks{method: "POST", path: "/v1/responses", body: `{"model":"gpt-5-mini","max_output_tokens":300,"input":"` + strings.Repeat("Mind the gap. ", 4000) + `"}`}
+	for name, limit := range map[string]func(*record.Key){
+		"tokens":                 func(k *record.Key) { k.Limit[record.Tokens] = 30_000 },
+		"dollars":                func(k *record.Key) { k.Limit[record.Nanodollars] = 8_000_000 },
+		"dollars of one request": func(k *record.Key) { k.Limit[record.Nanodollars], k.MaxRequestSpend = 1e12, 8_000_000 },
+	} {
+		for why, crowd := range map[string]func(s *site, c *vendorCount, k minted){
+			"another is counted": func(_ *site, c *vendorCount, k minted) { c.running.Store(k.id, make(chan struct{})) },
+			"too many were counted": func(s *site, _ *vendorCount, k minted) {
+				for may := true; may; {
+					may, _ = s.live(k).MayProbe(&limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: large.path})
+				}
+			},
+		} {
+			t.Run(name+", "+why, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, nil)
+				k := s.mint(limit)
+				to := s.h.app.targets["openai"]
+				way := &Transport{target: to}
+				way.TLS = new(reverseproxy.TLSConfig)
+				to.vendorCount.transport.Store(way)
+				crowd(s, &to.vendorCount, k)
+				if status, code, answer := s.serve(k, large); status != http.StatusTooManyRequests || code != record.CodeBudgetHeld {
+					t.Errorf("%d %s", status, answer)
+				}
+			})
+		}
 	}
 }

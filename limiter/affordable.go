@@ -30,22 +30,25 @@ func (k *Live) Left() (now, later record.Amounts) {
 
 // MayProbe reports whether the upstream may be asked about a request before its
 // budget is reserved. It may where only the request's use could refuse it, and as
-// often as a key may make free requests: 60 times a minute.
-func (k *Live) MayProbe(ask *Ask) bool {
+// often as a key may make free requests: 60 times a minute. later says that it only has
+// been asked too often.
+func (k *Live) MayProbe(ask *Ask) (may, later bool) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone || k.l.unavailable() != nil {
-		return false
+		return false, false
 	}
 	k.lockOthers()
 	defer k.unlockOthers()
-	if k.unread(ask, now) != nil || k.moved(ask) || k.upward((*Live).inModels, ask) != nil || !k.affords(ask, now) ||
-		k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
-		return false
+	if k.unread(ask, now) != nil || k.moved(ask) || k.upward((*Live).inModels, ask) != nil || !k.affords(ask, now) {
+		return false, false
+	}
+	if k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
+		return false, true
 	}
 	k.pacing.free.take(defaultFreeRate, now.UnixNano())
-	return true
+	return true, false
 }
 
 // affords reports whether there is enough left of what does not depend on the request's

@@ -30,7 +30,8 @@ func TestAProbeIsMadeOnlyForWhatCouldBeAdmittedAndNotTooOften(t *testing.T) {
 		for _, opt := range opts {
 			opt(a)
 		}
-		return live.MayProbe(a)
+		may, _ := live.MayProbe(a)
+		return may
 	}
 	model := func(a *limiter.Ask) { a.Models, a.Named = []string{"m"}, true }
 	if probe(func(a *limiter.Ask) { a.Models = []string{"other"} }) {
@@ -95,7 +96,8 @@ func TestNothingIsAskedForARequestThatItsBudgetsRefuseWhateverItHolds(t *testing
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
-		return live.MayProbe(&limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/messages"})
+		may, _ := live.MayProbe(&limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/messages"})
+		return may
 	}
 	canary := w.mint(activations(0))
 	byTokens := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 0 })

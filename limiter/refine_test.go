@@ -18,13 +18,15 @@ func TestATooLargeRequestIsBoundedAgainBeforeItIsRefused(t *testing.T) {
 		bounds  []int64
 		code    record.Code
 		refined int
+		crowded bool // others keep it from being bounded
 	}{
-		{"at once", 0, []int64{1100, 300}, "", 1},
-		{"after it has waited", 600, []int64{500, 300}, "", 1},
-		{"before it waits, and after", 600, []int64{1100, 500, 300}, "", 2},
-		{"in vain", 0, []int64{1100, 1100}, record.CodeBudgetTooSmall, 1},
-		{"in vain after it has waited", 600, []int64{500, 450}, record.CodeBudgetTooSmall, 1},
-		{"never where it fits", 600, []int64{300}, "", 0},
+		{"at once", 0, []int64{1100, 300}, "", 1, false},
+		{"after it has waited", 600, []int64{500, 300}, "", 1, false},
+		{"before it waits, and after", 600, []int64{1100, 500, 300}, "", 2, false},
+		{"in vain", 0, []int64{1100, 1100}, record.CodeBudgetTooSmall, 1, false},
+		{"in vain after it has waited", 600, []int64{500, 450}, record.CodeBudgetTooSmall, 1, false},
+		{"in vain, because of others", 0, []int64{1100, 1100}, record.CodeBudgetHeld, 1, true},
+		{"never where it fits", 600, []int64{300}, "", 0, true},
 	} {
 		for _, whose := range []string{"key", "role"} {
 			t.Run(test.name+", by its "+whose, func(t *testing.T) {
@@ -49,7 +51,10 @@ func TestATooLargeRequestIsBoundedAgainBeforeItIsRefused(t *testing.T) {
 					refined := 0
 					one := k.wait(ctx, 0, func(a *limiter.Ask) {
 						a.Fit = func(record.Amounts) record.Amounts { return record.Amounts{record.Tokens: test.bounds[refined]} }
-						a.Refine = func() { refined++ }
+						a.Refine = func() bool {
+							refined++
+							return !test.crowded
+						}
 					})
 					if other != nil {
 						if waits := test.bounds[min(refined, len(test.bounds)-1)] > 400; waits != (one.code() == "waits") {

@@ -32,6 +32,7 @@ type inquiry struct {
 	looked   []*account // whose books were read since it began, or since the last recall
 	recalled []*account // of which something was asked back; repeated for each time
 	refined  bool       // its bound was worked out again since it waited
+	crowded  bool       // others kept that from finding out more
 }
 
 // refines reports whether a request that is too large should work out its bound again
