@@ -308,3 +308,38 @@ func (b *endlessBody) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 func (b *endlessBody) Close() error { return nil }
+
+// TestARequestThatNobodyEndsEndsWithItsHandler: what panics between the answer and the client
+// leaves the body open. A place to drain in would be lost for ever.
+func TestARequestThatNobodyEndsEndsWithItsHandler(t *testing.T) {
+	t.Parallel()
+	for name, leaves := range map[string]func(*leaver){
+		"while it drains": func(l *leaver) {
+			l.leave()
+			l.over()
+			l.x.handlerDone()
+		},
+		"and its client leaves later": func(l *leaver) {
+			l.x.handlerDone()
+			l.leave()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				l := newLeaver(t, context.Background(), time.Minute)
+				l.x.usage.key = t.Name()
+				l.x.begin(l.cancel)
+				leaves(l)
+				if !l.over() {
+					t.Error("the round trip goes on")
+				}
+				drains.mu.Lock()
+				defer drains.mu.Unlock()
+				if n := drains.of[t.Name()]; n != 0 {
+					t.Errorf("it keeps %d places", n)
+				}
+			})
+		})
+	}
+}

@@ -114,10 +114,14 @@ func (x *exchange) closeUnlessRead() {
 	}
 }
 
-// handlerDone is called when the handler ends; nobody may use its writer any more.
+// handlerDone is called when the handler ends; nobody may use its writer any more. It ends
+// a round trip whose answer nobody has closed, because something has panicked.
 func (x *exchange) handlerDone() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.cancel != nil {
+		defer x.cancel()
+	}
 	if x.abandonTimer != nil && x.abandonTimer.Stop() {
 		// net/http reads the rest of a body before it sends a short answer, and sends
 		// what it has buffered of the answer after the handler.
