@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -214,5 +215,19 @@ func BenchmarkSearch(b *testing.B) {
 		if newSearch(c).finds(text) {
 			b.Fatal("found")
 		}
+	}
+}
+
+// TestACredentialInTheNameOfAHeaderIsFound, in whatever case: net/http and HTTP/2 change that.
+func TestACredentialInTheNameOfAHeaderIsFound(t *testing.T) {
+	t.Parallel()
+	c := newCredential(token.NewSecret("sk-Real-0123456789"))
+	for _, name := range []string{"sk-real-0123456789", "Sk-Real-0123456789", "X-Echo-SK-REAL-0123456789-1"} {
+		if !c.shownInHeader(http.Header{name: {"1"}}) {
+			t.Errorf("%s passes", name)
+		}
+	}
+	if c.shownInHeader(http.Header{"X-Sk-Real": {"0123456789"}}) {
+		t.Error("what holds only a part of it is refused")
 	}
 }

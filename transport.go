@@ -17,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -297,12 +298,20 @@ func (t *Transport) cleanHeader(h http.Header) {
 }
 
 func (c *credential) shownInHeader(h http.Header) bool {
-	for _, values := range h {
-		if slices.ContainsFunc(values, c.shownIn) {
+	for name, values := range h {
+		if slices.ContainsFunc(values, c.shownIn) || c.shownInName(name) {
 			return true
 		}
 	}
 	return false
+}
+
+// shownInName reports whether the name of a header contains the credential, in any case,
+// since HTTP does not preserve that. A name cannot contain escapes.
+func (c *credential) shownInName(name string) bool {
+	return len(name) >= minSearched && slices.ContainsFunc(*c.forms.Load(), func(form token.Secret) bool {
+		return len(name) >= len(form.Reveal()) && strings.Contains(strings.ToLower(name), strings.ToLower(form.Reveal()))
+	})
 }
 
 // Interface guards
