@@ -42,6 +42,8 @@ type exchange struct {
 	unbuffered bool         // the body is passed on as it arrives, over HTTP/1
 	bodyRead   atomic.Bool  // the unbuffered body was read completely
 	status     atomic.Int32 // of the upstream's answer; 0 if there was none
+	streamed   atomic.Bool  // without a body, it was sent over HTTP/2; see noteStream
+	repeated   atomic.Bool  // net/http has tried to send it again
 
 	mu           sync.Mutex
 	cancel       context.CancelFunc  // ends the round trip

@@ -117,6 +117,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			x.closeUnlessRead()
 			return x.answer(r, cut), nil
 		}
+		if x.repeated.Load() {
+			return nil, errDispatched
+		}
 		return nil, x.credential.scrub(err)
 	}
 	x.status.Store(int32(res.StatusCode))
@@ -170,6 +173,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	x.trace = httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		// From here on a byte may have been sent, so the request counts as dispatched.
 		x.dispatched.Store(true)
+		x.stopRepeating()
 	}}
 	if x.body.takesRoom() {
 		x.trace.WroteRequest = x.bodySent
@@ -219,7 +223,33 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	out.URL = &u
 	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
 	sendOnce(out)
+	if out.Body == nil || out.Body == http.NoBody {
+		x.trace.WroteHeaderField = x.noteStream
+	}
 	return out
+}
+
+// Over HTTP/2, net/http repeats a request without a body, on new connections and without
+// end, if the upstream breaks it off with PROTOCOL_ERROR. Unlike REFUSED_STREAM (RFC 9113,
+// section 8.7), that does not say that the upstream has done nothing. The repetition is
+// stopped when it has a connection, before it writes anything.
+
+// noteStream notes that a request is being sent over HTTP/2: over HTTP/1 it has no fields
+// that begin with a colon.
+func (x *exchange) noteStream(name string, _ []string) {
+	if name[0] == ':' {
+		x.streamed.Store(true)
+	}
+}
+
+func (x *exchange) stopRepeating() {
+	if !x.streamed.Load() {
+		return
+	}
+	x.repeated.Store(true)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cancel()
 }
 
 // sendOnce keeps net/http from repeating a request by itself when a reused connection
