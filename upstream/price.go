@@ -99,6 +99,16 @@ func (p *Price) For(e *Estimate) *Price {
 	}
 	dearer := *p
 	dearer.Input, dearer.CachedInput = input, 0
+	if p.CacheWrite > 0 {
+		dearer.CacheWrite = max(scaled(p.CacheWrite, input, p.Input), input)
+	}
+	if p.CacheWrite1 > 0 {
+		dearer.CacheWrite1 = max(scaled(p.CacheWrite1, input, p.Input), input)
+	}
+	dearer.Tiers = slices.Clone(p.Tiers)
+	for i := range dearer.Tiers {
+		dearer.Tiers[i].CachedInput = 0
+	}
 	return &dearer
 }
 

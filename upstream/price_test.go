@@ -400,3 +400,33 @@ func TestNoTierIsRoundedDown(t *testing.T) {
 		}
 	}
 }
+
+// TestAllOfARequestWithPicturesIsChargedAtTheirRate, also what is written to a cache or read
+// from it, whatever the length: which of the input were pictures is not reported.
+func TestAllOfARequestWithPicturesIsChargedAtTheirRate(t *testing.T) {
+	t.Parallel()
+	prices, err := BuiltInPrices().With(strings.NewReader(`{"schema":"till.prices/1","models":[
+		{"provider":"openai","id":"seer","input":1,"output":1,"cached_input":0.1,"cache_write":1.25,"input_image":4,
+		"tiers":[{"above_input_tokens":5000,"input":2,"output":2,"cached_input":0.2,"cache_write":2.5}]}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	price, ok := prices.Find("openai", "seer", today)
+	if !ok {
+		t.Fatal("it has no price")
+	}
+	e := &Estimate{Model: "seer", Pictures: true, Permille: 1000, Asked: 1000}
+	price = price.For(e)
+	for _, u := range []Usage{
+		{Input: 1000, Nanodollars: -1},
+		{Input: 1000, CachedInput: 1000, Nanodollars: -1},
+		{Input: 1000, CacheWrite: 1000, Nanodollars: -1},
+		{Input: 1000, CacheWrite: 1000, CacheWrite1h: 1000, Nanodollars: -1},
+		{Input: 9000, CachedInput: 9000, Nanodollars: -1},
+		{Input: 9000, CacheWrite: 9000, Nanodollars: -1},
+	} {
+		if cost, least := price.Cost(u, 1000), u.Input*4_000; cost < least {
+			t.Errorf("%+v costs %d nano-dollars, want at least %d", u, cost, least)
+		}
+	}
+}
