@@ -83,7 +83,11 @@ func TestAnOperatorsPricesAddAndReplace(t *testing.T) {
 		"no schema": `{"models":[]}`, "no JSON": `x`, "a misspelt field": `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"ouput":1}]}`,
 		"no output": `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1}]}`, "below zero": `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":-1,"output":1}]}`,
 		"an open alias": `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"alias_regex":"b"}]}`, "no id": `{"schema":"till.prices/1","models":[{"provider":"a","input":1,"output":1}]}`,
-		"a tier above nothing": `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"tiers":[{"input":2}]}]}`,
+		"a window below zero":     `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"context_window":-1}]}`,
+		"an answer below zero":    `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"max_output_tokens":-1}]}`,
+		"a window beyond reason":  `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"context_window":4611686018427387904}]}`,
+		"an answer beyond reason": `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"max_output_tokens":4611686018427387904}]}`,
+		"a tier above nothing":    `{"schema":"till.prices/1","models":[{"provider":"a","id":"b","input":1,"output":1,"tiers":[{"input":2}]}]}`,
 	} {
 		if _, err := BuiltInPrices().With(strings.NewReader(file)); err == nil {
 			t.Errorf("%s is accepted", name)

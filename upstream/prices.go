@@ -77,6 +77,9 @@ const MaxPrices = 8 << 20
 const (
 	priceSchema = "till.prices/1"
 	maxRate     = 1e5 // USD per million tokens
+	// maxListed is the longest window that a table may state, in tokens. A bound that
+	// overflows, or that is below zero, would hold nothing.
+	maxListed = 1 << 40
 )
 
 // BuiltInPrices returns the built-in table. Callers must not change it.
@@ -180,6 +183,11 @@ func (line *priceLine) price() (*Price, error) {
 	price := &Price{
 		Provider: line.Provider, Model: line.ID, Context: line.Context, MaxOutput: line.MaxOutput,
 		AsOf: line.AsOf, Source: line.Source, Confidence: line.Confidence,
+	}
+	for name, n := range map[string]int64{"context_window": line.Context, "max_output_tokens": line.MaxOutput} {
+		if n < 0 || n > maxListed {
+			return nil, fmt.Errorf("%s must be from 0 to %d tokens, got %d; leave it out if it is not known", name, int64(maxListed), n)
+		}
 	}
 	var err error
 	if price.Rates, err = rates(*line.Input, *line.Output, line.CachedInput, line.CacheWrite, line.CacheWrite1); err != nil {
