@@ -152,10 +152,11 @@ func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream 
 	if u.earlier != nil {
 		u.meter.WantIDs()
 	}
+	unframed := res.ContentLength < 0 && res.ProtoMajor == 1 && len(res.TransferEncoding) == 0
 	if res.StatusCode < 300 {
 		decode(res, unlimited) // the use of an answer in another encoding stays unknown
 	}
-	body := &meteredBody{ReadCloser: res.Body, u: u, status: res.StatusCode}
+	body := &meteredBody{ReadCloser: res.Body, u: u, status: res.StatusCode, unframed: unframed}
 	if u.estimate.HidesUsage() && res.StatusCode < 300 {
 		body.ReadCloser, body.seen = u.meter.Hide(res.Body), true
 		delete(res.Header, "Content-Length") // it becomes shorter
@@ -170,6 +171,9 @@ type meteredBody struct {
 	u      *usage
 	status int
 	seen   bool // the body comes from the meter
+	// unframed says that only the end of the connection ends the body, which looks the
+	// same if the connection breaks (RFC 9112, section 8).
+	unframed bool
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {
@@ -179,7 +183,7 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	}
 	if err == io.EOF && !b.u.readToEnd {
 		b.u.meter.Close()
-		b.u.readToEnd = true
+		b.u.readToEnd = !b.unframed || b.u.meter.Complete()
 	}
 	if b.u.meter.Whole() {
 		b.u.rememberAnswer(b.status)

@@ -122,6 +122,18 @@ func (m *Meter) Over() bool { return m.ended }
 // Ended reports whether a stream said that it is complete and reported its usage.
 func (m *Meter) Ended() bool { return m.ended && m.final }
 
+// Complete reports, at the end of an answer, whether the answer itself shows that it has
+// come to its end: a stream that does not say so may have been cut.
+func (m *Meter) Complete() bool {
+	switch m.form {
+	case events:
+		return m.ended
+	case texts:
+		return m.ended || m.scan.depth == 0 && m.scan.places[1] == aList
+	}
+	return true
+}
+
 // lastEvents are the events that end a stream and hold its usage.
 var lastEvents = set("response.completed", "response.incomplete", "response.failed", "response.cancelled", "message-end", "stream-end")
 
