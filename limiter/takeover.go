@@ -62,10 +62,10 @@ func (l *Limiter) inherit(former *Limiter) error {
 		k.mu.Lock()
 	}
 	// A store that was in doubt may have misled that memory: only what runs, and
-	// what was stopped, is believed. So it is where a removal has counted the rest.
+	// what was stopped, is believed. So it is where a removal has counted the rest; see of.
 	removed := former.removed.Load()
 	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !removed, least: former.contradicted.Load() && !removed, booked: removed}
-	moved := make(map[*account]*account)
+	moved := make(map[*account]heir)
 	for _, a := range roles {
 		old := formerRoles[a.id]
 		if old == nil {
@@ -73,7 +73,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 		}
 		old.mu.Lock()
 		a.mu.Lock()
-		moved[old] = a
+		how := how.of(a, old)
+		moved[old] = heir{a, how.believed}
 		l.inheritAccount(a, nil, old, how)
 		a.mu.Unlock()
 		old.mu.Unlock()
@@ -106,11 +107,41 @@ func (l *Limiter) inherit(former *Limiter) error {
 	return nil
 }
 
+// heir is the account in memory that follows another.
+type heir struct {
+	*account
+	believed bool // it has what the former one held
+}
+
 // memory says how far what a former limiter knew of its accounts is believed.
 type memory struct {
 	believed bool // it is what was used, and is held
-	booked   bool // a removal has counted what was reserved, and put what was used into the history
+	booked   bool // a removal may have counted what was reserved, and put what was used into the history
 	least    bool // at least as much was used, with all that is held: the store's own word is in doubt, too
+}
+
+// of is how far what was known of one account is believed. A removal that was refused, because
+// the node had come back, has not counted what the node has used since, nor parts that it had
+// not reached. Had it folded this part, less would be reserved than memory knows, and the node
+// reserves nothing more where it finds that. Both accounts are held.
+func (m memory) of(a, old *account) memory {
+	if !m.booked || a.lineage != old.lineage {
+		return m
+	}
+	kept := false
+	for i, n := range old.reserved {
+		if a.limit[i] == record.NoLimit || old.limit[i] == record.NoLimit {
+			continue
+		}
+		if a.reserved[i] != n {
+			return m
+		}
+		kept = kept || n > 0
+	}
+	if !kept {
+		return m
+	}
+	return memory{believed: true}
 }
 
 // inheritAccount takes over the books of the same account. Both are held. They are of the
@@ -153,17 +184,19 @@ func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) 
 
 // inherit takes over a key. The former one is held, and this one is not known to
 // others yet.
-func (k *Live) inherit(old *Live, how memory, roles map[*account]*account) {
+func (k *Live) inherit(old *Live, how memory, roles map[*account]heir) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	how = how.of(&k.account, &old.account)
 	k.l.inheritAccount(&k.account, k, &old.account, how)
 	for g := old.grants; g != nil; g = g.next {
 		g.move(old, k)
 		g.k.Store(k)
 		g.epoch = inherited(g.epoch, &old.account, &k.account, how.believed)
 		if role := g.role; role != nil {
-			if g.role = roles[role]; g.role != nil {
-				g.roleEpoch = inherited(g.roleEpoch, role, g.role, how.believed)
+			next := roles[role]
+			if g.role = next.account; g.role != nil {
+				g.roleEpoch = inherited(g.roleEpoch, role, g.role, next.believed)
 			}
 		}
 	}
