@@ -100,7 +100,7 @@ func (s *ensemble) repair() {
 	}
 	for i, w := range s.c.w {
 		if s.start(i); w.after != nil {
-			w.open(s.c.Node(w.node))
+			s.open(i)
 			w.after = nil
 		}
 	}
@@ -118,7 +118,7 @@ func (s *ensemble) repair() {
 			s.fatalf("%s closes as if the database had lost nothing", w.node)
 		}
 		w.after = w.Limiter
-		w.open(s.c.Node(w.node))
+		s.open(i)
 		w.after = nil
 	}
 	s.retain()

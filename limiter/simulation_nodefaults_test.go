@@ -164,7 +164,7 @@ func (s *ensemble) usurp(i int) {
 	s.pass(11 * time.Second)
 	w.disk = w.disk.Restarted(power, func() bool { return s.chance(50) })
 	w.files = w.disk.Files()
-	w.open(s.c.Node(w.node))
+	s.open(i)
 	s.paused[i] = false
 	s.settle()
 	for range s.random.IntN(12) {
@@ -231,6 +231,13 @@ func (b *purse) forgetUnwritten(node int, power bool) {
 	b.unwritten[node] = record.Amounts{}
 }
 
+// open opens a node that knows nothing but what its store and its shadow say.
+func (s *ensemble) open(i int) {
+	w := s.c.w[i]
+	w.open(s.c.Node(w.node))
+	s.folded[i] = false
+}
+
 // start starts a node that was killed, unless it could not join now.
 func (s *ensemble) start(i int) {
 	if !s.down[i] || s.stopped {
@@ -239,7 +246,7 @@ func (s *ensemble) start(i int) {
 	w := s.c.w[i]
 	s.say("%s starts", w.node)
 	s.c.Inject(nil)
-	w.open(s.c.Node(w.node))
+	s.open(i)
 	s.down[i] = false
 	s.retain()
 	s.settle()

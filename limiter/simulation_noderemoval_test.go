@@ -87,7 +87,7 @@ func (s *ensemble) remove(i int) {
 			if err != nil {
 				s.fatalf("%s cannot be started: %v", w.node, err)
 			}
-			w.Limiter, s.down[i] = l, false
+			w.Limiter, s.down[i], s.folded[i] = l, false, false
 		}
 	})
 	err := errors.New("it is not over")
@@ -131,10 +131,6 @@ func (s *ensemble) tend() {
 		}
 		s.say("%s has failed, and is opened again: %v", w.node, err)
 		s.counts.reopenings++
-		if s.folded[i] { // what it has reserved since counts as spent
-			s.mayForfeit(i)
-		}
-		s.folded[i] = false
 		s.follow(i)
 	}
 }
