@@ -63,28 +63,28 @@ func Reserved(r store.Reader, id string) (record.Amounts, error) {
 	return acct.Reserved, err
 }
 
-// Unsettled is what a node has reserved of a key and is not known to have used.
-func Unsettled(r store.Reader, id, node string) (record.Amounts, error) {
+// PartOf is a node's part of a key.
+func PartOf(r store.Reader, id, node string) (record.Part, error) {
 	_, acct, err := record.ReadKey(r, id)
 	if err != nil {
-		return record.Amounts{}, err
+		return record.Part{}, err
 	}
 	account, err := record.KeyAccount(id)
 	if err != nil {
-		return record.Amounts{}, err
+		return record.Part{}, err
 	}
-	own, err := ownPart(r, node, account, &acct)
-	return own.Reserved.Minus(own.Settled), err
+	return ownPart(r, node, account, &acct)
 }
 
-// Unspent is what a node has reserved of a key and has not used, as its memory knows.
-func (l *Limiter) Unspent(id string) (n record.Amounts, known bool) {
+// Unspent is what a node has reserved of a key and has not used, as its memory knows. The
+// store may say that more is reserved: the answer to that commit was lost.
+func (l *Limiter) Unspent(id string, stored *record.Part) (n record.Amounts, known bool) {
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		if k.key.ID == id {
 			known = true
 			for i, reserved := range k.reserved {
-				n[i] = max(0, reserved-k.spent[i])
+				n[i] = max(0, max(reserved, stored.Reserved[i])-k.spent[i])
 			}
 		}
 		k.mu.Unlock()

@@ -100,11 +100,17 @@ func (c *nodes) sweep() {
 
 // unsettled is what a node has reserved of a key and is not known to have used.
 func (c *nodes) unsettled(id, node string) (n record.Amounts, err error) {
+	part, err := c.partOf(id, node)
+	return part.Reserved.Minus(part.Settled), err
+}
+
+// partOf is a node's part of a key.
+func (c *nodes) partOf(id, node string) (part record.Part, err error) {
 	err = c.View(func(r store.Reader) (err error) {
-		n, err = limiter.Unsettled(r, id, node)
+		part, err = limiter.PartOf(r, id, node)
 		return err
 	})
-	return n, err
+	return part, err
 }
 
 // settle lets all nodes follow.

@@ -60,7 +60,9 @@ func (s *ensemble) remove(i int) {
 			s.end(b, false)
 		}
 	}
-	s.mayForfeit(i)
+	if killed {
+		s.mayForfeit(i)
+	}
 	s.c.Inject(func(string) storetest.Outcome {
 		time.Sleep(10 * time.Millisecond) // so that the two take turns
 		return storetest.Committed
@@ -103,6 +105,9 @@ func (s *ensemble) remove(i int) {
 	}
 	s.c.Inject(nil)
 	s.settle()
+	if !killed { // also what it has reserved since it came back, before that was folded
+		s.mayForfeit(i)
+	}
 	s.retain()
 	s.say("%s is there again, and its removal says: %v", w.node, err)
 	switch {
@@ -144,12 +149,13 @@ func (s *ensemble) contradicted(i int) bool { return s.folded[i] && s.c.w[i].Con
 func (s *ensemble) mayForfeit(i int) {
 	w := s.c.w[i]
 	for _, b := range s.purses {
-		lost, known := w.Unspent(b.id)
+		part, err := s.c.partOf(b.id, w.node)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			s.fatalf("key %s: %v", b.id, err)
+		}
+		lost, known := w.Unspent(b.id, &part)
 		if !known {
-			var err error
-			if lost, err = s.c.unsettled(b.id, w.node); err != nil && !errors.Is(err, store.ErrNotFound) {
-				s.fatalf("key %s: %v", b.id, err)
-			}
+			lost = part.Reserved.Minus(part.Settled)
 		}
 		b.forfeit.Add(lost)
 	}
