@@ -105,7 +105,7 @@ make_programs() {
 			service $(says ExecStart) >>"$log" 2>&1 &
 			echo $! >"$pid"
 			# What Type=notify waits for.
-			until tail -c "+$((before + 1))" "$log" | grep -q 'serving initial configuration'; do
+			until tail -c "+$((before + 1))" "$log" | grep 'serving initial configuration' >/dev/null; do
 				kill -0 "$(cat "$pid")" || { tail -n 5 "$log" >&2; exit 1; }
 				sleep 0.05
 			done
