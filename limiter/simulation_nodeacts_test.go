@@ -144,13 +144,16 @@ func (s *ensemble) grant(i int, b *purse) {
 		return
 	}
 	b.limit[record.Activations] += n // from now on it may be there
+	changes, changing := b.changes, b.changing
+	b.granting++
 	if b.within > 0 {
 		b.within, b.extended = 0, true // it may have more time
 	}
 	s.begin(func() func() {
 		_, err := w.GrantMore(ctx, limiter.Operator, b.id, limiter.More{Activations: n})
 		return func() {
-			if err == nil {
+			b.granting--
+			if err == nil && changing == 0 && b.changes == changes { // or the limit may have been set after it
 				b.least[record.Activations] += n
 			} else if errors.Is(err, limiter.ErrRevoked) {
 				b.limit[record.Activations] -= n // it is not
@@ -169,19 +172,23 @@ func (s *ensemble) change(i int, b *purse) {
 	before := b.limit[record.Activations]
 	b.limit[record.Activations] += n // grants that are on their way may come after it
 	most := b.limit[record.Activations]
+	alone := b.granting == 0
+	b.changes++
+	b.changing++
 	s.begin(func() func() {
 		_, err := w.Change(ctx, limiter.Operator, b.id, 0, func(key *record.Key) error {
 			key.Limit[record.Activations] = n
 			return nil
 		})
 		return func() {
+			b.changing--
 			s.say("%s limits %s to %d: %v", w.node, b.id, n, err)
 			switch taken := b.taken(b.last())[record.Activations]; {
-			case err == nil && s.quiet && b.limit[record.Activations] == most: // nothing was granted meanwhile
+			case err == nil && s.quiet && alone && b.limit[record.Activations] == most: // nothing was granted meanwhile
 				b.limit[record.Activations], b.least[record.Activations] = max(n, taken), n
 			case err == nil:
 				b.least[record.Activations] = min(b.least[record.Activations], n)
-			case s.quiet && b.limit[record.Activations] == most:
+			case s.quiet && alone && b.limit[record.Activations] == most:
 				b.limit[record.Activations] = before
 			default:
 				b.least[record.Activations] = min(b.least[record.Activations], n)

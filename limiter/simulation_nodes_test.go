@@ -71,6 +71,8 @@ type purse struct {
 	parent *purse
 	kids   int // that were asked for
 
+	changes, changing, granting int // of the limit: that were begun, that are under way, and grants that are
+
 	windows map[int64]*window
 	running []*ticket
 
