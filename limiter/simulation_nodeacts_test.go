@@ -313,7 +313,7 @@ func (s *ensemble) resume(i int, b *purse) {
 // forget deletes a key that has ended.
 func (s *ensemble) forget(i int, b *purse) {
 	w := s.c.w[i]
-	unexpired := b.within == 0 || b.used || w.Now().Add(closeBy).Before(b.created.Add(b.within))
+	unexpired := b.used || !b.extended && (b.within == 0 || w.Now().Add(closeBy).Before(b.created.Add(b.within)))
 	s.begin(func() func() {
 		err := w.Forget(ctx, limiter.Operator, b.id)
 		return func() {
