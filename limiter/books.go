@@ -134,15 +134,16 @@ func (l *Limiter) rowsOfKey(account record.AccountID, id string) [][]byte {
 }
 
 // fetchKeys reads at once what a batch will read of some keys: no other node commits
-// while it runs.
+// while it runs. What is no id is left to whoever reads it.
 func (l *Limiter) fetchKeys(b *batch, ids []string) error {
+	if l.shared == nil {
+		return nil
+	}
 	var rows [][]byte
 	for _, id := range ids {
-		account, err := record.KeyAccount(id)
-		if err != nil {
-			return err
+		if account, err := record.KeyAccount(id); err == nil {
+			rows = append(rows, l.rowsOfKey(account, id)...)
 		}
-		rows = append(rows, l.rowsOfKey(account, id)...)
 	}
 	return store.Fetch(b, rows...)
 }
