@@ -175,7 +175,7 @@ func TestWhatARequestIsFittedToIsLeft(t *testing.T) {
 		if !fitsInto(held, left) && written > u.least() && u.fits() {
 			t.Fatalf("%v is held of %v, for %d tokens", held, left, written)
 		}
-		if longer := written + 1; fitsInto(held, left) && longer <= u.natural && fitsInto(u.bound(longer+1), left) {
+		if longer := written + 1; fitsInto(held, left) && longer <= u.natural && fitsInto(u.bound(longer), left) {
 			t.Fatalf("%d are given of %v, and %d would do", written, left, longer)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -263,28 +264,9 @@ func (p *Price) byTable(u Usage, permille int64) int64 {
 func clamp(n, most int64) int64 { return min(max(n, 0), max(most, 0)) }
 
 // Affords returns how many tokens of output a request can have for so many
-// nano-dollars; negative if its input alone costs more.
+// nano-dollars, less than math.MaxInt32; negative if its input alone costs more.
 func (p *Price) Affords(e *Estimate, input, nano int64) int64 {
-	left := nano - p.MaxCost(e, input, 0)
-	rate := p.rates(input).Output
-	switch {
-	case left < 0:
-		return -1
-	case rate == 0:
-		return math.MaxInt32
-	}
-	// Both steps round down, so the result never costs more than there is.
-	high, low := bits.Mul64(uint64(left), 1_000_000)
-	divisor := uint64(rate) * uint64(e.Permille)
-	if high >= divisor {
-		return math.MaxInt32
-	}
-	n, _ := bits.Div64(high, low, divisor)
-	n = min(n, math.MaxInt32)
-	for n > 0 && p.MaxCost(e, input, int64(n)) > nano {
-		n--
-	}
-	return int64(n)
+	return int64(sort.Search(math.MaxInt32, func(n int) bool { return p.MaxCost(e, input, int64(n)) > nano })) - 1
 }
 
 // product is a number of tokens at a rate.
