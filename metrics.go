@@ -65,7 +65,7 @@ func newMetrics() *metrics {
 			prometheus.NewDesc("caddy_till_waiting", "Requests that wait for budget that others of their key or role hold.", nil, nil),
 			prometheus.NewDesc("caddy_till_keys", "Keys by recorded status.", []string{"status"}, nil),
 			prometheus.NewDesc("caddy_till_forfeited_activations_total",
-				"Activations that count as used, at most, because a crash left open whether they were.", nil, nil)}}
+				"Activations that count as used, at most, because a crash left open whether they were; not those of requests that it ended.", nil, nil)}}
 	return m
 }
 

@@ -70,7 +70,7 @@ var fieldDocs = map[string]string{
 	"forfeited":              "budgets that count as spent now",
 	"forfeited_spend_usd":    "spend that the server had reserved and that counts as used now",
 	"forfeited_tokens":       "tokens that the server had reserved and that count as used now",
-	"forfeited_activations":  "the most activations that crashes have made count as used since the start; of a server that was removed, what it had reserved",
+	"forfeited_activations":  "the most activations that crashes have made count as used since the start, beside those of requests that a crash ended; of a server that was removed, what it had reserved",
 	"forgotten_activations":  "activations that forgotten keys had used",
 	"found":                  "number of different strings of keys and tokens in the text",
 	"given_up":               "messages that were given up since the start",

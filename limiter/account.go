@@ -58,6 +58,7 @@ type account struct {
 	firstDurable bool           // the store knows of the first use
 	pinDurable   bool           // and of the address that the key is bound to
 	savedAt      int64          // unix nanoseconds of the last save
+	leftOpen     bool           // a crash left open what of reserved was used: that all counts so is not stored yet
 	looked       int64          // unix nanoseconds of the last look at what other nodes have
 	inStore      record.Amounts // how much of spent the store knows of, where other nodes read it
 	size         *blockSize
@@ -89,9 +90,19 @@ func (a *account) restore(r *record.Account, own *record.Part, limit record.Amou
 	a.epoch, a.past, a.booked = r.Epoch, own.Past, own.Booked
 	a.reserved, a.spent = own.Reserved, own.Reserved
 	a.counted, a.kinds, a.inStore = durable(own), own.Kinds, own.Settled
+	a.leftOpen = own.Reserved != own.Settled
 	a.first, a.firstDurable, a.pinDurable = r.First, r.First != 0, r.Pin != ""
 	a.last, a.pin, a.addr = r.Last, r.Pin, r.Addr
 	a.adopt(r, own)
+}
+
+// forfeits is how many activations of an account that was just read a crash has made count
+// as used, at most.
+func (a *account) forfeits() int64 {
+	if a.limit[record.Activations] == record.NoLimit {
+		return 0
+	}
+	return max(a.spent[record.Activations]-a.inStore[record.Activations], 0)
 }
 
 // verdict is whether an account can take a bound, and if not, why.

@@ -97,7 +97,7 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 				l.markActive(k) // what is not used goes back, even if nobody is admitted
 			}
 			a.noted(wrote.unlimited)
-			a.counted = durable(&own)
+			a.counted, a.leftOpen = durable(&own), false
 			a.firstDurable, a.pinDurable = a.firstDurable || a.first != 0, a.pinDurable || rec.Pin != ""
 			l.lookedAt(a, k, &rec, &own)
 		}

@@ -108,6 +108,10 @@ func (l *Limiter) load(id string) (*Live, error) {
 		k.stopIfMatched(l.runningJobs())
 		k.pacing = l.pacings[k.account.id]
 		delete(l.pacings, k.account.id)
+		if k.leftOpen {
+			l.forfeited.Add(k.forfeits())
+			l.markActive(k)
+		}
 		k.mu.Unlock()
 	}
 	e.k, e.err = k, err
@@ -156,12 +160,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 				return err
 			}
 		}
-		for i := range acct.Reserved {
-			if i == int(record.Activations) && acct.Limit[i] != record.NoLimit {
-				l.forfeited.Add(max(own.Reserved[i]-own.Settled[i], 0))
-			}
-		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err

@@ -10,8 +10,8 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// dirty reports whether only memory knows what the key did.
-func (k *Live) dirty() bool { return k.history.dirty() || k.savedAt < k.last }
+// dirty reports whether only memory knows what the key did, or what it counts as used.
+func (k *Live) dirty() bool { return k.history.dirty() || k.savedAt < k.last || k.leftOpen }
 
 // saveEvery is how often the statistics of a busy key are saved: where other nodes
 // judge by them whether it is idle, that is well within the time for which it may be.
@@ -90,7 +90,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			}
 			return
 		}
-		a.counted = durable(&own)
+		a.counted, a.leftOpen = durable(&own), false
 		a.reserved.Add(wrote.raised)
 		a.noted(wrote.unlimited)
 		a.firstDurable, a.pinDurable = a.firstDurable || used.first != 0, a.pinDurable || stored.Pin != ""

@@ -19,7 +19,8 @@ type Stats struct {
 	// Holds counts requests in flight.
 	Holds int64
 	// Forfeited is an upper bound of the activations that a crash made count as
-	// used since this start, though some were not.
+	// used since this process started, though some were not. Those of requests that
+	// the crash ended are not in it, if the shadow knows of them.
 	Forfeited int64
 	// Used is what all keys have used since the store was made, including
 	// forgotten keys and excluding requests in flight.

@@ -26,6 +26,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 			l.jobs = append(l.jobs, successor)
 		}
 	}
+	l.forfeited.Add(former.forfeited.Load())
 	former.liveMu.Lock()
 	l.pacings = maps.Clone(former.pacings)
 	former.liveMu.Unlock()
@@ -160,6 +161,9 @@ func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) 
 	case a.lineage != old.lineage:
 		return
 	case how.believed:
+		if k != nil {
+			l.forfeited.Add(-a.forfeits()) // as it was no crash
+		}
 		a.spent, a.held, a.past, a.kinds = old.spent, old.held, old.past, old.kinds
 	case how.least:
 		for i, n := range old.taken() {
