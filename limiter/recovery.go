@@ -38,7 +38,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	for name := range roles {
 		known[record.RoleAccount(name)] = true
 	}
-	now := l.clock.Now().UnixNano()
+	now, former := l.clock.Now().UnixNano(), after.ledger()
 	const perTransaction = 1024
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
@@ -50,7 +50,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 			if !bytes.Equal(still, last[:]) { // another node removes this one, and counts what it had
 				return nil
 			}
-			return recoverAccounts(b, remembered[:n], known, now, after != nil)
+			return recoverAccounts(b, remembered[:n], known, now, former)
 		}, nil)
 		if err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
@@ -98,9 +98,9 @@ func (l *Limiter) sessionKey() []byte {
 }
 
 // recoverAccounts brings what the shadow saw into the records. Anything that does not
-// add up is left alone, and so counts as spent. inherited says that the rest of what
-// memory knew, such as the history, is not lost.
-func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record.AccountID]bool, now int64, inherited bool) error {
+// add up is left alone, and so counts as spent. former is that of the limiter which this one
+// follows, whose history is not lost either; nil: it follows none.
+func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record.AccountID]bool, now int64, former ledger) error {
 	var rows [][]byte
 	for i := range accounts {
 		rows = append(append(rows, accountRows(accounts[i].ID, b.node)...), hourRow(accounts[i].ID, cmp.Or(min(accounts[i].Last, now), now)))
@@ -134,9 +134,9 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 			return err
 		}
 		if rec.Lineage == seen.Lineage { // otherwise a renewal came between the two
-			recoverAccount(&rec, &own, seen, now)
+			recoverAccount(&rec, &own, seen, former, now)
 		}
-		if !forRole && !inherited {
+		if !forRole && former == nil {
 			if err := recoverHistory(b, id, &rec, &own, now); err != nil {
 				return err
 			}
@@ -161,13 +161,20 @@ func hourRow(id record.AccountID, at int64) []byte {
 	return record.HourKey(record.IDPrefix+ulid.ULID(id).String(), time.Unix(0, at).UTC().Truncate(time.Hour).Unix())
 }
 
-// recoverAccount brings what the shadow saw of an account into its record.
-func recoverAccount(r *record.Account, own *record.Part, seen *integrity.Remembered, now int64) {
+// recoverAccount brings what the shadow saw of an account into its record: what was spent, and
+// what requests held. Only the former limiter can tell the two apart. Where that is lost, the
+// requests are, and what they held counts as spent; otherwise they may give it back.
+func recoverAccount(r *record.Account, own *record.Part, seen *integrity.Remembered, former ledger, now int64) {
 	for k, used := range seen.Used {
 		if used >= 0 && used <= record.MaxAmount {
 			own.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
 		}
-		own.Settled[k] = own.Reserved[k]
+	}
+	own.Settled = own.Reserved
+	if spent, known := former.spent(seen.ID, r.Lineage); known {
+		for k := range own.Settled {
+			own.Settled[k] = min(own.Settled[k], spent[k])
+		}
 	}
 	r.Last = max(r.Last, min(seen.Last, now)) // the clock may have been set back
 	if r.First == 0 {

@@ -62,10 +62,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 	for _, k := range from {
 		k.mu.Lock()
 	}
-	// A store that was in doubt may have misled that memory: only what runs, and
-	// what was stopped, is believed. So it is where a removal has counted the rest; see of.
-	removed := former.removed.Load()
-	how := memory{believed: !errors.Is(former.committer.Cause(), store.ErrDoubt) && !removed, least: former.contradicted.Load() && !removed, booked: removed}
+	removed := former.removed.Load() // and has counted what is not believed; see of
+	how := memory{believed: former.believed() && !removed, least: former.contradicted.Load() && !removed, booked: removed}
 	moved := make(map[*account]heir)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -106,6 +104,44 @@ func (l *Limiter) inherit(former *Limiter) error {
 		}
 	}
 	return nil
+}
+
+// believed reports whether memory may go on from what this one knew of what was used. A
+// store that was in doubt may have misled it: then only what runs, and what was stopped, is
+// believed.
+func (l *Limiter) believed() bool { return !errors.Is(l.committer.Cause(), store.ErrDoubt) }
+
+// ledger has the accounts of a limiter that is closed.
+type ledger map[record.AccountID]*account
+
+// ledger has the accounts of which it is believed what they have spent. It is nil only if the
+// limiter is.
+func (l *Limiter) ledger() ledger {
+	if l == nil {
+		return nil
+	}
+	all := make(ledger)
+	if !l.believed() {
+		return all
+	}
+	for _, k := range l.everyLive() {
+		all[k.account.id] = &k.account
+	}
+	for _, a := range l.everyRole() {
+		all[a.id] = a
+	}
+	return all
+}
+
+// spent is what requests of an account have used that have ended, if it is known. Others run.
+func (all ledger) spent(id record.AccountID, lineage uint64) (spent record.Amounts, known bool) {
+	a := all[id]
+	if a == nil {
+		return spent, false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.spent, a.lineage == lineage
 }
 
 // heir is the account in memory that follows another.
