@@ -69,15 +69,16 @@ func (s *ensemble) reopen(i int) {
 	if w := s.c.w[i]; s.stopped || len(s.ops) > 0 || !s.c.Connected(w.node) {
 		return
 	}
-	s.c.Inject(nil)
 	s.say("%s opens its store again", s.c.w[i].node)
 	s.counts.reopenings++
 	s.follow(i)
 }
 
 // follow closes a node's limiter, and opens others after it until that succeeds, which
-// happens unless something is wrong with the database.
+// happens unless something is wrong with the database. Nothing is but what interrupts an
+// attempt: a commit that is refused ends one, too.
 func (s *ensemble) follow(i int) {
+	s.c.Inject(nil)
 	w := s.c.w[i]
 	former := w.Limiter
 	s.away[i] = true
