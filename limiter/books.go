@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -44,7 +45,11 @@ func readPart(r store.Reader, key []byte) (record.Part, error) {
 	if err != nil {
 		return record.Part{}, err
 	}
-	return record.DecodePart(v)
+	p, err := record.DecodePart(v)
+	if err != nil {
+		err = fmt.Errorf("%q: %w", key, err)
+	}
+	return p, err
 }
 
 // setOwn writes this node's part of an account, and moves rec by the difference. The

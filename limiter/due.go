@@ -33,7 +33,19 @@ func (l *Limiter) sweepDue() {
 			return
 		}
 		after = found[len(found)-1].key
-		rest, err := l.endDue(found)
+		var rest []string
+		left := 0
+		err = apart(found, func(some []dueEntry) error {
+			others, err := l.endDue(some)
+			rest = append(rest, others...)
+			return err
+		}, func(due dueEntry, err error) {
+			left++
+			l.leaveOut("ending keys whose time is over", due.id, err)
+		})
+		if left == sweepKeys {
+			return // it is no single record, and all that follow would be tried one by one
+		}
 		if err != nil {
 			if !errors.Is(err, store.ErrClosed) {
 				l.log.Error("ending keys whose time is over failed", "error", err)
@@ -42,7 +54,7 @@ func (l *Limiter) sweepDue() {
 		}
 		for _, id := range rest {
 			err := l.endIfDue(id)
-			if err != nil && !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrNotFound) {
+			if err != nil && !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrNotFound) && !l.leaveOut("ending keys whose time is over", id, err) {
 				l.log.Error("ending a key whose time is over failed", "key_id", id, "error", err)
 			}
 		}
@@ -73,7 +85,7 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 		}
 		for _, due := range found {
 			old, acct, err := record.ReadKey(b, due.id)
-			if errors.Is(err, store.ErrNotFound) {
+			if errors.Is(err, store.ErrNotFound) && !isDamaged(err) {
 				if err := b.Delete(due.key); err != nil {
 					return err
 				}
@@ -117,6 +129,9 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 			l.follow(key, nil)
 		}
 	})
+	if err != nil {
+		rest = nil
+	}
 	return rest, err
 }
 

@@ -149,6 +149,7 @@ type Limiter struct {
 	turnBytes int64
 	exiting   func() bool
 	forfeited atomic.Int64
+	damaged   damaged
 	closed    atomic.Bool
 	// contradicted is Contradicted of a Limiter that is closed.
 	contradicted atomic.Bool
@@ -243,7 +244,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.recover(o.Roles, o.After); err != nil {
 		return nil, err
 	}
-	if l.tokens, err = access.ReadTokens(l.store, l.committer.Writer()); err != nil {
+	if l.tokens, err = access.ReadTokens(l.store, l.committer.Writer(), func(id string, err error) { l.leaveOut("reading admin tokens", id, err) }); err != nil {
 		return nil, err
 	}
 	if err := l.SetRoles(o.Roles); err != nil {
@@ -310,7 +311,8 @@ func (l *Limiter) readBooks() (jobs []Job, err error) {
 
 // startCommitter starts the committer with everything that takes part in commits.
 func (l *Limiter) startCommitter(o *Options, jobs []Job) {
-	events := event.Options{Store: o.Store, Clock: l.clock, Posted: o.Posted, Stopping: l.stopping}
+	events := event.Options{Store: o.Store, Clock: l.clock, Posted: o.Posted, Stopping: l.stopping,
+		Damaged: func(row []byte, err error) { l.leaveOut("telling of events", fmt.Sprintf("%q", row), err) }}
 	if o.Observe != nil {
 		events.Happened = o.Observe.Happened
 	}

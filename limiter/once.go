@@ -272,7 +272,10 @@ func (l *Limiter) pruneOnces() error {
 	prefix, before := []byte(record.SpaceOnce+"t/"), l.clock.Now().Add(-keepOnce).UnixNano()
 	return commit.Prune(l.committer.Writer(), l.store, l.stopping, prefix, func(key []byte) (gone, more bool) {
 		at := key[len(prefix):]
-		gone = len(at) == 8+sha256.Size && int64(binary.BigEndian.Uint64(at)) <= before
+		if len(at) != 8+sha256.Size {
+			return false, true // of no call
+		}
+		gone = int64(binary.BigEndian.Uint64(at)) <= before
 		return gone, gone
 	}, func(t *commit.Transaction, key []byte) error {
 		n, err := l.onces.count(t)

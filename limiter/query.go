@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -250,11 +251,17 @@ func (l *Limiter) seenSources(by Caller) []*source {
 func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
 	return l.scan(ctx, r, by, f, most, func(id string) (bool, error) {
-		record, err := r.Get(record.RecordKey(id))
+		value, err := r.Get(record.RecordKey(id))
+		if errors.Is(err, store.ErrNotFound) {
+			return true, nil // the entry is of no key
+		}
 		if err != nil {
 			return false, err
 		}
-		view, err := l.viewOf(r, id, record, now)
+		view, err := l.viewOf(r, id, value, now)
+		if l.leaveOut("listing keys", id, err) {
+			return true, nil
+		}
 		if err != nil || !f.picks(&view, now) || !l.Sees(by, &view.Key) {
 			return true, err
 		}

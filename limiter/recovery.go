@@ -42,16 +42,20 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	const perTransaction = 1024
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
-		err := l.committer.DoPatiently(func(b *batch) error {
-			still, err := b.Get(l.sessionKey())
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
-				return err
-			}
-			if !bytes.Equal(still, last[:]) { // another node removes this one, and counts what it had
-				return nil
-			}
-			return recoverAccounts(b, remembered[:n], known, now, former)
-		}, nil)
+		err := apart(remembered[:n], func(some []integrity.Remembered) error {
+			return l.committer.DoPatiently(func(b *batch) error {
+				still, err := b.Get(l.sessionKey())
+				if err != nil && !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+				if !bytes.Equal(still, last[:]) { // another node removes this one, and counts what it had
+					return nil
+				}
+				return recoverAccounts(b, some, known, now, former)
+			}, nil)
+		}, func(a integrity.Remembered, err error) { // what is reserved of it counts as spent
+			l.leaveOut("recovering budgets", record.IDPrefix+ulid.ULID(a.ID).String(), err)
+		})
 		if err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
 		}

@@ -210,17 +210,22 @@ type standing struct {
 	salts    salts
 }
 
+// standingOf reads a key. If anything of it is damaged, only that is known of it.
 func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
-	s := &standing{id: id}
-	key, acct, err := record.ReadKey(r, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return s, nil
+	s, err := l.standingIn(r, id)
+	if isDamaged(err) {
+		return &standing{id: id, damaged: err}, nil
 	}
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)
 	}
-	if errors.Is(err, record.ErrRecord) { // no other key has to suffer for that
-		s.damaged = err
+	return s, err
+}
+
+func (l *Limiter) standingIn(r store.Reader, id string) (*standing, error) {
+	s := &standing{id: id}
+	key, acct, err := record.ReadKey(r, id)
+	if errors.Is(err, store.ErrNotFound) && !isDamaged(err) {
 		return s, nil
 	}
 	if err != nil {

@@ -77,7 +77,10 @@ func (l *Limiter) sweepEnded() {
 		err := l.store.View(func(r store.Reader) error {
 			space := indexSpace(byEnd)
 			return r.Scan(space, after, false, func(key, _ []byte) (bool, error) {
-				if len(key) != len(space)+8+idLen || int64(binary.BigEndian.Uint64(key[len(space):])) > before.Unix() {
+				if len(key) != len(space)+8+idLen {
+					return true, nil // of no key
+				}
+				if int64(binary.BigEndian.Uint64(key[len(space):])) > before.Unix() {
 					return false, nil
 				}
 				after = slices.Clone(key)
@@ -95,12 +98,17 @@ func (l *Limiter) sweepEnded() {
 			}
 		}
 		var rest []string
+		leftOut := func(id string, err error) { l.leaveOut("forgetting keys that have ended", id, err) }
 		if err == nil {
-			rest, err = l.forgetEnded(ids, before)
+			err = apart(ids, func(some []string) error {
+				others, err := l.forgetEnded(some, before)
+				rest = append(rest, others...)
+				return err
+			}, leftOut)
 		}
 		for _, id := range rest {
 			if err == nil && !l.stopping() {
-				err = l.forgetOne(id)
+				err = apart([]string{id}, func([]string) error { return l.forgetOne(id) }, leftOut)
 			}
 		}
 		if err != nil {
@@ -115,7 +123,7 @@ func (l *Limiter) sweepEnded() {
 // forgetOne forgets a key that is in memory.
 func (l *Limiter) forgetOne(id string) error {
 	err := l.forgetWithin(context.Background(), itself, id, sweepPatience)
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
+	if errors.Is(err, store.ErrNotFound) && !isDamaged(err) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
 		return nil // it has gone, or lives again, or has to wait
 	}
 	return err
@@ -133,7 +141,7 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 		for _, id := range ids {
 			key, acct, err := record.ReadKey(b, id)
 			switch {
-			case errors.Is(err, store.ErrNotFound):
+			case errors.Is(err, store.ErrNotFound) && !isDamaged(err):
 				continue
 			case err != nil:
 				return err
@@ -156,10 +164,13 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 			}
 		}
 	})
-	if err == nil && len(gone) > 0 {
+	if err != nil {
+		return nil, err
+	}
+	if len(gone) > 0 {
 		l.log.Info("ended keys were forgotten", "keys", len(gone))
 	}
-	return rest, err
+	return rest, nil
 }
 
 // erase removes everything that the store holds of a key except its entries in the

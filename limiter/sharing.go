@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -224,8 +225,11 @@ func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error
 	prefix := record.PartPrefix(id)
 	err = r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
 		p, err := record.DecodePart(value)
+		if err != nil {
+			return false, fmt.Errorf("%q: %w", key, err)
+		}
 		parts = append(parts, nodePart{Part: p, node: string(key[len(prefix):]), key: slices.Clone(key)})
-		return err == nil, err
+		return true, nil
 	})
 	return parts, err
 }

@@ -112,7 +112,10 @@ func (s *staleSweep) run(from []byte) error {
 	err := s.l.store.View(func(r store.Reader) error {
 		return r.Scan(indexSpace(byLastUse), from, false, func(key, _ []byte) (bool, error) {
 			at := key[len(indexSpace(byLastUse)):]
-			if len(at) < 8 || binary.BigEndian.Uint64(at) > newest {
+			if len(at) != 8+idLen {
+				return true, nil // of no key
+			}
+			if binary.BigEndian.Uint64(at) > newest {
 				return false, nil
 			}
 			entries = append(entries, append([]byte(nil), key...))
@@ -127,7 +130,7 @@ func (s *staleSweep) run(from []byte) error {
 			return nil
 		}
 		again, err := s.look(idOf(entry))
-		if err != nil {
+		if err != nil && !s.l.leaveOut("looking for stale keys", idOf(entry), err) {
 			return err
 		}
 		s.waiting = s.waiting || again
@@ -149,7 +152,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		v, err = s.l.viewOf(r, id, record, s.now)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) && !isDamaged(err) {
 		return false, nil // forgotten meanwhile
 	}
 	if err != nil {

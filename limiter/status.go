@@ -79,7 +79,10 @@ func (l *Limiter) dueBy(r store.Reader, after []byte, now time.Time, most int) (
 	unix := uint64(max(now.Unix(), 0))
 	err = r.Scan([]byte(record.SpaceDue), after, false, func(key, _ []byte) (bool, error) {
 		b := key[len(record.SpaceDue):]
-		if len(b) < 8 || binary.BigEndian.Uint64(b) > unix {
+		if len(b) < 8 {
+			return true, nil // of no key
+		}
+		if binary.BigEndian.Uint64(b) > unix {
 			return false, nil
 		}
 		found = append(found, dueEntry{slices.Clone(key), string(b[8:])})

@@ -37,12 +37,19 @@ func (l *Limiter) inherit(former *Limiter) error {
 	for _, k := range all {
 		k.mu.Lock()
 		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty() || len(k.history.unsure) > 0
-		id := k.key.ID
+		id, owed := k.key.ID, k.unsaved != nil
 		k.mu.Unlock()
 		if !carries {
 			continue
 		}
 		successor, err := l.load(id)
+		if l.leaveOut("going on with what runs", id, err) {
+			k.cut(storeRefusal("its record could not be read"))
+			if owed {
+				l.log.Error("what was stopped could not be made durable", "key_id", id, "error", err)
+			}
+			continue
+		}
 		if errors.Is(err, store.ErrNotFound) { // what minted it was not acknowledged, or another node has forgotten it
 			k.cut(record.UnknownKey())
 			continue

@@ -23,7 +23,7 @@ type team struct {
 func newTeam(t *testing.T, s store.Store) *team {
 	t.Helper()
 	c := committest.Start(t, s)
-	tokens, err := access.ReadTokens(s, c.Writer())
+	tokens, err := access.ReadTokens(s, c.Writer(), func(id string, err error) { t.Errorf("token %s: %v", id, err) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,9 @@ const (
 // Tokens are all admin tokens. Memory holds them as of the last commit, with their latest
 // uses.
 type Tokens struct {
-	write  commit.Writer
-	shared bool // other nodes write to the store, too
+	write   commit.Writer
+	shared  bool                       // other nodes write to the store, too
+	damaged func(id string, err error) // is called with a token that cannot be read
 
 	mu       sync.RWMutex
 	byLookup map[token.Lookup]*live
@@ -37,11 +38,31 @@ type live struct {
 	used atomic.Int64
 }
 
-// ReadTokens reads all tokens of a store.
-func ReadTokens(s store.Store, w commit.Writer) (*Tokens, error) {
-	t := &Tokens{write: w, byLookup: make(map[token.Lookup]*live), byID: make(map[string]*live)}
+// ReadTokens reads all tokens of a store. One that cannot be read does not work, and damaged
+// is called with it: the others have not to suffer for that.
+func ReadTokens(s store.Store, w commit.Writer, damaged func(id string, err error)) (*Tokens, error) {
+	t := &Tokens{write: w, damaged: damaged, byLookup: make(map[token.Lookup]*live), byID: make(map[string]*live)}
 	_, t.shared = s.(store.Shared)
-	return t, s.View(func(r store.Reader) error { return record.EachToken(r, t.put) })
+	return t, s.View(func(r store.Reader) error {
+		return r.Scan(record.TokenKey(""), nil, false, func(key, value []byte) (bool, error) {
+			rec, err := record.DecodeToken(key, value)
+			if err == nil {
+				t.put(rec)
+			} else if !t.leaveOut(string(key[len(record.TokenKey("")):]), err) {
+				return false, err
+			}
+			return true, nil
+		})
+	})
+}
+
+// leaveOut reports whether an error is about one token alone, which then does not work.
+func (t *Tokens) leaveOut(id string, err error) bool {
+	is := errors.Is(err, record.ErrRecord)
+	if is {
+		t.damaged(id, err)
+	}
+	return is
 }
 
 func (t *Tokens) put(rec *record.AdminToken) {
@@ -220,7 +241,7 @@ func (t *Tokens) Follow(ids []string) error {
 		for _, id := range known {
 			rec, err := record.ReadToken(r, id)
 			switch {
-			case errors.Is(err, store.ErrNotFound):
+			case errors.Is(err, store.ErrNotFound), t.leaveOut(id, err):
 				gone = append(gone, id)
 			case err != nil:
 				return err
@@ -266,7 +287,7 @@ func (t *Tokens) SaveUses() error {
 		saved = saved[:0]
 		for _, used := range changed {
 			rec, err := record.ReadToken(tx, used.ID)
-			if errors.Is(err, store.ErrNotFound) {
+			if errors.Is(err, store.ErrNotFound) || t.leaveOut(used.ID, err) {
 				continue
 			}
 			if err != nil {

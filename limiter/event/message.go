@@ -72,7 +72,8 @@ func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, e
 		return r.Scan(outboxPrefix(hookIDOf(url)), nil, false, func(key, value []byte) (bool, error) {
 			m, rec, err := message(key, slices.Clone(value))
 			if err != nil {
-				return false, err
+				o.leaveOut(key, err)
+				return true, nil
 			}
 			if wait := time.Unix(0, rec.Next).Sub(now); wait > 0 {
 				if next == 0 || wait < next {

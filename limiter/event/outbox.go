@@ -33,6 +33,8 @@ type Options struct {
 	// Happened is called with each event of this node, once that is durable. Default:
 	// none.
 	Happened func(Event)
+	// Damaged is called with a row that cannot be read, and is left out. Default: none.
+	Damaged func(row []byte, err error)
 	// Stopping reports whether long work is to end.
 	Stopping func() bool
 }
@@ -125,6 +127,13 @@ func (o *Outbox) Committed() {
 	}
 	for i := range o.events {
 		o.spread(o.events[i].Event, o.events[i].observe)
+	}
+}
+
+// leaveOut reports a row that cannot be read: the others have not to wait for it.
+func (o *Outbox) leaveOut(row []byte, err error) {
+	if o.options.Damaged != nil {
+		o.options.Damaged(row, err)
 	}
 }
 

@@ -85,7 +85,9 @@ func (o *Outbox) Follow(keys [][]byte) error {
 			}
 			var s sharedEvents
 			if err := json.Unmarshal(v, &s); err != nil {
-				return fmt.Errorf("%w: %w", record.ErrRecord, err)
+				o.leaveOut(key, fmt.Errorf("events of another node: %w: %w", record.ErrRecord, err))
+				missed = true
+				continue
 			}
 			heard = append(heard, s)
 		}
@@ -111,7 +113,10 @@ func (o *Outbox) pruneShared() error {
 	before := o.options.Clock.Now().Add(-keepShared).UnixNano()
 	return o.prune(SharedPrefix, func(key []byte) (gone, more bool) {
 		at := key[len(SharedPrefix):]
-		more = len(at) >= 8 && int64(binary.BigEndian.Uint64(at)) < before
+		if len(at) < 8 {
+			return true, true // of no commit
+		}
+		more = int64(binary.BigEndian.Uint64(at)) < before
 		return more, more
 	}, nil)
 }
