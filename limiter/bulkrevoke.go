@@ -140,7 +140,7 @@ func (l *Limiter) recordJob(j *job) error {
 				continue
 			}
 			key, _, err := l.endIn(b, &s, d.key.ID)
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
+			if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errUnread) { // the last step ends it
 				return err
 			}
 			if key != nil {
@@ -173,7 +173,11 @@ type found struct {
 	ids    []string
 	// already counts the keys that had been revoked before the job.
 	already int64
-	err     error
+	// unread are those whose records cannot be read, so that it is not known whether they
+	// match.
+	unread []string
+	bytes  int // of records that match
+	err    error
 }
 
 // candidates are some of the keys that a job ends: those in memory that it has
@@ -206,63 +210,95 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	f.Thorough = true
 	f.Cursor = cursor
 	p := found{cursor: cursor}
-	bytes := 0
 	p.err = l.store.View(func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
-			k := l.loaded(id)
-			var key *record.Key
-			var value []byte
-			if k == nil {
-				var err error
-				if value, err = r.Get(record.RecordKey(id)); err != nil {
-					return false, err
-				}
-				if key, err = record.DecodeKey(value); err != nil {
-					return false, fmt.Errorf("key %s: %w", id, err)
-				}
-				if key.Attached() { // whether it matches depends on other keys
-					if k, err = l.load(id); err != nil {
-						return false, err
-					}
-				}
-			}
-			if k != nil {
-				k.mu.Lock()
-				hit, revoked := k.revocation == j, k.key.EndedStatus == record.Revoked
-				judged := k.key.Judged >= j.number.Load()
-				k.mu.Unlock()
-				switch {
-				case hit && revoked && judged: // ended by a change, and counted at the end
-				case hit && revoked:
-					p.already++
-				case hit:
-					p.ids = append(p.ids, id)
-				}
-				return len(p.ids) < bulkKeys, nil
-			}
-			var failed error
-			hit := j.matches(key, func(at time.Time) View {
-				if !f.byUse() {
-					return View{Key: *key}
-				}
-				v, err := l.viewStored(r, key, at)
-				failed = err
-				return v
-			})
-			switch {
-			case failed != nil:
-				return false, failed
-			case hit && key.EndedStatus == record.Revoked:
-				p.already++
-			case hit:
-				p.ids = append(p.ids, id)
-				bytes += len(value)
-			}
-			return len(p.ids) < bulkKeys && bytes < bulkBytes, nil
+			err := p.look(l, r, j, id)
+			return len(p.ids) < bulkKeys && p.bytes < bulkBytes, err
 		})
 		return err
 	})
 	return p
+}
+
+// lookAgain looks up keys by their ids.
+func (l *Limiter) lookAgain(j *job, ids []string) (p found) {
+	if len(ids) == 0 {
+		return p
+	}
+	p.err = l.store.View(func(r store.Reader) error {
+		for _, id := range ids {
+			if err := p.look(l, r, j, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return p
+}
+
+// look judges one key.
+func (p *found) look(l *Limiter, r store.Reader, j *job, id string) error {
+	err := p.judge(l, r, j, id)
+	if isDamaged(err) {
+		p.unread, err = append(p.unread, id), nil
+	}
+	return err
+}
+
+func (p *found) judge(l *Limiter, r store.Reader, j *job, id string) error {
+	k := l.loaded(id)
+	var key *record.Key
+	var value []byte
+	if k == nil {
+		var err error
+		if value, err = r.Get(record.RecordKey(id)); errors.Is(err, store.ErrNotFound) {
+			return nil // the index entry is of no key, or the key was forgotten
+		}
+		if err != nil {
+			return err
+		}
+		if key, err = record.DecodeKey(value); err != nil {
+			return fmt.Errorf("key %s: %w", id, err)
+		}
+		if key.Attached() { // whether it matches depends on other keys
+			if k, err = l.load(id); err != nil {
+				return err
+			}
+		}
+	}
+	if k != nil {
+		k.mu.Lock()
+		hit, revoked := k.revocation == j, k.key.EndedStatus == record.Revoked
+		judged := k.key.Judged >= j.number.Load()
+		k.mu.Unlock()
+		switch {
+		case hit && revoked && judged: // ended by a change, and counted at the end
+		case hit && revoked:
+			p.already++
+		case hit:
+			p.ids = append(p.ids, id)
+		}
+		return nil
+	}
+	var failed error
+	hit := j.matches(key, func(at time.Time) View {
+		if !j.filter.byUse() {
+			return View{Key: *key}
+		}
+		v, err := l.viewStored(r, key, at)
+		failed = err
+		return v
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case hit && key.EndedStatus == record.Revoked:
+		p.already++
+	case hit:
+		p.ids = append(p.ids, id)
+		p.bytes += len(value)
+	}
+	return nil
 }
 
 // scan calls fn with the keys that a filter's index leads to, until fn returns

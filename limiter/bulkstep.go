@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -18,13 +19,20 @@ const (
 	bulkBytes  = 256 << 10 // of their records
 	bulkLooked = 2048
 	bulkRetry  = time.Second
+	bulkUnread = 256 // whose records cannot be read; with more, a job does not go on
 )
+
+// errUnread says that a key's record cannot be read, and nothing was written of it.
+var errUnread = errors.New("it is not known what is to be done with a key")
 
 // endIn revokes a key in a batch. It returns nil if the key is revoked already.
 // since says that this happened after the job's record came, by a change to a key
 // with a pending revocation.
 func (l *Limiter) endIn(b *batch, s *Job, id string) (key *record.Key, since bool, err error) {
 	old, acct, err := record.ReadKey(b, id)
+	if isDamaged(err) && !errors.Is(err, store.ErrNotFound) { // without an account, it is no key
+		err = fmt.Errorf("%w: %w", errUnread, err)
+	}
 	if err != nil || old.EndedStatus == record.Revoked {
 		return nil, err == nil && old.Judged >= s.Number, err
 	}
@@ -124,6 +132,7 @@ func (l *Limiter) step(j *job) error {
 	}
 	l.lookAhead(j, p)
 	ids, already, next := p.ids, p.already, p.next
+	unread, late := unite(s.Unread, p.unread), int64(0)
 	whole := next == ""
 	elsewhere := int64(0)
 	if whole { // now the keys in memory that no index led to
@@ -132,15 +141,23 @@ func (l *Limiter) step(j *job) error {
 		if len(rest) > bulkKeys {
 			ids, already, next, whole = rest[:bulkKeys], 0, s.Cursor, false
 		} else {
-			ids = append(ids, rest...)
+			again := l.lookAgain(j, unread)
+			if again.err != nil {
+				return again.err
+			}
+			ids, unread, late = unite(append(ids, rest...), again.ids), again.unread, again.already
 		}
+	}
+	if len(unread) > bulkUnread {
+		return fmt.Errorf("the records of %d keys cannot be read, among them %s", len(unread), unread[0])
 	}
 	var ended []*record.Key
 	var after Job
 	var over bool // another node has done the last step
 	var cut int64 // what this one counts of j.cut
+	var left []string
 	err = l.committer.DoPatiently(func(b *batch) error {
-		ended, after, over, cut = nil, s, false, 0
+		ended, after, over, cut, left = nil, s, false, 0, nil
 		changed := elsewhere // counted at the end
 		if b.Shared() {
 			// Other nodes count in the record what they end, and one that led
@@ -149,20 +166,21 @@ func (l *Limiter) step(j *job) error {
 			if err != nil {
 				return err
 			}
-			if after, over = stored, stored.Done(); over || stored.Cursor != s.Cursor {
+			if after, over = stored, stored.Done(); over || stored.Cursor != s.Cursor || !slices.Equal(stored.Unread, s.Unread) {
 				return nil
 			}
 			changed, cut = 0, j.cut.Load()
 			after.Cut += int(cut)
 		}
-		after.Already += already
-		after.Cursor, after.Failure = next, ""
+		left = unread
 		if err := l.fetchKeys(b, ids); err != nil {
 			return err
 		}
 		for _, id := range ids {
 			key, since, err := l.endIn(b, &s, id)
 			switch {
+			case errors.Is(err, errUnread):
+				left = unite(left, []string{id})
 			case err != nil && !errors.Is(err, store.ErrNotFound):
 				return err
 			case key != nil:
@@ -171,13 +189,22 @@ func (l *Limiter) step(j *job) error {
 				changed++
 			}
 		}
-		if whole {
+		after.Cursor, after.Failure, after.Unread = next, "", left
+		done, counted := whole && len(left) == 0, already+late
+		switch {
+		case done:
 			after.Revoked += changed
 			after.Matched += changed
+		case whole: // this step comes again
+			after.Cursor, counted = s.Cursor, late
+			if len(ended) == 0 && cut == 0 && counted == 0 && slices.Equal(left, s.Unread) {
+				return nil
+			}
 		}
+		after.Already += counted
 		after.Revoked += int64(len(ended))
-		after.Matched += int64(len(ended)) + already
-		if whole {
+		after.Matched += int64(len(ended)) + counted
+		if done {
 			after.DoneAt = l.clock.Now().UTC()
 			if err := forgetJobs(b); err != nil {
 				return err
@@ -194,12 +221,26 @@ func (l *Limiter) step(j *job) error {
 	if err == nil && over {
 		j.over.Store(true) // what this node has stopped is left to end
 	}
+	if err == nil && whole && len(left) > 0 {
+		return fmt.Errorf("all other keys are revoked, but the records of %d cannot be read, among them %s", len(left), left[0])
+	}
 	if err != nil || over || !after.Done() {
 		return err
 	}
 	l.removeJob(j)
 	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
 	return nil
+}
+
+// unite returns what is in either list, each once.
+func unite(all, more []string) []string {
+	all = slices.Clone(all)
+	for _, id := range more {
+		if !slices.Contains(all, id) {
+			all = append(all, id)
+		}
+	}
+	return all
 }
 
 // removeJob takes a job that is done off the list.

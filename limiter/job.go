@@ -48,8 +48,11 @@ type Job struct {
 	Revoked int64 `json:"revoked"`
 	Already int64 `json:"already"`
 	// Cut is how many running requests were ended.
-	Cut    int       `json:"cut"`
-	Cursor string    `json:"cursor,omitempty"` // where to go on
+	Cut    int    `json:"cut"`
+	Cursor string `json:"cursor,omitempty"` // where to go on
+	// Unread are keys whose records could not be read. They are tried again at the end,
+	// and until then the job is not done.
+	Unread []string  `json:"unread,omitempty"`
 	DoneAt time.Time `json:"done_at,omitzero"`
 	// Failure is why the job cannot go on now. It is tried again.
 	Failure string `json:"-"`

@@ -105,7 +105,7 @@ func (l *Limiter) finishJob(j *job) error {
 			}
 			for _, id := range step {
 				key, _, err := l.endIn(b, &s, id)
-				if err != nil && !errors.Is(err, store.ErrNotFound) {
+				if err != nil && !errors.Is(err, store.ErrNotFound) && !(errors.Is(err, errUnread) && l.leaveOut("ending a job", id, err)) {
 					return err
 				}
 				if key != nil {
