@@ -111,16 +111,21 @@ func (c usageCounts) collect(path []byte, o rawObject, depth int) {
 		switch n, whole := wholeNumber(number); {
 		case whole:
 			c[field] = max(n, c[field])
-		case value[0] == 't':
-			c[field] = 1
-		case value[0] == 'f':
-			c[field] = 0
+		case field == "is_byok" && (value[0] == 't' || value[0] == 'f'):
+			n := int64(0)
+			if value[0] == 't' {
+				n = 1
+			}
+			if old, twice := c[field]; twice && old != n {
+				c[noNumber] = 1
+			}
+			c[field] = n
 		case value[0] == 'n':
 		case slices.Contains(inputFields, field), slices.Contains(outputFields, field), strings.HasPrefix(field, "billed_units."):
 			c[noNumber] = 1
 		default:
 			if cost, ok := parseUSD(number); ok {
-				c["$"+field] = cost
+				c["$"+field] = max(cost, c["$"+field])
 			}
 		}
 	}
@@ -266,13 +271,15 @@ func (c usageCounts) cost() int64 {
 	return cost
 }
 
-// dollars returns a field in dollars as nano-dollars, or -1.
+// dollars returns a field in dollars as nano-dollars, or -1. Of several with the name it
+// is the largest.
 func (c usageCounts) dollars(field string) int64 {
-	if cost, ok := c["$"+field]; ok {
-		return cost
+	cost, ok := c["$"+field]
+	if !ok {
+		cost = -1
 	}
 	if whole, ok := c[field]; ok && whole <= 1e6 {
-		return whole * 1e9
+		cost = max(cost, whole*1e9)
 	}
-	return -1
+	return cost
 }
