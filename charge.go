@@ -139,7 +139,9 @@ func (u *usage) cost(reported upstream.Usage) int64 {
 		return nano
 	}
 	if other, ok := u.prices.Find(u.price.Provider, model, u.began); ok {
-		nano = max(nano, other.For(u.estimate).Cost(reported, permille))
+		// Its discounts by the time of day, its tiers and its regions are its own.
+		e := u.estimate.As(model)
+		nano = max(nano, other.For(e).Cost(reported, other.Permille(e, u.meter, u.began, u.now())))
 	}
 	return nano
 }

@@ -53,6 +53,59 @@ func TestAnAnswerIsChargedAtTheDearerOfTheModelsAskedForAndAnswering(t *testing.
 	}
 }
 
+// TestADearerModelIsChargedByItsOwnClockTierAndRegion: the discounts and surcharges of the
+// model that was asked for do not apply to the one that answered.
+func TestADearerModelIsChargedByItsOwnClockTierAndRegion(t *testing.T) {
+	t.Parallel()
+	night := time.Date(2026, 11, 24, 22, 0, 0, 0, time.UTC)
+	prices, err := upstream.BuiltInPrices().With(strings.NewReader(`{"schema":"till.prices/1","models":[
+		{"provider":"openai","id":"night","input":1,"output":10,"off_peak":{"permille":500,"utc_offset_minutes":0,"weekday_peaks":["09:00-18:00"]}},
+		{"provider":"openai","id":"day","input":2,"output":20},
+		{"provider":"openai","id":"dear-night","input":3,"output":30,"off_peak":{"permille":750,"utc_offset_minutes":0,"weekday_peaks":["09:00-18:00"]}},
+		{"provider":"openai","id":"gpt-5.5-new","input":2,"output":20}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base, _ := upstream.Lookup("openai")
+	const a, b = 1000 * 1000, 100 * 10000 // the cheapest model's input and output
+	for _, test := range []struct {
+		name, host, asked, tier, answered, served string
+		want                                      int64
+	}{
+		{"the same, at night", "api.openai.com", "night", "", "night", "", (a + b) / 2},
+		{"one without a discount", "api.openai.com", "night", "", "day", "", 2 * (a + b)},
+		{"one with another discount", "api.openai.com", "night", "", "dear-night", "", 3 * (a + b) * 3 / 4},
+		{"one with a discount, for one without", "api.openai.com", "day", "", "dear-night", "", 3 * (a + b) * 3 / 4},
+		{"a dearer priority", "api.openai.com", "day", "priority", "gpt-5.5-new", "priority", 2 * (a + b) * 5 / 2},
+		{"a dearer priority that nobody asked for", "api.openai.com", "night", "", "gpt-5.5-new", "priority", 2 * (a + b) * 5 / 2},
+		{"one whose region costs more", "eu.api.openai.com", "gpt-4o-mini", "", "day", "", 2 * (a + b) * 11 / 10},
+	} {
+		preset, err := base.With(upstream.Options{Hosts: []string{test.host}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := `{"model":"` + test.asked + `","messages":[],"max_tokens":100`
+		if test.tier != "" {
+			body += `,"service_tier":"` + test.tier + `"`
+		}
+		e, err := preset.Estimate(&upstream.Call{Method: "POST", Path: "/v1/chat/completions", Body: []byte(body + "}")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		price, ok := prices.Find("openai", test.asked, night)
+		if !ok {
+			t.Fatal(test.asked)
+		}
+		u := &usage{estimate: e, price: price, priced: true, prices: prices, provider: "openai", began: night, now: func() time.Time { return night },
+			meter: preset.Meter(false), readToEnd: true, natural: 100, output: -1}
+		u.meter.Write([]byte(`{"model":"` + test.answered + `","service_tier":"` + test.served + `","usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}`))
+		u.meter.Close()
+		if _, nano, measured := u.used(200); nano != test.want || !measured {
+			t.Errorf("%s: %d nano-dollars, measured %v; want %d", test.name, nano, measured, test.want)
+		}
+	}
+}
+
 // TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo: a workspace may have a default
 // that the request does not show.
 func TestARegionIsHeldForAndChargedWhenTheAnswerSaysSo(t *testing.T) {

@@ -50,11 +50,8 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	if e.outer == "options" && loadsOnly(e.object) {
 		return nil, nil
 	}
-	if e.Asked = e.Permille; p.Name == "anthropic" && !e.placed {
-		// The workspace's default may be a region; the answer names it.
-		e.Permille = e.Permille * 11 / 10
-	}
-	p.uplift(e)
+	e.preset = p
+	e.applyFactors()
 	e.Stream = e.Stream || streamed
 	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(c.Path, "completions")
 	return e, nil

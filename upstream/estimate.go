@@ -77,6 +77,8 @@ type Estimate struct {
 	refs        int64           // how many of those the request refers to
 	remote      bool            // part of the input is stored elsewhere and may change
 	placed      bool            // the request names the region that is to serve it
+	confined    bool            // that region costs more
+	preset      *Preset         // what is known about the upstream
 
 	stored    []stored // what the request names that the vendor has stored (Responses API)
 	sent      []sent   // what the request holds under an id
@@ -323,7 +325,6 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			e.Flex = true
 		case "priority", "fast":
 			e.Priority = true
-			e.Permille = e.Permille * e.PriorityPermille() / 1000
 		default:
 			return notMeterable("the price of service tier %.32q is not known", word)
 		}
@@ -332,10 +333,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("the price of speed %.32q is not known", word)
 		}
 	case "inference_geo":
-		e.placed = true
-		if word != "global" {
-			e.Permille = e.Permille * 11 / 10
-		}
+		e.placed, e.confined = true, word != "global"
 	}
 	return nil
 }

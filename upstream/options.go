@@ -157,23 +157,46 @@ func errMultiply(got string) error {
 
 // Region is a set of a vendor's addresses at which some models cost more.
 type Region struct {
-	Hosts    []string
+	Hosts    []string // one that begins with a dot stands for all below it
 	Permille int64
 	// Spared reports whether a model costs the same there; nil: none does.
 	Spared func(model string) bool
 }
 
 func (r *Region) holds(host string) bool {
-	return slices.ContainsFunc(r.Hosts, func(h string) bool { return strings.EqualFold(h, strings.TrimSuffix(host, ".")) })
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return slices.ContainsFunc(r.Hosts, func(h string) bool { return h == host || h[0] == '.' && strings.HasSuffix(host, h) })
 }
 
-// uplift multiplies a request's prices by the factors of its region and its operator.
-func (p *Preset) uplift(e *Estimate) {
-	e.Multiply = cmp.Or(p.multiply, 1000)
+// applyFactors sets the factors for the prices of the request's model: those of its tier,
+// its region and its operator.
+func (e *Estimate) applyFactors() {
+	e.Asked = 1000
+	if e.Priority {
+		e.Asked = e.PriorityPermille()
+	}
+	if e.confined {
+		e.Asked = e.Asked * 11 / 10
+	}
+	if e.Permille = e.Asked; e.preset.Name == "anthropic" && !e.placed {
+		// The workspace's default may be a region; the answer names it.
+		e.Permille = e.Permille * 11 / 10
+	}
+	e.Multiply = cmp.Or(e.preset.multiply, 1000)
 	permille := e.Multiply
-	if r := p.regional; r != nil && (r.Spared == nil || !r.Spared(e.Model)) {
+	if r := e.preset.regional; r != nil && (r.Spared == nil || !r.Spared(e.Model)) {
 		permille = (permille*r.Permille + 999) / 1000
 	}
 	e.Permille = (e.Permille*permille + 999) / 1000
 	e.Asked = (e.Asked*permille + 999) / 1000
+}
+
+// As returns the estimate of the same request to another model, for which other factors
+// may apply.
+func (e *Estimate) As(model string) *Estimate {
+	other := *e
+	if other.Model = model; e.preset != nil {
+		other.applyFactors()
+	}
+	return &other
 }

@@ -243,6 +243,9 @@ func TestRegionsThatCostMoreAreKnownByTheirHost(t *testing.T) {
 		{"openai", "au.api.openai.com", "gpt-5.2", 0, 1000},
 		{"openai", "in.api.openai.com", "gpt-5-mini-2025-08-07", 0, 1000},
 		{"openai", "eu.api.openai.com", "gpt-4o", 0, 1000},
+		{"openai", "ae.api.openai.com", "gpt-6-sol", 0, 1100}, // openai-node, src/internal/data-residency.ts
+		{"openai", "SG.api.openai.com.", "gpt-6-sol", 0, 1100},
+		{"openai", "xapi.openai.com", "gpt-6-sol", 0, 1000},
 		{"openai", "eu.api.openai.com", "gpt-4x", 0, 1100},
 		{"openai", "eu.api.openai.com", "o3-pro", 0, 1000},
 		{"openai", "eu.api.openai.com", "gpt-5.3-codex-spark", 0, 1000},

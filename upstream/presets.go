@@ -55,9 +55,10 @@ var presets = []*Preset{
 		// Aider and LiteLLM. (Codex takes an address from its configuration alone,
 		// and CODEX_API_KEY sends it to the vendor.)
 		ToolEnv: []ClientVar{{Name: "OPENAI_API_BASE", Path: "/v1"}},
-		// https://developers.openai.com/api/docs/guides/data-residency
-		Regions: []Region{{Hosts: []string{"us.api.openai.com", "eu.api.openai.com", "au.api.openai.com", "in.api.openai.com", "jp.api.openai.com"},
-			Permille: 1100, Spared: openAIBefore2026March.MatchString}},
+		// "Data residency endpoints are charged a 10% uplift":
+		// https://developers.openai.com/api/docs/guides/data-residency. The list of
+		// regions grows: openai-node's src/internal/data-residency.ts also has ae.
+		Regions:  []Region{{Hosts: []string{".api.openai.com"}, Permille: 1100, Spared: openAIBefore2026March.MatchString}},
 		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api

@@ -200,22 +200,31 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	if p.Provider != "openai" {
 		return permille
 	}
+	asked, served := int64(1000), int64(1000)
+	if e.Priority {
+		asked = e.PriorityPermille()
+	}
 	switch m.Tier() {
 	case "flex":
 		if e.Flex {
 			permille = (permille + 1) / 2
 		}
-	case "priority":
-		if !e.Priority {
-			permille = (permille*e.PriorityPermille() + 999) / 1000
-		}
-	case "default", "standard":
-		if e.Priority { // no priority was available
-			permille = (permille*1000 + e.PriorityPermille() - 1) / e.PriorityPermille()
-		}
+		return permille
+	case "priority", "fast":
+		served = e.PriorityPermille()
+	case "ultrafast":
+		served = ultrafastPermille
+	case "default", "standard": // perhaps no priority was available
+	default:
+		return permille
 	}
-	return permille
+	return (permille*served + asked - 1) / asked
 }
+
+// ultrafastPermille is the factor for OpenAI's fastest tier, "six times standard on every
+// rate": https://docs.merge.dev/merge-gateway/capabilities/service-tiers. No request
+// of a key with a limit may ask for it, but a project may have it set.
+const ultrafastPermille = 6000
 
 var saysCost = []string{"openrouter", "xai"}
 

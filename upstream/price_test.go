@@ -394,7 +394,7 @@ func TestAPriceFileThatIsWrongSaysWhere(t *testing.T) {
 func TestNoTierIsRoundedDown(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	for served, want := range map[string]int64{"priority": 2503, "flex": 501, "default": 1001} {
+	for served, want := range map[string]int64{"priority": 2503, "ultrafast": 6006, "flex": 501, "default": 1001, "scale": 1001} {
 		m := NewMeter(false)
 		m.Write([]byte(`{"service_tier":"` + served + `","usage":{"prompt_tokens":1,"completion_tokens":1}}`))
 		m.Close()
