@@ -138,6 +138,9 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 		x.usage = &usage{key: key.ID, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
 		return nil
 	}
+	if e.Fee != "" && dollars {
+		return unbounded(e.Fee)
+	}
 	if e.Routed && dollars {
 		return unbounded("its \"provider\" chooses a route whose price is not known; leave it out")
 	}

@@ -31,6 +31,12 @@ func (s shape) runsAtClient(kind string) bool {
 	return false
 }
 
+// nativeTools are the folded names of the tools that run at Google (interface Tool of
+// @google/genai 2.32.0). Gateways accept them in the lists of other APIs, too
+// (https://docs.litellm.ai/docs/providers/gemini#google-search-tool).
+var nativeTools = set("googlesearch", "googlesearchretrieval", "enterprisewebsearch", "parallelaisearch", "googlemaps", "urlcontext", "codeexecution",
+	"filesearch", "retrieval", "computeruse", "mcpservers")
+
 // tools allows the tools that the client runs itself.
 func (p *Preset) tools(value []byte, native bool, found *content) error {
 	return p.toolsIn(value, native, found, false)
@@ -46,12 +52,15 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 			return bodyError("a tool must be an object")
 		}
 		var kind, execution string
+		described := native // the tool has a name, or is a function
 		var group, environment []byte
 		var seen fieldSet
 		for name, value := range rawObject(tool).members {
 			switch {
 			case seen.add(name):
 				return bodyError("the field %.64q stands twice in a tool", name)
+			case !native && nativeTools[folded(name)]:
+				return notMeterable("tool %.64q may run at the provider", name)
 			case name == "type" && value[0] == '"':
 				kind = view(value)
 			case name != "type" && sameField(name, "type"):
@@ -63,6 +72,8 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 				found.toolset()
 			case native && !sameField(name, "functionDeclarations"):
 				return notMeterable("tool %.64q runs at the provider", name)
+			case name == "name", name == "function":
+				described = true
 			case name == "execution":
 				execution = word(value)
 			case name == "environment":
@@ -74,6 +85,8 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 			}
 		}
 		switch {
+		case kind == "" && !described:
+			return notMeterable("a tool without a name may run at the provider")
 		case found.shape.runsAtClient(kind):
 			if strings.HasPrefix(kind, "computer") || strings.HasPrefix(kind, "browser") {
 				found.toolset()

@@ -23,6 +23,8 @@ type content struct {
 	sent     []sent   // what it holds under an id
 	thoughts int64    // the part of length that a model may have thought
 
+	documents bool // it holds documents, or may
+
 	allText bool   // what looks like a picture may be text, so nothing is deducted
 	files   bool   // an address may lead to a film or a document
 	bare    bool   // "images" holds pictures and nothing else
@@ -158,6 +160,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 	var address []byte        // the address in a block; the type of the block says whether the vendor opens it
 	var typed, described bool // of a repeated member, two readers may take different ones
 	var named, addressed bool // the block names a stored file, or an address
+	var pictured bool         // the block has a picture, or names one that the server has
 	bound := byLength         // applies to a block without a type
 	before := c.images
 	i := 1
@@ -212,6 +215,11 @@ func (c *content) object(b []byte, at position, depth int) int {
 			if bound = c.shape.kind(at, kind); bound == refused {
 				c.fail("it holds content of type %.64q", kind)
 			}
+		case at == inBlock && (name == "image_url" || name == "image_pil" || name == "image_embeds"):
+			pictured = true
+		case at == inBlock && name == "audio_embeds":
+			c.window, c.remote = true, true
+		case c.shape == geminiShape && !c.plainMedia(name, value):
 		case (name == "media_type" || name == "mimeType" || name == "mime_type") && value[0] == '"':
 			media = view(value[:skipString(value)])
 			if described {
@@ -275,10 +283,13 @@ func (c *content) object(b []byte, at position, depth int) int {
 	case kind == "url":
 		c.window, c.remote = true, true // the source of a picture or of a document
 	}
-	if c.images == before && (kind == "image" || kind == "image_url" || kind == "input_image") {
-		c.images++ // a picture that the server has: vLLM keeps pictures by name
+	if c.images == before && (pictured || kind == "image" || kind == "image_url" || kind == "input_image") {
+		// A picture that the server has: vLLM keeps pictures by their "uuid", and then
+		// looks at no type (vllm/entrypoints/chat_utils.py).
+		c.images++
 		c.remote = true
 	}
+	c.documents = c.documents || kind == "file" || kind == "input_file" || kind == "document"
 	return i + 1
 }
 
@@ -297,6 +308,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	whole := view(value)
 	head := strings.ToLower(strings.TrimSpace(whole[:min(len(whole), 64)]))
 	data := strings.HasPrefix(head, "data:")
+	c.documents = c.documents || key == "file_data"
 	switch {
 	case c.allText:
 		c.images++
@@ -314,6 +326,23 @@ func (c *content) media(key string, value []byte, tokens int64) {
 		return
 	}
 	c.encoded += tokens
+}
+
+// plainMedia reports whether a member of a part of Gemini's leaves the size of pictures and
+// films to the model. It may set how many tokens they are, or have the model look into
+// them again and again (PartMediaResolution and MediaProcessing of @google/genai 2.32.0).
+func (c *content) plainMedia(name string, value []byte) bool {
+	switch fold(name) {
+	case "numtokens":
+		c.window = true
+		return false
+	case "mediaprocessing":
+		if kind := word(value[:skipValue(value)]); value[0] != 'n' && kind != "STATIC" && kind != "MEDIA_PROCESSING_UNSPECIFIED" {
+			c.fail("media that is processed as %.64q may be read more than once", kind)
+		}
+		return false
+	}
+	return true
 }
 
 func (c *content) fail(format string, args ...any) {

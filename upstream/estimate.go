@@ -54,9 +54,13 @@ type Estimate struct {
 	// Cached says that parts of the input are written to a cache, CachedHour that
 	// they are kept for an hour.
 	Cached, CachedHour bool
-	// Rounds is how often the model may read its input for one answer: more than once
-	// where the provider searches for tools in between. 0 means once.
+	// Rounds is how many times the model may fill its window: more than once where the
+	// provider searches for tools in between, and where each of several contents has
+	// an embedding of its own. 0 means once.
 	Rounds int64
+	// Fee says for what the vendor may charge beside the tokens, and how to avoid it; ""
+	// if there is nothing.
+	Fee string
 	// Permille is the factor that may apply to prices, for a service tier or a
 	// region. Asked is the factor that applies when the answer does not name a
 	// region.
@@ -78,6 +82,8 @@ type Estimate struct {
 	remote      bool            // part of the input is stored elsewhere and may change
 	placed      bool            // the request names the region that is to serve it
 	confined    bool            // that region costs more
+	contents    int64           // how many contents get embeddings
+	freeParser  bool            // the request says who reads its documents, and that costs nothing
 	preset      *Preset         // what is known about the upstream
 
 	stored    []stored // what the request names that the vendor has stored (Responses API)
@@ -199,6 +205,12 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		// Definitions that nothing refers to are not read either.
 		e.text, e.later = max(e.text-(found.defined-found.added), 0), found.definedBytes
 	}
+	if e.Window && e.contents > 1 {
+		e.Rounds = e.contents
+	}
+	if p.Name == "openrouter" && found.documents && !e.freeParser {
+		e.Fee = pageFee
+	}
 	if found.searches {
 		// The model reads in the next round what one round found, and each round is
 		// billed (BetaUsage.iterations in @anthropic-ai/sdk 1.12.0).
@@ -290,18 +302,24 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		return p.tools(value, e.outer == "generationConfig", found)
 	case "truncation":
 		e.shortened = word != "disabled"
+	case "requests", "input", "inputs", "texts":
+		if e.field == "" && value[0] == '[' {
+			for range rawList(value).elements {
+				e.contents++
+			}
+		}
 	case "background", "deferred":
-		if value[0] == 't' {
+		if value[0] != 'f' { // servers in Python take 1 and "yes" for true
 			return notMeterable("it works on in the background")
 		}
 	case "enable_thinking":
-		if value[0] == 't' { // at Qwen's own API no bound applies to thinking
+		if value[0] != 'f' { // at Qwen's own API no bound applies to thinking
 			return notMeterable("how long it may think is not known; leave enable_thinking out, or say it in chat_template_kwargs")
 		}
+	case "reasoning":
+		return standardReasoning(value)
 	case "plugins":
-		if !isEmpty(value) {
-			return notMeterable("what a plugin costs is not known")
-		}
+		return e.plugins(p, value)
 	case "prompt_cache_options":
 		// The bound already assumes that everything is written to the cache; the
 		// price of a longer lifetime is not known.
@@ -336,48 +354,4 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		e.placed, e.confined = true, word != "global"
 	}
 	return nil
-}
-
-const (
-	// usualOutput bounds the answers of a model when nothing says how long they can
-	// be. Most vendors refuse a bound that is longer than the model's own.
-	usualOutput = 16_384
-	// ollamaContext is the context that Ollama keeps by default: 4,096, 32,768 or
-	// 262,144 tokens by the memory of its machine, and an answer goes on beyond that
-	// (docs/context-length.mdx of its repository). Ollama accepts any bound; this one
-	// cuts off few answers.
-	ollamaContext = 32_768
-	// A bound is not made shorter than 1/windowShare of the window, whatever the
-	// prompt: the bound of a prompt is several times what a model counts.
-	windowShare = 8
-)
-
-// Longest returns the longest answer to the request, which is written into the
-// request if it does not state one. price is that of its model, or nil, and input the
-// most tokens that the request can have. known is false if the result is a guess.
-//
-// Where prompt and answer share the window, most servers refuse a bound that does not
-// fit behind the prompt (Mistral: openclaw#53006, OpenRouter: OpenHands#9937,
-// Together: litellm#4934, vLLM: vllm#42474).
-func (e *Estimate) Longest(price *Price, input int64) (n int64, known bool) {
-	if e.Stated >= 0 {
-		return e.Stated, true
-	}
-	var window int64
-	if price != nil {
-		n, window = price.MaxOutput, price.Context
-	}
-	known = n > 0 || window > 0
-	switch {
-	case e.context > 0 && e.outer == "options":
-		n, known = e.context, true
-	case n == 0 && window > 0:
-		n = min(window, e.usual)
-	case n == 0:
-		n = e.usual
-	}
-	if e.shared && window > 0 {
-		n = min(n, max(window-input, min(window/windowShare, usualOutput), 1))
-	}
-	return n, known
 }

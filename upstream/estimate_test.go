@@ -315,6 +315,11 @@ func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
 		{"a document with an escaped address", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"\u0064ata:application/pdf;base64,AAAA"}}]}]}`, true, 0},
 		{"a document with a large address", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"DATA:application/pdf;base64,AAAA"}}]}]}`, true, 0},
 		{"a picture, written large", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"Data:Image/PNG;base64,AAAA"}}]}]}`, false, imageTokens},
+		{"a picture that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"text","text":"x","uuid":"u","image_url":null}]}]}`, false, imageTokens},
+		{"a picture that vLLM has, of no type", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","image_embeds":null}]}]}`, false, imageTokens},
+		{"sound that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","audio_embeds":null}]}]}`, true, 0},
+		{"a film that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","video_url":null}]}]}`, true, 0},
+		{"a picture of as many tokens as it says", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"AAAA"},"mediaResolution":{"numTokens":900000}}]}]}`, true, imageTokens},
 		{"an address that may be a film's", "gemini", "/v1beta/openai/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/y"}}]}]}`, true, imageTokens},
 	} {
 		e, err := estimate(t, test.preset, test.path, test.body)
@@ -339,5 +344,31 @@ func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
 	}
 	if e, err = estimate(t, "gemini", "/v1beta/openai/chat/completions", `{"model":"m","messages":[],"max_tokens":5,"tools":[{"type":"function","function":{"name":"f"}}]}`); err != nil {
 		t.Errorf("a client's tool by Gemini's other path: %+v, %v", e, err)
+	}
+}
+
+// TestEachContentWithAnEmbeddingMayFillTheWindow: the window bounds one embedding
+// (https://ai.google.dev/api/embeddings, EmbedContentRequest), of which a batch has many.
+func TestEachContentWithAnEmbeddingMayFillTheWindow(t *testing.T) {
+	t.Parallel()
+	const film = `{"model":"models/m","content":{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"}}]}}`
+	const text = `{"model":"models/m","content":{"parts":[{"text":"hi"}]}}`
+	for _, test := range []struct {
+		name, preset, path, body string
+		window                   bool
+		rounds                   int64
+	}{
+		{"films", "gemini", "/v1beta/models/m:batchEmbedContents", `{"requests":[` + strings.Repeat(film+",", 99) + film + `]}`, true, 100},
+		{"a film among texts", "gemini", "/v1beta/models/m:batchEmbedContents", `{"requests":[` + text + "," + film + "," + text + `]}`, true, 3},
+		{"one film", "gemini", "/v1beta/models/m:embedContent", `{"content":{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"}}]}}`, true, 0},
+		{"texts", "gemini", "/v1beta/models/m:batchEmbedContents", `{"requests":[` + text + "," + text + `]}`, false, 0},
+		{"texts of OpenAI's", "openai", "/v1/embeddings", `{"model":"m","input":["a","b"]}`, false, 0},
+		{"sounds of OpenRouter's", "openrouter", "/api/v1/embeddings", `{"model":"m","input":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]},{"content":[{"type":"text","text":"x"}]}]}`, true, 2},
+		{"the input of a response is one", "openai", "/v1/responses", `{"model":"m","input":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]},{"content":"x"}]}`, true, 0},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Window != test.window || e.Rounds != test.rounds {
+			t.Errorf("%s: %+v, %v", test.name, e, err)
+		}
 	}
 }

@@ -62,6 +62,60 @@ func allowOnly(field string, value []byte, allowed map[string]string) error {
 	return nil
 }
 
+// standardReasoning refuses OpenAI's reasoning.mode "pro", in which several passes of the
+// model make one answer: how many, and whether they share the bound of one, no vendor
+// says (openai 6.49.0, resources/shared.d.ts;
+// https://openrouter.ai/docs/cookbook/evaluate-and-optimize/model-migrations/gpt-5-6).
+func standardReasoning(value []byte) error {
+	if value[0] != '{' {
+		return nil
+	}
+	for name, value := range rawObject(value).members {
+		if sameField(name, "mode") && value[0] != 'n' && string(value) != `"standard"` {
+			return notMeterable("how often a model reasons in the mode %.64q is not known; leave reasoning.mode out", word(value))
+		}
+	}
+	return nil
+}
+
+// pageFee is what OpenRouter may take for a document: $2 for 1,000 pages, if the model
+// does not read documents itself and the request does not say who does. Nothing bounds
+// how many pages a document has.
+const pageFee = `it holds a document, which may be read for a fee by the page; choose who reads it for nothing: ` +
+	`"plugins": [{"id": "file-parser", "pdf": {"engine": "native"}}], or the engine "cloudflare-ai"`
+
+// plugins allows the one plugin of OpenRouter's that may cost nothing, if it does: the one
+// that reads documents, with an engine that is free or the model itself
+// (https://openrouter.ai/docs/guides/overview/multimodal/pdfs).
+func (e *Estimate) plugins(p *Preset, value []byte) error {
+	refused := notMeterable("what a plugin costs is not known")
+	if p.Name != "openrouter" || value[0] != '[' {
+		if !isEmpty(value) {
+			return refused
+		}
+		return nil
+	}
+	for plugin := range rawList(value).elements {
+		if err := allowOnly("plugins", plugin, map[string]string{"id": "file-parser", "pdf": ""}); err != nil {
+			return err
+		}
+		pdf := rawObject(plugin).get("pdf")
+		if word(rawObject(plugin).get("id")) == "" || pdf == nil {
+			return refused
+		}
+		if err := allowOnly("pdf", pdf, map[string]string{"engine": ""}); err != nil {
+			return err
+		}
+		switch word(rawObject(pdf).get("engine")) {
+		case "native", "cloudflare-ai", "pdf-text":
+			e.freeParser = true
+		default:
+			return refused
+		}
+	}
+	return nil
+}
+
 // stateBound records how long an answer may be. Of several fields the largest counts.
 // A field that the endpoint does not know bounds nothing, but what it allows beyond
 // the others counts, in case the endpoint does read it. 0 is no bound, because
@@ -154,7 +208,7 @@ func (e *Estimate) generation(value []byte) error {
 		case sameField(name, "candidateCount"):
 			err = e.countAnswers(name, value)
 		case sameField(name, "responseModalities") && strings.EqualFold(string(bytes.Trim(value, jsonSpace)), `["TEXT"]`):
-		case sameField(name, "responseModalities"), sameField(name, "speechConfig"), sameField(name, "imageConfig"):
+		case sameField(name, "responseModalities"), sameField(name, "speechConfig"), sameField(name, "imageConfig"), sameField(name, "responseFormat") && !onlyText(value):
 			err = notMeterable("it asks for other output than text")
 		}
 		if err != nil {
@@ -162,6 +216,25 @@ func (e *Estimate) generation(value []byte) error {
 		}
 	}
 	return nil
+}
+
+// onlyText reports whether a responseFormat of Gemini's asks for nothing but text
+// (ResponseFormat of @google/genai 2.32.0).
+func onlyText(formats []byte) bool {
+	if formats[0] != '[' {
+		return false
+	}
+	for format := range rawList(formats).elements {
+		if format[0] != '{' {
+			return false
+		}
+		for name := range rawObject(format).members {
+			if name != "text" {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // countPrompts counts the prompts in a list: texts, or lists of tokens.

@@ -38,6 +38,53 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"gemini", gemini, `"serviceTier":"gold"`, false},
 		{"openrouter", "/api/v1/chat/completions", `"plugins":[ ],"session_id":"s","trace":{"trace_id":"t"}`, true},
 		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"web"}]`, false},
+		// Documents are read by the model, or for nothing: openrouter.ai/docs/guides/overview/multimodal/pdfs.
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}}]`, true},
+		{"openrouter", "/api/v1/responses", `"plugins":[{"pdf":{"engine":"native"},"id":"file-parser"},{"id":"file-parser","pdf":{"engine":"pdf-text"}}]`, true},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"file-parser","pdf":{"engine":"mistral-ocr"}}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"file-parser","pdf":{"engine":"native","engine":"mistral-ocr"}}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"file-parser","pdf":{"engine":"native"},"pdf":{"engine":"mistral-ocr"}}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"file-parser","pdf":{"engine":"native"}},{"id":"file-parser"}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":null,"pdf":{"engine":"native"}}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":[{"id":"file-parser","enabled":false,"pdf":{"engine":"native"}}]`, false},
+		{"openrouter", "/api/v1/chat/completions", `"plugins":["file-parser"]`, false},
+		{"openai", openai, `"plugins":[{"id":"file-parser","pdf":{"engine":"native"}}]`, false},
+		// Several passes of a model make one answer: openai 6.49.0, resources/shared.d.ts, and
+		// openrouter.ai/docs/cookbook/evaluate-and-optimize/model-migrations/gpt-5-6.
+		{"openai", "/v1/responses", `"reasoning":{"effort":"high","summary":"auto","context":"all_turns","mode":"standard"}`, true},
+		{"openai", "/v1/responses", `"reasoning":{"mode":null}`, true},
+		{"openai", "/v1/responses", `"reasoning":{"mode":"pro"}`, false},
+		{"openai", "/v1/responses", `"reasoning":{"mode":"standard","mode":"pro"}`, false},
+		{"openai", "/v1/responses", `"reasoning":{"mod\u0065":"pro"}`, false},
+		{"openai", "/v1/responses", `"reasoning":{"Mode":"pro"}`, false},
+		{"openai", "/v1/responses", `"reasoning":{"mode":["pro"]}`, false},
+		{"openrouter", "/api/v1/chat/completions", `"reasoning":{"effort":"low","mode":"pro"}`, false},
+		// Gateways run Google's tools for requests in OpenAI's form
+		// (docs.litellm.ai/docs/providers/gemini, Google Search Tool).
+		{"openai", openai, `"tools":[{"googleSearch":{}}]`, false},
+		{"openai", openai, `"tools":[{"google_search":{}}]`, false},
+		{"openai", openai, `"tools":[{"urlContext":{}}]`, false},
+		{"openai", openai, `"tools":[{"url\u0043ontext":{}}]`, false},
+		{"openai", openai, `"tools":[{"codeExecution":{}}]`, false},
+		{"openai", openai, `"tools":[{"type":"function","function":{"name":"f"},"enterpriseWebSearch":{}}]`, false},
+		{"openai", openai, `"tools":[{"name":"f","googleMaps":{}}]`, false},
+		{"openai", openai, `"tools":[{"a_search_of_tomorrow":{}}]`, false},
+		{"gemini", "/v1beta/openai/chat/completions", `"tools":[{"googleSearch":{}}]`, false},
+		{"openai", openai, `"tools":[{"function":{"name":"googleSearch","parameters":{"type":"object","properties":{"googleSearch":{"type":"string"}}}}}]`, true},
+		{"anthropic", messages, `"tools":[{"name":"google_search","input_schema":{"type":"object"}}]`, true},
+		// ResponseFormat, MediaProcessing and PartMediaResolution of @google/genai 2.32.0.
+		{"gemini", gemini, `"generationConfig":{"responseFormat":[{"text":{}}]}`, true},
+		{"gemini", gemini, `"generationConfig":{"responseFormat":[{"text":{}},{"audio":{}}]}`, false},
+		{"gemini", gemini, `"generationConfig":{"response_format":[{"image":{}}]}`, false},
+		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"STATIC"}]}]`, true},
+		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"AGENTIC"}]}]`, false},
+		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"media_processing":2}]}]`, false},
+		// Python's pydantic takes these for true, in vLLM and other servers.
+		{"vllm", "/v1/responses", `"background":1`, false},
+		{"vllm", "/v1/responses", `"background":"true"`, false},
+		{"vllm", "/v1/responses", `"background":false`, true},
+		{"xai", openai, `"deferred":"yes"`, false},
+		{"together", openai, `"enable_thinking":1`, false},
 		{"openrouter", "/api/v1/chat/completions", `"plugins":1`, false},
 		{"xai", openai, `"deferred":false`, true},
 		{"xai", openai, `"deferred":true`, false},
@@ -77,7 +124,7 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 	} {
 		body := `{"model":"m","messages":[],"input":"x",` + test.field + `}`
 		if test.preset == "gemini" {
-			body = `{"contents":[],` + test.field + `}`
+			body = `{` + test.field + `}`
 		}
 		e, err := estimate(t, test.preset, test.path, body)
 		if test.good && err != nil || !test.good && !errors.Is(err, ErrNotMeterable) {
