@@ -434,3 +434,27 @@ func TestAllOfARequestWithPicturesIsChargedAtTheirRate(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsPaidForACacheBesideTheInputIsHeld: OpenRouter takes "input token price +
+// (cache storage price x (5 minutes / 60 minutes))" for what it writes to Google's caches,
+// and lists the second alone (openrouter.ai/docs/features/prompt-caching).
+func TestWhatIsPaidForACacheBesideTheInputIsHeld(t *testing.T) {
+	t.Parallel()
+	for model, want := range map[string]int64{"google/gemini-2.5-flash": 383_333, "google/gemini-2.5-pro": 1_625_000} {
+		price, ok := BuiltInPrices().Find("openrouter", model, pricedAt)
+		if !ok {
+			t.Fatal(model)
+		}
+		e, err := estimate(t, "openrouter", "/api/v1/chat/completions", `{"model":"`+model+`","messages":[{"role":"user","content":[{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}]}]}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if held := price.MaxCost(e, 100_000, 0); held < want*100 {
+			t.Errorf("%s: %d held for 100,000 tokens that are written to a cache", model, held)
+		}
+		u := Usage{100_000, 0, 100_000, -1, 0, -1}
+		if cost := price.Cost(u, 1000); cost < want*100 {
+			t.Errorf("%s: they cost %d", model, cost)
+		}
+	}
+}

@@ -297,6 +297,12 @@ func rates(input, output, cached, write, write1 float64) (r Rates, err error) {
 		}
 		*f.to = int64(math.Ceil(f.rate*1e6 - 1e-6)) // 0.3*1e6 is not quite 300,000
 	}
+	if r.CacheWrite > 0 && r.CacheWrite < r.Input {
+		// Nobody writes to a cache for less than they read: this is what is paid beside
+		// the input. OpenRouter lists the storage of Google's caches so, for five
+		// minutes (https://openrouter.ai/docs/features/prompt-caching).
+		r.CacheWrite += r.Input
+	}
 	return r, nil
 }
 
