@@ -111,6 +111,9 @@ func (x *exchange) learnFromError(res *http.Response, text []byte) {
 	if output != "" && bytes.Contains(text, []byte(output)) {
 		a.refusedField(t, key, output, outputFix(output), res.StatusCode)
 	}
+	if tier := x.usage.estimate.NamesTier(); tier != "" && bytes.Contains(text, []byte(tier)) {
+		a.refusedField(t, key, tier, "service_tier auto: the project's tier serves all requests, and the dearer price is held", res.StatusCode)
+	}
 	if usage == "" || !bytes.Contains(text, []byte(usage)) {
 		return
 	}

@@ -28,7 +28,7 @@ var proxyOptions = []string{
 }
 
 var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upgrades", "cors", "cookies", "redirects",
-	"output_field", "input_extra", "multiply", "ask_usage", "allow_field", "strip_tools", "drain", "count_exact"}
+	"output_field", "input_extra", "multiply", "ask_usage", "service_tier", "allow_field", "strip_tools", "drain", "count_exact"}
 
 // parseUpstream reads
 //
@@ -46,6 +46,7 @@ var upstreamOptions = []string{"to", "credential", "auth", "allow", "free", "upg
 //		input_extra  <tokens>
 //		multiply     <factor>
 //		ask_usage    on | off
+//		service_tier default | auto
 //		allow_field  <name…>           # repeatable
 //		strip_tools  <name…>           # repeatable
 //		drain        <duration>
@@ -225,6 +226,7 @@ var singleOptions = map[string]string{
 	"input_extra":  "a number of tokens, such as 300",
 	"multiply":     "a factor for prices, such as 1.1",
 	"ask_usage":    "on or off",
+	"service_tier": strings.Join(upstream.ServiceTiers, " or "),
 	"count_exact":  "on or off",
 	"drain":        "a duration, such as 5s, or 0s for none",
 }
@@ -250,6 +252,8 @@ func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []str
 		u.Multiply = json.Number(value)
 	case "ask_usage":
 		u.AskUsage = value
+	case "service_tier":
+		u.ServiceTier = value
 	case "count_exact":
 		u.CountExact = value
 	case "drain":

@@ -5,21 +5,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/token"
 )
-
-// addUpstream serves one more upstream.
-func (s *site) addUpstream(name string, u Upstream) {
-	s.t.Helper()
-	to, err := u.provision(name)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	e := s.h.app.engine
-	to.held.Store(newCredential(token.NewSecret("sk-real")))
-	to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activationsOf(name), e.metrics.usageOf(name), e.contradictions, e.advice
-	s.h.app.targets[name] = to
-}
 
 // TestADocumentThatIsReadForAFeeIsNoRequestOfAKeyWithDollars: OpenRouter has documents
 // read for $2 a thousand pages unless the model reads them or the request says who does

@@ -41,6 +41,9 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		}
 		multiply := rapid.SampledFrom([]int64{1000, 1000, 1001, 1100, 1050, 333, 10_000}).Draw(t, "multiply")
 		options := upstream.Options{Multiply: multiply, Hosts: []string{rapid.SampledFrom([]string{"x.example", "eu.api.openai.com", "us.api.x.ai"}).Draw(t, "host")}}
+		if provider == "openai" && rapid.Bool().Draw(t, "the project decides") {
+			options.ServiceTier = upstream.AutoTier
+		}
 		base, _ := upstream.Lookup(provider)
 		preset, err := base.With(options)
 		if err != nil {
@@ -90,7 +93,7 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 			case served == "flex" && asked == "flex":
 				times = 500
 			}
-			unasked = served == "priority" && asked != "priority"
+			unasked = served == "priority" && asked != "priority" && (asked != "" || options.ServiceTier == "")
 			usage += `},"service_tier":"` + served + `"`
 		case "anthropic":
 			if geo := rapid.SampledFrom([]string{"", "us", "global"}).Draw(t, "geo"); geo == "us" {

@@ -30,6 +30,8 @@ type site struct {
 	forwarded atomic.Int64
 	// inside, if set, runs while a request is at the upstream.
 	inside func(*http.Request)
+	// read, if set, is given what the upstream is sent.
+	read func(body string)
 }
 
 // memoryStorage is a store that ends with the test.
@@ -56,20 +58,27 @@ func newSite(t testing.TB, roles map[string]record.Role) *site {
 		prices: new(atomic.Pointer[upstream.Prices]), targets: map[string]*target{},
 	}
 	app.prices.Store(upstream.BuiltInPrices())
-	for name, u := range map[string]*Upstream{"openai": {Upgrades: []string{"/v1/realtime"}}, "raw": {To: []string{"http://raw.example.com"}}} {
-		to, err := u.provision(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		to.held.Store(newCredential(token.NewSecret("sk-real")))
-		to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activationsOf(name), e.metrics.usageOf(name), e.contradictions, e.advice
-		app.targets[name] = to
-	}
-	l, err := app.awaitLimiter(time.Minute)
-	if err != nil {
+	s := &site{t: t, h: &Handler{app: app, metrics: e.metrics, logger: zap.NewNop()}}
+	s.addUpstream("openai", Upstream{Upgrades: []string{"/v1/realtime"}})
+	s.addUpstream("raw", Upstream{To: []string{"http://raw.example.com"}})
+	var err error
+	if s.Limiter, err = app.awaitLimiter(time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	return &site{Limiter: l, t: t, h: &Handler{app: app, metrics: e.metrics, logger: zap.NewNop()}}
+	return s
+}
+
+// addUpstream serves one more upstream.
+func (s *site) addUpstream(name string, u Upstream) {
+	s.t.Helper()
+	to, err := u.provision(name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	e := s.h.app.engine
+	to.held.Store(newCredential(token.NewSecret("sk-real")))
+	to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activationsOf(name), e.metrics.usageOf(name), e.contradictions, e.advice
+	s.h.app.targets[name] = to
 }
 
 // minted is a key of a site.
@@ -198,13 +207,17 @@ func (s *site) answer(w http.ResponseWriter, r *http.Request) error {
 	x := exchangeOf(r.Context())
 	x.dispatched.Store(true)
 	x.status.Store(http.StatusOK)
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
 		return err
+	}
+	if s.read != nil {
+		s.read(string(body))
 	}
 	if s.inside != nil {
 		s.inside(r)
 	}
 	s.forwarded.Add(1)
-	_, err := io.WriteString(w, "{}")
+	_, err = io.WriteString(w, "{}")
 	return err
 }

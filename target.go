@@ -108,6 +108,13 @@ type Upstream struct {
 	// refuses the field with a 400 or 422.
 	AskUsage string `json:"ask_usage,omitempty"`
 
+	// Which tier serves requests of keys with a limit in dollars that name none, or
+	// "auto", at the preset openai: "default" has them ask for the standard price,
+	// whatever the project has set; "auto" leaves them to the project, and holds the
+	// price of priority. Default: "default" at api.openai.com and the addresses below
+	// it; elsewhere requests stay as they are, and the standard price is held.
+	ServiceTier string `json:"service_tier,omitempty"`
+
 	// Fields of requests, at their top level, that limited keys may send although till
 	// does not know their cost: they are counted as free. A field that makes the
 	// upstream do more than answer breaks limits. Default: none.
@@ -237,6 +244,9 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	if len(u.StripTools) > 0 && t.presetName == "" {
 		return nil, errors.New("strip_tools needs a preset, which says what a tool looks like; name one, such as openai, after the upstream's name")
 	}
+	if u.ServiceTier != "" && t.presetName == "" {
+		return nil, errors.New("service_tier needs the preset openai; name it after the upstream's name")
+	}
 	if t.allow, err = pathRules("allow", u.Allow); err != nil {
 		return nil, err
 	}
@@ -262,7 +272,7 @@ const (
 )
 
 func (u *Upstream) options() (o upstream.Options, err error) {
-	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, AllowFields: u.AllowFields, StripTools: u.StripTools}
+	o = upstream.Options{OutputField: u.OutputField, InputExtra: u.InputExtra, ServiceTier: u.ServiceTier, AllowFields: u.AllowFields, StripTools: u.StripTools}
 	if u.Multiply != "" {
 		if o.Multiply, err = upstream.ParseMultiply(string(u.Multiply)); err != nil {
 			return o, err

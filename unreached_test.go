@@ -104,7 +104,7 @@ func TestALineThatStandsTwiceAddsOrIsAnError(t *testing.T) {
 	options := map[string][2]string{
 		"to": {"http://a.example", "http://a.example"}, "credential": {"{env.A}", "{env.B}"}, "auth": {"query a", "query b"}, "allow": {"GET /a", "GET /b"}, "free": {"GET /a", "GET /b"},
 		"upgrades": {"/a", "/b"}, "cors": {"https://a.example", "https://b.example"}, "cookies": {"pass", "drop"}, "redirects": {"pass a.example", "pass b.example"},
-		"output_field": {"max_tokens", "both"}, "input_extra": {"1", "2"}, "multiply": {"1.1", "1.2"}, "ask_usage": {"on", "off"}, "allow_field": {"a", "b"},
+		"output_field": {"max_tokens", "both"}, "input_extra": {"1", "2"}, "multiply": {"1.1", "1.2"}, "ask_usage": {"on", "off"}, "service_tier": {"default", "auto"}, "allow_field": {"a", "b"},
 		"strip_tools": {"web_search", "code_interpreter"}, "drain": {"1s", "2s"}, "count_exact": {"on", "off"},
 		"lb_policy": {"first", "random"}, "transport": {"http", "http"}, "header_up": {"X-A a", "X-B b"}, "header_down": {"X-A a", "X-B b"},
 		"lb_retries": {"1", "2"}, "unhealthy_status": {"500", "502"}, "max_fails": {"1", "2"}, "unhealthy_request_count": {"1", "2"}, "health_port": {"1", "2"},

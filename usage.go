@@ -129,7 +129,9 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	switch {
 	case known:
 		price = u.prices.Routed(price, u.began).For(e)
-		u.price, u.priced = price, dollars
+		if u.price, u.priced = price, dollars; dollars {
+			e.NameTier()
+		}
 	case dollars && !terms.CountOnly && !h.app.countOnly:
 		return keyRefusal(key, record.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
@@ -303,7 +305,7 @@ func (x *exchange) rewrite(r *http.Request) {
 	if u == nil {
 		return
 	}
-	if u.output < 0 && !u.estimate.HidesUsage() {
+	if u.output < 0 && !u.estimate.HidesUsage() && u.estimate.NamesTier() == "" {
 		u.estimate.Forget()
 		return
 	}

@@ -50,7 +50,7 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	if e.outer == "options" && loadsOnly(e.object) {
 		return nil, nil
 	}
-	e.preset = p
+	e.preset, e.undecided = p, e.leavesTier(c.Path)
 	e.applyFactors()
 	e.Stream = e.Stream || streamed
 	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(c.Path, "completions")

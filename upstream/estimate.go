@@ -82,6 +82,9 @@ type Estimate struct {
 	remote      bool            // part of the input is stored elsewhere and may change
 	placed      bool            // the request names the region that is to serve it
 	confined    bool            // that region costs more
+	tiered      bool            // it names the service tier that is to serve it
+	undecided   bool            // the account chooses that tier
+	named       bool            // Rewrite names the standard one
 	contents    int64           // how many contents get embeddings
 	freeParser  bool            // the request says who reads its documents, and that costs nothing
 	preset      *Preset         // what is known about the upstream
@@ -337,15 +340,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("it asks for other output than text")
 		}
 	case "service_tier", "serviceTier":
-		switch strings.TrimPrefix(strings.ToLower(word), "service_tier_") {
-		case "auto", "default", "standard", "standard_only", "on_demand", "unspecified":
-		case "flex":
-			e.Flex = true
-		case "priority", "fast":
-			e.Priority = true
-		default:
-			return notMeterable("the price of service tier %.32q is not known", word)
-		}
+		return e.readTier(name, word)
 	case "speed":
 		if word != "standard" {
 			return notMeterable("the price of speed %.32q is not known", word)

@@ -28,6 +28,9 @@ type Options struct {
 	// StripTools are tools that the provider would run, and that are removed from
 	// requests.
 	StripTools []string
+	// ServiceTier says which tier serves requests that name none: DefaultTier or
+	// AutoTier. Empty: the standard one at the vendor's own addresses.
+	ServiceTier string
 	// Hosts are the addresses of the upstream, from which its region, and so its
 	// prices, follow.
 	Hosts []string
@@ -86,6 +89,9 @@ func (p *Preset) With(o Options) (_ *Preset, err error) {
 		q.allowed[name] = true
 	}
 	if q.strips, err = strips(o.StripTools); err != nil {
+		return nil, err
+	}
+	if err := q.setTier(&o); err != nil {
 		return nil, err
 	}
 	q.regional = nil
@@ -163,9 +169,12 @@ type Region struct {
 	Spared func(model string) bool
 }
 
-func (r *Region) holds(host string) bool {
+func (r *Region) holds(host string) bool { return holdsHost(r.Hosts, host) }
+
+// holdsHost reports whether a host is in a list.
+func holdsHost(list []string, host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return slices.ContainsFunc(r.Hosts, func(h string) bool { return h == host || h[0] == '.' && strings.HasSuffix(host, h) })
+	return slices.ContainsFunc(list, func(h string) bool { return h == host || h[0] == '.' && strings.HasSuffix(host, h) })
 }
 
 // applyFactors sets the factors for the prices of the request's model: those of its tier,
@@ -181,6 +190,9 @@ func (e *Estimate) applyFactors() {
 	if e.Permille = e.Asked; e.preset.Name == "anthropic" && !e.placed {
 		// The workspace's default may be a region; the answer names it.
 		e.Permille = e.Permille * 11 / 10
+	}
+	if e.undecided && e.preset.tier == AutoTier {
+		e.Permille = e.Permille * e.PriorityPermille() / 1000
 	}
 	e.Multiply = cmp.Or(e.preset.multiply, 1000)
 	permille := e.Multiply

@@ -63,6 +63,9 @@ type Preset struct {
 	Keyless bool
 	// Regions are the vendor's addresses at which models cost more.
 	Regions []Region
+	// TierHosts are the vendor's addresses at which its account chooses the price of
+	// requests that name no tier; see Region.Hosts.
+	TierHosts []string
 	// InputFirst says that a stream reports the billed input at its beginning:
 	// Anthropic in message_start
 	// (platform.claude.com/docs/en/build-with-claude/streaming), Gemini in every
@@ -107,6 +110,7 @@ type Preset struct {
 	allowed  map[string]bool // members of requests that cost nothing
 	strips   []stripped      // tools that are taken out of requests
 	regional *Region         // whose prices apply; nil: none
+	tier     string          // see Options.ServiceTier
 }
 
 // ClientVar is one environment variable of a vendor's clients.

@@ -58,8 +58,9 @@ var presets = []*Preset{
 		// "Data residency endpoints are charged a 10% uplift":
 		// https://developers.openai.com/api/docs/guides/data-residency. The list of
 		// regions grows: openai-node's src/internal/data-residency.ts also has ae.
-		Regions:  []Region{{Hosts: []string{".api.openai.com"}, Permille: 1100, Spared: openAIBefore2026March.MatchString}},
-		OtherEnv: []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
+		Regions:   []Region{{Hosts: []string{".api.openai.com"}, Permille: 1100, Spared: openAIBefore2026March.MatchString}},
+		TierHosts: []string{"api.openai.com", ".api.openai.com"},
+		OtherEnv:  []string{"OPENAI_ADMIN_KEY", "CODEX_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"},
 	}, {
 		// https://docs.anthropic.com/en/api
 		Name: "anthropic", Origin: "https://api.anthropic.com", Dialect: Anthropic, OwnModels: true, Unshared: true, InputFirst: true,

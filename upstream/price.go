@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 )
 
@@ -221,11 +220,6 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	return (permille*served + asked - 1) / asked
 }
 
-// ultrafastPermille is the factor for OpenAI's fastest tier, "six times standard on every
-// rate": https://docs.merge.dev/merge-gateway/capabilities/service-tiers. No request
-// of a key with a limit may ask for it, but a project may have it set.
-const ultrafastPermille = 6000
-
 var saysCost = []string{"openrouter", "xai"}
 
 // Cost returns the cost of a usage in nano-dollars. If a provider in saysCost reports
@@ -237,15 +231,6 @@ func (p *Price) Cost(u Usage, permille int64) int64 {
 		return u.Nanodollars
 	}
 	return max(p.byTable(u, permille), u.Nanodollars)
-}
-
-// PriorityPermille returns the factor for the model's prices when it is served with
-// priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing).
-func (e *Estimate) PriorityPermille() int64 {
-	if strings.HasPrefix(e.Model, "gpt-5.5") {
-		return 2500
-	}
-	return 2000
 }
 
 // Reported returns a usage in which the charge that the provider reports is

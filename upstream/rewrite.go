@@ -56,8 +56,9 @@ func (w *rewriting) pieces() [][]byte {
 }
 
 // Rewrite returns the request's body with what a limit needs, and everything else as
-// it was: with answers bounded by output tokens, unless that is negative, and with
-// usage requested in a stream that would not report it. It may be called once. The
+// it was: with answers bounded by output tokens, unless that is negative, with usage
+// requested in a stream that would not report it, and with the standard tier named if
+// NameTier says so. It may be called once. The
 // body is returned in pieces, to be sent one after the other, because most of a large
 // one is unchanged.
 func (e *Estimate) Rewrite(output int64) [][]byte {
@@ -86,6 +87,9 @@ func (e *Estimate) Rewrite(output int64) [][]byte {
 				}
 			}
 		}
+	}
+	if e.named {
+		w.set(tierField, []byte(`"`+DefaultTier+`"`))
 	}
 	if e.askUsage {
 		const options = "stream_options"

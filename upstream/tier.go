@@ -1,0 +1,90 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// OpenAI serves a request that names no tier, or "auto", with the tier that its account
+// has set for the project, which may cost twice as much. "default" is the standard price
+// whatever the project has set (CreateChatCompletionRequest and CreateResponse of
+// openai-openapi; https://developers.openai.com/api/docs/guides/priority-processing).
+
+// The tiers that an upstream can be set to have requests name.
+const (
+	DefaultTier = "default" // requests that leave it to the project ask for the standard price
+	AutoTier    = "auto"    // the project decides, and the dearer price is held
+)
+
+// ServiceTiers are what a service tier can be set to.
+var ServiceTiers = []string{DefaultTier, AutoTier}
+
+// setTier sets what happens to requests that leave their tier to the project. At
+// OpenAI's own addresses they are given the standard one. Other servers that speak its
+// protocol may not know the field.
+func (p *Preset) setTier(o *Options) error {
+	p.tier = o.ServiceTier
+	switch {
+	case p.tier != "" && !slices.Contains(ServiceTiers, p.tier):
+		return fmt.Errorf("service_tier must be one of %s, got %.64q", strings.Join(ServiceTiers, ", "), p.tier)
+	case p.tier != "" && len(p.TierHosts) == 0 && p.Name != "":
+		return errors.New("service_tier is for the preset openai: nowhere else does a project choose the price of a request that says nothing")
+	case p.tier == "" && len(o.Hosts) > 0 && !slices.ContainsFunc(o.Hosts, func(host string) bool { return !holdsHost(p.TierHosts, host) }):
+		p.tier = DefaultTier
+	}
+	return nil
+}
+
+// readTier reads the tier that a request asks for.
+func (e *Estimate) readTier(name, tier string) error {
+	switch strings.TrimPrefix(strings.ToLower(tier), "service_tier_") {
+	case "auto", "unspecified":
+		return nil
+	case "default", "standard", "standard_only", "on_demand":
+	case "flex":
+		e.Flex = true
+	case "priority", "fast":
+		e.Priority = true
+	default:
+		return notMeterable("the price of service tier %.32q is not known", tier)
+	}
+	e.tiered = e.tiered || name == tierField
+	return nil
+}
+
+// tierField is where OpenAI reads the tier.
+const tierField = "service_tier"
+
+// leavesTier reports whether the account chooses the price of the request. Only these
+// endpoints have the field.
+func (e *Estimate) leavesTier(path string) bool {
+	return !e.tiered && (strings.HasSuffix(path, "/chat/completions") || speaksResponses(path))
+}
+
+// NameTier makes Rewrite name the standard tier, where the request leaves it to the
+// account and the upstream is set so.
+func (e *Estimate) NameTier() { e.named = e.undecided && e.preset.tier == DefaultTier }
+
+// NamesTier returns the field in which Rewrite names a tier; empty if it does not.
+func (e *Estimate) NamesTier() string {
+	if e.named {
+		return tierField
+	}
+	return ""
+}
+
+// PriorityPermille returns the factor for the model's prices when it is served with
+// priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing).
+func (e *Estimate) PriorityPermille() int64 {
+	if strings.HasPrefix(e.Model, "gpt-5.5") {
+		return 2500
+	}
+	return 2000
+}
+
+// ultrafastPermille is the factor for OpenAI's fastest tier, "six times standard on every
+// rate": https://docs.merge.dev/merge-gateway/capabilities/service-tiers. No request
+// of a key with a limit may ask for it, but a project may have it set.
+const ultrafastPermille = 6000
