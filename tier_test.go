@@ -1,6 +1,9 @@
 package till
 
 import (
+	"bytes"
+	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -41,6 +44,30 @@ func TestOnlyAKeyWithDollarsHasItsTierNamed(t *testing.T) {
 		}
 		if named := strings.Contains(sent, `"service_tier":"default"`); named != test.named || !named && sent != test.body {
 			t.Errorf("%s: sent %s", test.name, sent)
+		}
+	}
+}
+
+// TestAProjectsTierThatIsRefusedHasAMend: an error that names the field which till wrote
+// is one that no client can avoid.
+func TestAProjectsTierThatIsRefusedHasAMend(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil)
+	k := s.mint(func(k *record.Key) { k.Limit[record.Nanodollars] = 1_000_000_000 })
+	for text, want := range map[string]string{
+		`{"error":{"message":"Unknown parameter: 'service_tier'."}}`: "service_tier auto",
+		`{"error":{"message":"Unknown parameter: 'x'."}}`:            "",
+	} {
+		log := new(bytes.Buffer)
+		s.h.app.targets["openai"].advice = newAdvice(slog.New(slog.NewTextHandler(log, nil)))
+		s.inside = func(r *http.Request) {
+			exchangeOf(r.Context()).learnFromError(&http.Response{StatusCode: http.StatusBadRequest}, []byte(text))
+		}
+		if status, _, message := s.serve(k, chat("gpt-5-mini")); status != 200 {
+			t.Fatalf("%d %s", status, message)
+		}
+		if said := log.String(); !strings.Contains(said, want) || want == "" && said != "" {
+			t.Errorf("%s: %q", text, said)
 		}
 	}
 }
