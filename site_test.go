@@ -176,6 +176,12 @@ func (b *twoHalves) Read(p []byte) (int, error) {
 // serve sends a request with a key, and returns the status and the code and message of
 // the refusal.
 func (s *site) serve(k minted, a asks) (int, record.Code, string) {
+	status, h, answer := s.serveAll(k, a)
+	return status, record.Code(h.Get("Till-Refusal")), answer
+}
+
+// serveAll is the same with the whole header of the answer.
+func (s *site) serveAll(k minted, a asks) (int, http.Header, string) {
 	var body io.Reader = strings.NewReader(a.body)
 	if a.halfway != nil {
 		body = halves(a.body, a.halfway)
@@ -199,7 +205,7 @@ func (s *site) serve(k minted, a asks) (int, record.Code, string) {
 	if err := s.h.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.answer)); err != nil {
 		s.t.Errorf("%s %s: an error left the handler: %v", a.method, a.path, err)
 	}
-	return w.Code, record.Code(w.Header().Get("Till-Refusal")), w.Body.String()
+	return w.Code, w.Header(), w.Body.String()
 }
 
 // answer takes the place of the proxy and its upstream.

@@ -47,9 +47,9 @@ type usage struct {
 
 	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 
-	counted    int64 // the most tokens of the input by the vendor's count; 0 if it has said nothing
-	questioned bool  // the vendor was asked for that, which is done once
-	crowded    bool  // it would have been asked, but for other counts of the key
+	counted    int64           // the most tokens of the input by the vendor's count; 0 if it has said nothing
+	questioned bool            // the vendor was asked for that, which is done once
+	uncounted  *record.Refusal // takes the place of a final one if there may be a count soon; nil: there may not
 
 	inputFirst bool  // answers state their input at their beginning
 	leastInput int64 // the least input that is credible
@@ -173,18 +173,15 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	u.asked = u.natural
 	if u.maxSpend > 0 && u.priced {
 		if refusal := u.boundToRequestSpend(key); refusal != nil {
-			if u.crowded {
-				return limiter.Crowded(key)
-			}
-			return refusal
+			return cmp.Or(u.uncounted, refusal)
 		}
 	}
 	x.usage, ask.Fit, ask.Help = u, u.fit, u.help()
 	// With a smaller input the same output costs less, so max_request_spend_usd still holds.
-	ask.Refine = func() bool {
+	ask.Refine = func() *record.Refusal {
 		u.recallInput(x, call)
 		h.countInput(r, x, key, k, call, ask, u)
-		return !u.crowded
+		return u.uncounted
 	}
 	return nil
 }

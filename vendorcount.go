@@ -23,14 +23,6 @@ const (
 	countTime = 3 * time.Second
 	// maxCountAnswer is how much of the answer is read, in bytes.
 	maxCountAnswer = 64 << 10
-	// countPause is how long an upstream that failed to count for a key is not asked
-	// for that key, and countAbsent the same for one that seems to have no such
-	// endpoint.
-	countPause  = time.Minute
-	countAbsent = time.Hour
-	// pausedKeys is how many paused keys pause the upstream for all: if it is one key
-	// alone, its requests may be impossible to count.
-	pausedKeys = 8
 	// textPerToken is how many tokens of the bound one token of text usually accounts
 	// for.
 	textPerToken = 4
@@ -46,9 +38,10 @@ type vendorCount struct {
 
 	unreliable atomic.Bool // an answer had more input than was counted: the vendor is not asked any more
 
-	mu     sync.Mutex
-	paused map[string]time.Time // by key id: until when the vendor is not asked
-	ways   map[string]bool      // the settings of the transports
+	pauses countPauses
+
+	mu   sync.Mutex
+	ways map[string]bool // the settings of the transports
 }
 
 // addTransport adds a transport of the upstream with its settings. If settings differ,
@@ -63,34 +56,6 @@ func (c *vendorCount) addTransport(t *Transport, settings []byte) {
 		t = nil
 	}
 	c.transport.Store(t)
-}
-
-// isPaused reports whether the vendor must not be asked for a key.
-func (c *vendorCount) isPaused(id string, now time.Time) bool {
-	if c.unreliable.Load() {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for other, until := range c.paused {
-		if !now.Before(until) {
-			delete(c.paused, other)
-		}
-	}
-	return !c.paused[id].IsZero() || len(c.paused) >= pausedKeys
-}
-
-// pause stops asking for a key for a while, and reports whether it was not paused
-// already.
-func (c *vendorCount) pause(id string, until time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known := !c.paused[id].IsZero()
-	if c.paused == nil {
-		c.paused = make(map[string]time.Time)
-	}
-	c.paused[id] = until
-	return !known
 }
 
 // turn waits until no other count for the key is in progress, and returns a function
@@ -119,13 +84,15 @@ func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 // the length in bytes. It asks if the request would have to be refused or shortened,
 // perhaps only because the bound is too cautious. It uses the credential of the
 // request, by the same transport, at the same address. It reports whether the vendor
-// gave a number.
+// gave a number. If it may give one soon, u.uncounted says so.
 func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
 	c := &x.target.vendorCount
 	t := c.transport.Load()
-	now := u.now()
-	u.crowded = false
-	if u.questioned || !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.isPaused(key.ID, now) {
+	if u.questioned {
+		return false
+	}
+	u.uncounted = nil
+	if !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.unreliable.Load() {
 		return false
 	}
 	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for later
@@ -135,24 +102,34 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	if q == nil || len(x.target.allow) > 0 && !x.target.allow.Match(http.MethodPost, q.Path, x.target.preset.Version(q.Path)) {
 		return false
 	}
+	if c.isPaused(key, u) {
+		return false
+	}
 	done := c.turn(r.Context(), key.ID)
 	if done == nil {
-		u.crowded = true
+		u.uncounted = crowded(key)
 		return false
 	}
 	defer done()
-	if c.isPaused(key.ID, u.now()) {
+	if c.isPaused(key, u) {
 		return false
 	}
 	if may, later := k.MayProbe(ask); !may {
-		u.crowded = later
+		if later {
+			u.uncounted = crowded(key)
+		}
 		return false
 	}
 	u.questioned = true
-	answer, status, err := t.askCount(r, x, q)
+	answer, res, err := t.askCount(r, x, q)
+	status := 0
+	if res != nil {
+		status = res.StatusCode
+	}
 	n := q.Bound(answer)
 	switch {
 	case err == nil && status == http.StatusOK && n > 0:
+		c.pauses.counted(key.ID)
 		u.counted = n + x.target.preset.ServerInput()
 		u.input = min(u.input, u.counted)
 		return true
@@ -160,16 +137,39 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 		status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
 		status == http.StatusNotFound && u.price == nil: // perhaps the model was not found
 		return false // this concerns one request, and is no reason not to ask about others
+	case err != nil:
+		res = nil // it did not come whole
 	}
-	pause := countPause
-	if status == http.StatusNotFound || status == http.StatusMethodNotAllowed {
-		pause = countAbsent
+	pause, again, news := c.pauses.fail(key.ID, u.now(), failureOf(res, u.now()))
+	if again > 0 {
+		u.uncounted = uncounted(key, again)
 	}
-	if c.pause(key.ID, now.Add(pause)) {
+	if news {
 		h.logger.Warn("the vendor's endpoint for counting tokens did not count, so this key's inputs are bounded by their length for a while; count_exact off does not ask it",
 			zap.String("upstream", x.target.name), zap.String("key_id", key.ID), zap.Int("status", status), zap.Duration("for", pause), zap.Error(x.credential.scrub(err)))
 	}
 	return false
+}
+
+// isPaused reports whether the vendor must not be asked for a key at the moment, and
+// tells the request if that may be over soon.
+func (c *vendorCount) isPaused(key *record.Key, u *usage) bool {
+	paused, again := c.pauses.check(key.ID, u.now())
+	if again > 0 {
+		u.uncounted = uncounted(key, again)
+	}
+	return paused
+}
+
+// crowded is the refusal of a request that is too large as far as is known, while other
+// requests of its key keep it from being counted.
+func crowded(key *record.Key) *record.Refusal {
+	return keyRefusal(key, record.CodeBudgetHeld, "has other requests whose inputs are being counted, and this one may fit into what is left once its own is; try again when they are done").After(time.Second)
+}
+
+// uncounted is the same while the vendor does not count.
+func uncounted(key *record.Key, again time.Duration) *record.Refusal {
+	return keyRefusal(key, record.CodeBudgetHeld, "has too little left for this request by its length, and may have enough once the vendor counts its tokens, which it does not do at the moment; try again later, or make the request shorter").After(again)
 }
 
 // checkCount stops asking if an answer has more input than the count allows: a
@@ -228,7 +228,7 @@ func (t *Transport) mayCount() bool {
 
 // askCount sends one question. It is no activation, and the text of the answer is not
 // passed on.
-func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, status int, err error) {
+func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, res *http.Response, err error) {
 	o := t.target.origins[0]
 	ctx, cancel := context.WithTimeout(r.Context(), countTime)
 	defer cancel()
@@ -242,7 +242,7 @@ func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting)
 	}
 	path, err := url.PathUnescape(t.target.base)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	out := (&http.Request{
 		Method: http.MethodPost, URL: &url.URL{Scheme: o.scheme, Host: o.address, Path: path + q.Path, RawQuery: q.Query}, Host: o.host,
@@ -250,11 +250,10 @@ func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting)
 		Header: header, Body: io.NopCloser(q.Body), ContentLength: q.Size,
 	}).WithContext(ctx)
 	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
-	res, err := t.HTTPTransport.RoundTrip(out)
-	if err != nil {
-		return nil, 0, err
+	if res, err = t.HTTPTransport.RoundTrip(out); err != nil {
+		return nil, nil, err
 	}
 	defer res.Body.Close() //nolint:errcheck // it was read
 	answer, err = io.ReadAll(io.LimitReader(res.Body, maxCountAnswer))
-	return answer, res.StatusCode, err
+	return answer, res, err
 }

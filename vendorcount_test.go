@@ -1,46 +1,15 @@
 package till
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 )
-
-// TestOneKeysCountsSpeakForItAlone, and those of several keys for the upstream. The
-// record stays small.
-func TestOneKeysCountsSpeakForItAlone(t *testing.T) {
-	t.Parallel()
-	c := new(vendorCount)
-	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	for i := range pausedKeys - 1 {
-		id := fmt.Sprint("key_", i)
-		if !c.pause(id, now.Add(countAbsent)) || c.pause(id, now.Add(countAbsent)) || !c.isPaused(id, now) {
-			t.Fatalf("%s is not paused once", id)
-		}
-		if c.isPaused("other", now) {
-			t.Fatalf("%d keys speak for all", i+1)
-		}
-	}
-	c.pause("last", now.Add(countPause))
-	if !c.isPaused("other", now) {
-		t.Errorf("%d keys do not speak for the upstream", pausedKeys)
-	}
-	now = now.Add(countPause)
-	if c.isPaused("other", now) || c.isPaused("last", now) || !c.isPaused("key_0", now) {
-		t.Error("a minute later")
-	}
-	now = now.Add(countAbsent)
-	if c.isPaused("key_0", now) || len(c.paused) != 0 {
-		t.Errorf("an hour later %d are noted", len(c.paused))
-	}
-}
 
 // TestNothingIsCountedWhereRequestsGoSeveralWays: by one of them the credential might
 // travel unencrypted.
@@ -63,11 +32,13 @@ func TestNothingIsCountedWhereRequestsGoSeveralWays(t *testing.T) {
 	}
 }
 
+// tooLong is a request of some 14,000 tokens, and 56,000 by its length.
+var tooLong = asks{method: "POST", path: "/v1/responses", body: `{"model":"gpt-5-mini","max_output_tokens":300,"input":"` + strings.Repeat("Mind the gap. ", 4000) + `"}`}
+
 // TestARequestThatIsNotCountedInTimeMayComeAgain: other counts of its key were before it, or
 // there were too many of them. A final refusal would end an agent whose budget is not spent.
 func TestARequestThatIsNotCountedInTimeMayComeAgain(t *testing.T) {
 	t.Parallel()
-	large := asks{method: "POST", path: "/v1/responses", body: `{"model":"gpt-5-mini","max_output_tokens":300,"input":"` + strings.Repeat("Mind the gap. ", 4000) + `"}`}
 	for name, limit := range map[string]func(*record.Key){
 		"tokens":                 func(k *record.Key) { k.Limit[record.Tokens] = 30_000 },
 		"dollars":                func(k *record.Key) { k.Limit[record.Nanodollars] = 8_000_000 },
@@ -77,7 +48,7 @@ func TestARequestThatIsNotCountedInTimeMayComeAgain(t *testing.T) {
 			"another is counted": func(_ *site, c *vendorCount, k minted) { c.running.Store(k.id, make(chan struct{})) },
 			"too many were counted": func(s *site, _ *vendorCount, k minted) {
 				for may := true; may; {
-					may, _ = s.live(k).MayProbe(&limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: large.path})
+					may, _ = s.live(k).MayProbe(&limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: tooLong.path})
 				}
 			},
 		} {
@@ -90,7 +61,7 @@ func TestARequestThatIsNotCountedInTimeMayComeAgain(t *testing.T) {
 				way.TLS = new(reverseproxy.TLSConfig)
 				to.vendorCount.transport.Store(way)
 				crowd(s, &to.vendorCount, k)
-				if status, code, answer := s.serve(k, large); status != http.StatusTooManyRequests || code != record.CodeBudgetHeld {
+				if status, code, answer := s.serve(k, tooLong); status != http.StatusTooManyRequests || code != record.CodeBudgetHeld {
 					t.Errorf("%d %s", status, answer)
 				}
 			})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -279,8 +280,12 @@ func TestACountThatFailsLeavesTheBound(t *testing.T) {
 			v.answer(says)
 			s := newServer(t, options{vendor: "anthropic", to: v.URL})
 			_, key := s.mint(object{"max_spend_usd": "0.10"})
+			code := "till_budget_too_small"
+			if slices.Contains([]string{"an error", "too often", "silence", "a broken promise"}, name) { // there may be one soon
+				code = "till_budget_held"
+			}
 			for range 3 {
-				if res, body := s.counted(key); res.Header.Get("Till-Refusal") != "till_budget_too_small" {
+				if res, body := s.counted(key); res.Header.Get("Till-Refusal") != code {
 					t.Errorf("%d %s", res.StatusCode, body)
 				}
 			}

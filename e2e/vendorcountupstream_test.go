@@ -53,7 +53,7 @@ func TestAKeyWhoseCountsFailStopsNobodyElses(t *testing.T) {
 		fmt.Fprintf(w, `{"input_tokens":%d}`, n)
 	})
 	s := newServer(t, options{vendor: "anthropic", to: v.URL})
-	for i, status := range []int{http.StatusPaymentRequired, http.StatusOK} {
+	for i, status := range []int{http.StatusTooManyRequests, http.StatusOK} {
 		_, key := s.mint(object{"max_spend_usd": "0.10"})
 		if res, body := s.counted(key); res.StatusCode != status {
 			t.Errorf("key %d: %d %s", i, res.StatusCode, body)

@@ -17,10 +17,10 @@ type Ask struct {
 	Fit func(left record.Amounts) record.Amounts
 	// Refine, if not nil, works out the bound again, which Fit then returns: answers to
 	// other requests may have said more about the input of this one. It is called
-	// without locks, before the request is refused for being too large. It reports
-	// false if other requests kept it from finding out more, so that the same request
-	// may fit later.
-	Refine func() bool
+	// without locks, before the request is refused for being too large. If something
+	// keeps it from finding out more that may be over soon, so that the same request may
+	// fit later, it returns the refusal that says so.
+	Refine func() *record.Refusal
 	// Help is the remedy that a refusal names where the bound is more than is
 	// left. Default: a lower max_tokens.
 	Help string

@@ -51,9 +51,12 @@ func TestATooLargeRequestIsBoundedAgainBeforeItIsRefused(t *testing.T) {
 					refined := 0
 					one := k.wait(ctx, 0, func(a *limiter.Ask) {
 						a.Fit = func(record.Amounts) record.Amounts { return record.Amounts{record.Tokens: test.bounds[refined]} }
-						a.Refine = func() bool {
+						a.Refine = func() *record.Refusal {
 							refined++
-							return !test.crowded
+							if test.crowded {
+								return &record.Refusal{Code: record.CodeBudgetHeld}
+							}
+							return nil
 						}
 					})
 					if other != nil {

@@ -72,12 +72,6 @@ func (k *Live) outOfTurn() *record.Refusal {
 	return k.key.Refuse(record.CodeBudgetHeld, "has requests that came before and wait for what is left; try again when they are done").After(time.Second)
 }
 
-// Crowded is the refusal of a request that is too large as far as is known, while other
-// requests of its key keep it from finding out more; see [Ask].Refine.
-func Crowded(key *record.Key) *record.Refusal {
-	return key.Refuse(record.CodeBudgetHeld, "has other requests whose inputs are being counted, and this one may fit into what is left once its own is; try again when they are done").After(time.Second)
-}
-
 // outOfRole is the refusal when the role's shared budget is the reason.
 func (k *Live) outOfRole(role *account, v verdict, kind record.Kind) *record.Refusal {
 	if v == heldUp {

@@ -39,7 +39,7 @@ func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal 
 			}
 			k = fresh
 		case parked.refine:
-			inquiry.crowded = !ask.Refine()
+			inquiry.again = ask.Refine()
 		case parked.recall != nil:
 			if err := k.l.gather(ctx, parked.recall); err != nil {
 				return storeRefusal("its budget could not be asked back from other nodes")
@@ -141,8 +141,8 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 		if own == spent {
 			k.runOut(kind) // a crash came before that was recorded
 		}
-		if own == tooBig && inq.crowded {
-			return k.refused(now, Crowded(k.key)), p, false
+		if own == tooBig && inq.again != nil {
+			return k.refused(now, inq.again), p, false
 		}
 		return k.refused(now, k.outOf(own, kind, &bound, ask.Help)), p, false
 	}
@@ -155,8 +155,8 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 		if inq.refines(ask, shared) {
 			return nil, parking{refine: true}, false
 		}
-		if shared == tooBig && inq.crowded {
-			return k.refused(now, Crowded(k.key)), p, false
+		if shared == tooBig && inq.again != nil {
+			return k.refused(now, inq.again), p, false
 		}
 		if shared > heldUp {
 			return k.refused(now, k.outOfRole(role, shared, sharedKind)), p, false

@@ -30,10 +30,10 @@ const (
 // inquiry is what one request has found out before it is refused, most of it about other
 // nodes.
 type inquiry struct {
-	looked   []*account // whose books were read since it began, or since the last recall
-	recalled []*account // of which something was asked back; repeated for each time
-	refined  bool       // its bound was worked out again since it waited
-	crowded  bool       // others kept that from finding out more
+	looked   []*account      // whose books were read since it began, or since the last recall
+	recalled []*account      // of which something was asked back; repeated for each time
+	refined  bool            // its bound was worked out again since it waited
+	again    *record.Refusal // what takes the place of a final refusal, because it could not be; nil: nothing
 }
 
 // refines reports whether a request that is too large should work out its bound again
