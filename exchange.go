@@ -166,6 +166,7 @@ func (x *exchange) settle() {
 		x.grant.Cancel()
 		return
 	}
+	defer x.grant.SettleBound() // if something panics before what was used is known
 	used := record.Amounts{record.Activations: 1}
 	if x.grant.Key().Charge == record.ChargeSuccess && !x.succeeded() {
 		used[record.Activations] = 0

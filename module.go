@@ -159,7 +159,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		return h.refuse(w, r, t, x.path, refusal, 0)
 	}
-	// This has no effect once the grant is settled. Something may panic before that.
+	// This has no effect once the grant is settled. Something may panic before the request
+	// is passed on.
 	defer x.grant.Cancel()
 	x.rewrite(r)
 	x.setKeyHeaders(w.Header(), r)

@@ -9,8 +9,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Grant is an admitted request. Its holder must call Settle or Cancel once;
-// calls after the first do nothing. The caller provides the memory, so that
+// Grant is an admitted request. Its holder must call Settle, SettleBound or Cancel
+// once; calls after the first do nothing. The caller provides the memory, so that
 // admitting costs no allocation; a Grant must not be copied or reused.
 type Grant struct {
 	k         atomic.Pointer[Live] // changes when its store is opened again
@@ -56,6 +56,10 @@ func (g *Grant) Settle(used record.Amounts) {
 	}
 	g.finish(used)
 }
+
+// SettleBound ends a request of which nobody knows what it used: all that it held is
+// spent.
+func (g *Grant) SettleBound() { g.finish(g.bound) }
 
 // Measured says what kinds of tokens the request used, for reports. It must be
 // called before Settle.
