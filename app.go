@@ -31,7 +31,6 @@ import (
 	_ "github.com/till-proxy/till/cli"  // registers the commands
 	_ "github.com/till-proxy/till/echo" // registers the handler
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -295,48 +294,40 @@ func misconfigured(err error) bool {
 
 // Stop leaves the store open, because the next configuration may use it.
 func (a *App) Stop() error {
-	if a.stopWatching != nil {
-		a.stopWatching()
-	}
-	a.engine.leave(a)
+	a.leave()
 	if l := a.engine.current(); l != nil {
 		l.Outbox().Feeds.EndAll() // a server that stops does not wait for their readers
 	}
 	return nil
 }
 
-// Cleanup releases the engine. It also runs if Provision failed half-way.
+func (a *App) leave() {
+	if a.stopWatching != nil {
+		a.stopWatching()
+	}
+	a.engine.leave(a)
+}
+
+// Cleanup releases the engine. It also runs if Provision failed half-way. If something
+// fails after all apps have started, such as a loader of configurations, Caddy goes on
+// with the previous configuration and cleans this one up without stopping it.
 func (a *App) Cleanup() error {
 	if a.engine == nil {
 		return nil
 	}
+	a.leave()
 	return releaseEngine(a.engine.place)
 }
 
 // Limiter returns the limiter, and opens the store if this is its first use. Caddy
 // starts apps in no particular order, so a request may arrive before Start.
-func (a *App) Limiter() (*limiter.Limiter, error) { return a.awaitLimiter(openingTime) }
-
-func (a *App) awaitLimiter(patience time.Duration) (*limiter.Limiter, error) {
-	l, err := a.engine.open(a.storeOptions(), patience)
+func (a *App) Limiter() (*limiter.Limiter, error) {
+	l, err := a.engine.open(a.storeOptions(), openingTime)
 	if err != nil {
 		return nil, fmt.Errorf("till: %w", err)
 	}
 	return l, nil
 }
-
-func (a *App) storeOptions() storeOptions {
-	var doubted func(StoreOpening, string, bool) (limiter.Doubted, commit.Clock, error)
-	if s, ok := a.storage.(*PostgresStore); ok {
-		doubted = s.openDoubted
-	}
-	return storeOptions{open: a.storage.OpenStore, doubted: doubted, anchor: a.Anchor, way: a.wayToStore, common: a.commonConfiguration,
-		log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
-		keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
-		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
-}
-
-func (a *App) wayToStore() string { return a.storage.Place().Way }
 
 // Forfeit repairs a store that does not match its anchor, or a database that went back
 // in time; see [limiter.Forfeit]. With imagine it only says what that would do.

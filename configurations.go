@@ -3,52 +3,57 @@ package till
 import (
 	"errors"
 	"slices"
-	"time"
 )
 
 // The settings of a configuration that concern an open store (roles, webhooks, how long
 // things are kept) are put into force when the configuration starts; those of the last
 // start apply. A configuration that fails to start leaves the previous one running, so
-// its settings are put into force again.
+// its settings are put into force again. What deletes something for good waits until the
+// previous configuration has stopped.
 
 // configuration is a configuration as the engine sees it.
 type configuration interface {
-	// putInForce applies its settings to the store, its events and webhooks.
-	putInForce() error
+	// putInForce applies its settings to the store, its events and webhooks. Beside
+	// another that still runs, it deletes nothing that this one keeps.
+	putInForce(beside configuration) error
+	// takeOver applies the rest: no other runs any more.
+	takeOver()
 	// storeOptions are its settings for opening the store.
 	storeOptions() storeOptions
 }
 
 // enter puts a configuration into force. Caddy starts and stops one at a time.
 func (e *engine) enter(c configuration) error {
-	err := c.putInForce()
 	e.mu.Lock()
 	before := e.inForce()
-	if err == nil {
-		e.running = append(e.running, c)
-		e.startKeeping()
-	}
 	e.mu.Unlock()
+	err := c.putInForce(before)
 	if err != nil {
 		e.restore(before)
+		return err
 	}
-	return err
+	e.mu.Lock()
+	e.running = append(e.running, c)
+	e.startKeeping()
+	e.mu.Unlock()
+	return nil
 }
 
 // leave takes a configuration out of force: the next one has taken over, or it never
 // ran and the previous one goes on.
 func (e *engine) leave(c configuration) {
 	e.mu.Lock()
-	was := e.inForce() == c
+	was, ran := e.inForce() == c, slices.Contains(e.running, c)
 	e.running = slices.DeleteFunc(e.running, func(other configuration) bool { return other == c })
-	before := e.inForce()
+	now, alone := e.inForce(), len(e.running) == 1
 	e.mu.Unlock()
 	switch {
-	case !was:
-	case before == nil:
+	case was && now == nil:
 		e.events.sink.Store(nil)
-	default:
-		e.restore(before)
+	case was:
+		e.restore(now)
+	case ran && alone:
+		now.takeOver()
 	}
 }
 
@@ -60,45 +65,75 @@ func (e *engine) inForce() configuration {
 	return nil
 }
 
+// runs reports whether a configuration has been put into force and not left.
+func (e *engine) runs(c configuration) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Contains(e.running, c)
+}
+
 // restore puts the previous configuration into force, if there was one.
 func (e *engine) restore(before configuration) {
 	if before == nil {
 		return
 	}
-	if err := before.putInForce(); err != nil {
+	if err := before.putInForce(nil); err != nil {
 		e.log.logger().Error("the previous configuration could not be put into force again: reload it", "error", err)
 	}
 }
 
 // putInForce implements configuration.
-func (a *App) putInForce() error {
+func (a *App) putInForce(beside configuration) error {
 	a.engine.log.follow(a.slogger)
-	if err := a.engine.reconnect(a.storeOptions()); err != nil {
+	o := a.storeOptions()
+	o.enters = true
+	if beside != nil {
+		o.keepOf(beside.storeOptions())
+	}
+	restores := a.engine.runs(a) // then all that can be put into force has to be
+	if err := a.engine.reconnect(o); err != nil {
+		if !restores {
+			return err
+		}
+		a.slogger.Error("the store stays open as another configuration has opened it", "error", err)
+	}
+	l, err := a.engine.open(o, startingTime)
+	if err == nil {
+		if err = a.engine.checkAnchor(o); err == nil || restores {
+			err = errors.Join(err, o.apply(l))
+		}
+	}
+	if misconfigured(err) && !restores && !a.engine.place.Shared { // others may be at work on a database
 		return err
 	}
-	l, err := a.awaitLimiter(startingTime)
-	if err == nil {
-		err = a.engine.checkAnchor(a.storeOptions())
-	}
-	if err == nil {
-		l.KeepAudit(time.Duration(a.AuditRetain))
-		l.Retain(time.Duration(a.Retain))
-		l.SetStale(time.Duration(a.StaleAfter), a.StaleRevoke)
-		err = errors.Join(l.SetRoles(a.roles), l.Outbox().SetHooks(a.limiterHooks()))
-	}
-	if misconfigured(err) && !a.engine.place.Shared { // others may be at work on a database
-		return err
-	}
-	a.engine.announce(a.storeOptions())
+	a.engine.announce(o)
 	a.engine.events.sink.Store(a.sink)
 	a.engine.hooks.Set(a.hooks, a.slogger)
-	if err != nil {
+	switch {
+	case err == nil:
+	case l != nil && l.Failed() == nil:
+		a.slogger.Error(notAllInForce, "error", err)
+	default:
 		// The disk is full or failing, or the store is in doubt: the rest of Caddy goes
 		// on, the management API answers, and the store is opened once that is
 		// possible.
 		a.slogger.Error("the store stays closed: every key is refused", "error", err)
 	}
 	return nil
+}
+
+const notAllInForce = "not all settings of this configuration are in force in its store: reload it"
+
+// takeOver implements configuration.
+func (a *App) takeOver() {
+	l := a.engine.current()
+	if l == nil {
+		return // it is opened as this configuration says
+	}
+	o := a.storeOptions()
+	if err := o.apply(l); err != nil {
+		a.slogger.Error(notAllInForce, "error", err)
+	}
 }
 
 // Interface guard

@@ -126,8 +126,9 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 // asConfigured is a configuration with these settings.
 type asConfigured storeOptions
 
-func (asConfigured) putInForce() error             { return nil }
-func (c *asConfigured) storeOptions() storeOptions { return storeOptions(*c) }
+func (asConfigured) putInForce(configuration) error { return nil }
+func (asConfigured) takeOver()                      {}
+func (c *asConfigured) storeOptions() storeOptions  { return storeOptions(*c) }
 
 // TestANodeThatNobodyAsksOpensItsStoreAgain: without a request or a probe, it does so when
 // it is due, as long as a configuration is in force.

@@ -13,9 +13,6 @@ import (
 
 	"github.com/till-proxy/till/admin/console"
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/commit"
-	"github.com/till-proxy/till/limiter/event"
-	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/upstream"
 	"github.com/till-proxy/till/webhook"
@@ -115,46 +112,6 @@ func releaseEngine(at Place) error {
 	return err
 }
 
-// storeOptions are a configuration's settings for opening the store.
-type storeOptions struct {
-	open   func(StoreOpening) (OpenedStore, error)
-	anchor string
-	// doubted opens a store that nodes share and doubt; nil if nothing repairs it.
-	doubted func(o StoreOpening, why string, look bool) (limiter.Doubted, commit.Clock, error)
-	way     func() string // Place.Way; nil if that is always the same
-	common  func() string // StoreOpening.Configuration; nil if nobody asks
-	log     *slog.Logger
-	roles   map[string]record.Role
-	hooks   []event.Hook
-	// keepAudit is how long entries of the audit log are kept; 0 means for ever.
-	keepAudit time.Duration
-	// retain is how long ended keys stay listed.
-	retain time.Duration
-	// staleAfter and staleRevoke are described at App.
-	staleAfter  time.Duration
-	staleRevoke bool
-}
-
-func (o *storeOptions) opening() StoreOpening {
-	return StoreOpening{Log: o.log, Configuration: o.common}
-}
-
-func (o *storeOptions) wayText() string {
-	if o.way == nil {
-		return ""
-	}
-	return o.way()
-}
-
-// anchorOf is the path of a store's anchor, or "" if it has none: the nodes that share
-// a store witness for it.
-func (o *storeOptions) anchorOf(at Place) string {
-	if o.anchor != "" || at.Shared {
-		return o.anchor
-	}
-	return at.File("anchor")
-}
-
 var errOpening = errors.New("the store is still being opened, or closed: its disk may not answer")
 
 // wait waits until no attempt to open the store is in progress, at most as long as
@@ -196,12 +153,16 @@ func (e *engine) failure() error {
 // their commits: then what this node knew counts as spent, and it goes on, but not twice
 // within doubtsApart. While the store cannot be opened, open returns the last
 // limiter, if there was one. That limiter refuses every request, and still stops keys
-// in memory.
+// in memory. A request may come by a configuration that is not in force yet, or not any
+// more.
 func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	err := e.wait(patience)
 	if err == nil && e.shouldOpen() {
+		if c := e.inForce(); c != nil && !o.enters {
+			o = c.storeOptions()
+		}
 		e.noteContradiction(o.log)
 		e.opening = make(chan struct{})
 		if !e.delivering { // also delivers what happens while the store is closed

@@ -163,7 +163,7 @@ func (a *App) followAddress(s *PostgresStore) error {
 	texts := []string{s.DSN, s.Listen}
 	return a.followFiles("the address of the database", texts, func(_ context.Context, values []string) (bool, error) {
 		changed, err := s.setAddress(values[0], values[1])
-		if err != nil || !changed || a.engine == nil {
+		if err != nil || !changed || a.engine == nil || !a.engine.runs(a) {
 			return changed, err
 		}
 		return true, a.engine.reconnect(a.storeOptions())
