@@ -22,7 +22,7 @@ const (
 	// may be over soon, until its requests are told that it will not be.
 	countPatience = 5 * time.Minute
 	// pausedKeys is how many paused keys pause the upstream for all: if it is one key
-	// alone, its requests may be impossible to count.
+	// alone, with those below it, its requests may be impossible to count.
 	pausedKeys = 8
 )
 
@@ -32,7 +32,7 @@ const (
 type countPauses struct {
 	mu    sync.Mutex
 	since time.Time            // the first failure of any of the keys that might have been over soon
-	of    map[string]failedFor // by key id
+	of    map[string]failedFor // by the id of the topmost key
 }
 
 // failedFor is a key that a vendor has failed to count for, and not counted for since.

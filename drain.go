@@ -12,7 +12,7 @@ import (
 
 const (
 	// maxDrains is how many answers of clients that went away may be read on in this
-	// process, and maxDrainsOfKey how many of them may belong to one key: a client that
+	// process, and maxDrainsOfKey how many of them to one key and those below it: a client that
 	// often leaves must not take the places of others.
 	maxDrains      = 512
 	maxDrainsOfKey = 128
@@ -30,7 +30,7 @@ var drains = drainSlots{of: make(map[string]int)}
 type drainSlots struct {
 	mu  sync.Mutex
 	all int
-	of  map[string]int // by key id; keys with at least one
+	of  map[string]int // by the id of the topmost key; those with at least one
 }
 
 // take takes a place for a key, and reports whether there was one.
@@ -110,7 +110,7 @@ func (d *drain) begin() bool {
 		return true
 	case errors.Is(d.client.Err(), context.DeadlineExceeded):
 		return false // ctx has the same deadline
-	case d.complete.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.take(d.x.usage.key):
+	case d.complete.Load(), !d.x.dispatched.Load(), d.x.grant.Cut() != nil, caddy.Exiting(), !drains.take(d.x.usage.family):
 		d.cancel()
 		return false
 	}
@@ -139,7 +139,7 @@ func (d *drain) close() {
 	d.mu.Lock()
 	if !d.closed && d.timer != nil {
 		d.timer.Stop()
-		drains.give(d.x.usage.key)
+		drains.give(d.x.usage.family)
 	}
 	d.closed = true
 	d.mu.Unlock()

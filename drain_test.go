@@ -184,7 +184,7 @@ func TestOnlySoManyAreReadOnAtATime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				leaver := func(key string) *leaver {
 					l := newLeaver(t, context.Background(), time.Second)
-					l.x.usage.key = key
+					l.x.usage.family = key
 					l.leave()
 					return l
 				}
@@ -328,7 +328,7 @@ func TestARequestThatNobodyEndsEndsWithItsHandler(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				l := newLeaver(t, context.Background(), time.Minute)
-				l.x.usage.key = t.Name()
+				l.x.usage.family = t.Name()
 				l.x.begin(l.cancel)
 				leaves(l)
 				if !l.over() {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -61,7 +62,7 @@ func newSite(t testing.TB, roles map[string]record.Role) *site {
 	s.addUpstream("openai", Upstream{Upgrades: []string{"/v1/realtime"}})
 	s.addUpstream("raw", Upstream{To: []string{"http://raw.example.com"}})
 	var err error
-	if s.Limiter, err = app.Limiter(); err != nil {
+	if s.Limiter, err = e.open(app.storeOptions(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -17,6 +17,7 @@ import (
 // which is held before it is forwarded, and what it did use.
 type usage struct {
 	key       string // its id
+	family    string // that of the topmost key, to whose share of what all keys share it belongs
 	estimate  *upstream.Estimate
 	price     *upstream.Price // nil if it is unknown and not needed
 	prices    *upstream.Prices
@@ -116,7 +117,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	if e.HidesUsage() && x.target.contradictions.find(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &usage{key: key.ID, estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
+	u := &usage{key: key.ID, family: k.Family(), estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
 	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
 		u.quotes = quotes(r, call.Body, asked)
@@ -137,7 +138,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	case !tokens:
 		// The key does not count dollars without a price. Nothing bounds the request,
 		// and what its answer reports is counted.
-		x.usage = &usage{key: key.ID, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
+		x.usage = &usage{key: key.ID, family: u.family, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
 		return nil
 	}
 	if e.Fee != "" && dollars {

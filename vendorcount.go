@@ -129,7 +129,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	n := q.Bound(answer)
 	switch {
 	case err == nil && status == http.StatusOK && n > 0:
-		c.pauses.counted(key.ID)
+		c.pauses.counted(u.family)
 		u.counted = n + x.target.preset.ServerInput()
 		u.input = min(u.input, u.counted)
 		return true
@@ -140,7 +140,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	case err != nil:
 		res = nil // it did not come whole
 	}
-	pause, again, news := c.pauses.fail(key.ID, u.now(), failureOf(res, u.now()))
+	pause, again, news := c.pauses.fail(u.family, u.now(), failureOf(res, u.now()))
 	if again > 0 {
 		u.uncounted = uncounted(key, again)
 	}
@@ -154,7 +154,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 // isPaused reports whether the vendor must not be asked for a key at the moment, and
 // tells the request if that may be over soon.
 func (c *vendorCount) isPaused(key *record.Key, u *usage) bool {
-	paused, again := c.pauses.check(key.ID, u.now())
+	paused, again := c.pauses.check(u.family, u.now())
 	if again > 0 {
 		u.uncounted = uncounted(key, again)
 	}

@@ -30,7 +30,8 @@ func (k *Live) Left() (now, later record.Amounts) {
 
 // MayProbe reports whether the upstream may be asked about a request before its
 // budget is reserved. It may where only the request's use could refuse it, and as
-// often as a key may make free requests: 60 times a minute. later says that it only has
+// often as a key may make free requests, together with those below it: 60 times a minute.
+// later says that it only has
 // been asked too often.
 func (k *Live) MayProbe(ask *Ask) (may, later bool) {
 	now := k.l.clock.Now()
@@ -44,10 +45,14 @@ func (k *Live) MayProbe(ask *Ask) (may, later bool) {
 	if k.unread(ask, now) != nil || k.moved(ask) || k.upward((*Live).inModels, ask) != nil || !k.affords(ask, now) {
 		return false, false
 	}
-	if k.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
-		return false, true
+	for a := k; a != nil; a = a.parent {
+		if a.pacing.free.wait(defaultFreeRate, now.UnixNano()) > 0 {
+			return false, true
+		}
 	}
-	k.pacing.free.take(defaultFreeRate, now.UnixNano())
+	for a := k; a != nil; a = a.parent {
+		a.pacing.free.take(defaultFreeRate, now.UnixNano())
+	}
 	return true, false
 }
 

@@ -74,11 +74,22 @@ func (k *Live) unlockAbove() {
 	}
 }
 
+// Family is the id of the topmost key: its holder also has those below it.
+func (k *Live) Family() string { return k.topmost().Key().ID }
+
+func (k *Live) topmost() *Live {
+	for k.parent != nil {
+		k = k.parent
+	}
+	return k
+}
+
 // usedBelow notes that a request of a child begins, which is a use of the keys
 // above, too. Callers hold the key.
-func (k *Live) usedBelow(nanos int64) {
+func (k *Live) usedBelow(ask *Ask, nanos int64) {
 	k.below.Add(1)
-	k.pacing.rate.take(k.rate(nanos), nanos)
+	rate, tokens := k.pacer(ask, nanos)
+	tokens.take(rate, nanos)
 	if k.first == 0 {
 		k.first = nanos
 	}

@@ -101,10 +101,7 @@ var mintRate = record.Rate{N: 60, Per: time.Minute}
 
 // mayMint takes a mint from the topmost key's rate.
 func (k *Live) mayMint() *record.Refusal {
-	key, top := k.Key(), k
-	for top.parent != nil {
-		top = top.parent
-	}
+	key, top := k.Key(), k.topmost()
 	now := k.l.clock.Now().UnixNano()
 	top.mu.Lock()
 	defer top.mu.Unlock()

@@ -186,12 +186,12 @@ func (k *Live) inModels(ask *Ask) *record.Refusal {
 // below them.
 func (k *Live) tooOften(ask *Ask, nanos int64) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
-		if a.key.Rate.IsZero() && (a != k || !ask.Free) {
+		if a.key.Rate.IsZero() && !ask.Free {
 			continue
 		}
-		rate, stated, tokens, words := a.rate(nanos), a.key.Rate, &a.pacing.rate, "and its children may make %s requests; try again in %s"
+		rate, tokens := a.pacer(ask, nanos)
+		stated, words := a.key.Rate, "and its children may make %s requests; try again in %s"
 		if a == k {
-			rate, tokens = k.pacer(ask, nanos)
 			words = "may make %s requests; try again in %s"
 		}
 		if stated.IsZero() {

@@ -200,7 +200,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 	rate, tokens := k.pacer(ask, nanos)
 	tokens.take(rate, nanos)
 	for a := k.parent; a != nil; a = a.parent {
-		a.usedBelow(nanos)
+		a.usedBelow(ask, nanos)
 	}
 	k.claim(ask, nanos)
 	k.account.shade(k.l.shadow)
@@ -256,7 +256,7 @@ func (k *Live) left(role *account) record.Amounts {
 	return left
 }
 
-// pacer is the bucket that a request takes from.
+// pacer is the bucket that a request takes from, of the key or one below it.
 func (k *Live) pacer(ask *Ask, nanos int64) (record.Rate, *bucket) {
 	if ask.Free && k.key.Rate.IsZero() {
 		return defaultFreeRate, &k.pacing.free

@@ -20,8 +20,8 @@ import (
 const (
 	// DefaultTurn bounds how long a request waits for others to settle.
 	DefaultTurn = 30 * time.Second
-	// MaxKeyTurns bounds how many requests of one key wait, and MaxTurns how many
-	// requests in total.
+	// MaxKeyTurns bounds how many requests of one key and those below it wait, and
+	// MaxTurns how many requests in total.
 	MaxKeyTurns = 64
 	MaxTurns    = 256
 
@@ -51,7 +51,7 @@ type turns struct{ n, bytes atomic.Int64 }
 // the account.
 func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 	if t == nil {
-		if !ask.Waits || k.turns >= MaxKeyTurns || !k.l.mayWait(ask.Keeps) {
+		if !ask.Waits || !k.hasTurn() || !k.l.mayWait(ask.Keeps) {
 			return nil
 		}
 		k.waits(1)
@@ -67,6 +67,17 @@ func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 	t.due = false
 	a.call(slices.Index(a.line, t) + 1)
 	return t
+}
+
+// hasTurn reports whether one more request of the key may wait. Callers hold the key and
+// those above it.
+func (k *Live) hasTurn() bool {
+	for a := k; a != nil; a = a.parent {
+		if int64(a.turns)+a.turnsBelow.Load() >= MaxKeyTurns {
+			return false
+		}
+	}
+	return true
 }
 
 // waits records that n more requests of the key wait. Callers hold it.
