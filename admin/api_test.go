@@ -23,6 +23,7 @@ func TestListPicksAndPages(t *testing.T) {
 		m := w.NewKey(fmt.Sprintf(`{"name":"batch-%d","upstream":"openai","max_activations":3,"labels":{"n":"%d"}}`, i, i))
 		ids = append(ids, m.ID)
 	}
+	between := w.Time().UTC().Format(time.RFC3339Nano)
 	other := w.NewKey(`{"name":"Other","upstream":"github","max_activations":1,"owner":"ops","role":"ci"}`)
 	w.Use(other, 1)
 	if a := w.Do("POST", "/keys/"+ids[0]+"/suspend", ""); a.Status != 200 {
@@ -54,6 +55,8 @@ func TestListPicksAndPages(t *testing.T) {
 		"q=batch-&sort=created":            ids,
 		"unused_for=1h":                    nil,
 		"unused_for=1ns&upstream=github":   {other.ID},
+		"created_before=" + between:        backwards,
+		"created_before=1h":                nil,
 		"limit=500&status=active&q=batch-": backwards[:6],
 	} {
 		t.Run(query, func(t *testing.T) {
@@ -94,6 +97,8 @@ func TestListRefuses(t *testing.T) {
 		"limit=many":          "limit",
 		"unused_for=x":        "unused_for",
 		"unused_for=-1h":      "unused_for",
+		"created_before=x":    "created_before must be a time such as",
+		"created_before=-1h":  "created_before must be a time such as",
 		"cursor=zz":           "cursor must be",
 		"owner=a&owner=b":     "owner may be given once",
 		"q=a&limit=1&limit=2": "limit may be given once",

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -69,15 +70,23 @@ func since(f *audit.Filter, value string, now time.Time) error {
 		f.From = n
 		return nil
 	}
-	if t, err := time.Parse(time.RFC3339, value); err == nil {
-		f.Since = t
-		return nil
+	t, err := moment(value, now)
+	if err != nil {
+		return invalid("since must be a seq, %v", err)
+	}
+	f.Since = t
+	return nil
+}
+
+// moment reads a time, or how long ago it was.
+func moment(value string, now time.Time) (time.Time, error) {
+	if t, err := time.Parse(time.RFC3339, value); err == nil && !t.IsZero() {
+		return t.UTC(), nil
 	}
 	if d, err := caddy.ParseDuration(value); err == nil && d > 0 {
-		f.Since = now.Add(-d)
-		return nil
+		return now.Add(-d), nil
 	}
-	return invalid("since must be a seq, a time such as 2026-12-31T18:00:00Z, or how long ago, such as 24h; got %q", value)
+	return time.Time{}, fmt.Errorf("a time such as 2026-12-31T18:00:00Z, or how long ago, such as 24h; got %q", value)
 }
 
 func (a *api) verifyAudit(l *limiter.Limiter, r *http.Request) (any, error) {

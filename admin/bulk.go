@@ -54,8 +54,8 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (any, error) {
 	}
 	f.Except = body.Except
 	if body.DryRun {
-		matched, revocable, err := l.CountMatches(r.Context(), a.caller, f)
-		return wire.BulkJSON{Matched: matched, AlreadyRevoked: matched - revocable, DryRun: true}, err
+		n, err := l.CountMatches(r.Context(), a.caller, f)
+		return wire.BulkJSON{Matched: n.Matched, AlreadyRevoked: n.Matched - n.Revocable, DryRun: true, At: &n.Before}, err
 	}
 	j, err := l.RevokeMany(a.caller, f, body.All, body.Reason)
 	if err != nil {

@@ -85,7 +85,7 @@ func TestTheListTheDryRunAndTheRevocationPickTheSameKeys(t *testing.T) {
 	values := map[string][]string{
 		"status":   {"active", "exhausted", "expired", "revoked", "suspended"},
 		"upstream": {"openai", "github", "spare"}, "role": {"member"}, "owner": {"ann"}, "created_by": {"robot"},
-		"parent": {"ID of parent"}, "name": {"nightly"}, "label.NAME": {"a"}, "unused_for": {"1h"},
+		"parent": {"ID of parent"}, "name": {"nightly"}, "label.NAME": {"a"}, "unused_for": {"1h"}, "created_before": {"1h"},
 		"credential_fingerprint": {"of openai", "of github"}, "q": {"night", "ID of nightly"},
 	}
 	for _, field := range limiter.FilterFields {
@@ -168,5 +168,33 @@ func TestTheListTheDryRunAndTheRevocationPickTheSameKeys(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestWhatWasCountedIsWhatEnds: somebody confirms a number of keys, and meanwhile
+// another one that matches is minted.
+func TestWhatWasCountedIsWhatEnds(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	counted := w.NewKey(`{"upstream":"openai","max_activations":5,"owner":"ann"}`)
+	dry := admintest.Get[wire.BulkJSON](t, w.Do("POST", "/keys/revoke", `{"filter":{"owner":"ann"},"dry_run":true}`))
+	if dry.Matched != 1 || dry.At == nil {
+		t.Fatalf("the count says %+v, and has to say up to when keys count", dry)
+	}
+	later := w.NewKey(`{"upstream":"openai","max_activations":5,"owner":"ann"}`)
+	act := mustJSON(t, object{"filter": object{"owner": "ann", "created_before": dry.At}})
+	if done := admintest.Get[wire.BulkJSON](t, w.Do("POST", "/keys/revoke", act)); done.Matched != dry.Matched || done.Revoked != 1 {
+		t.Errorf("%+v", done)
+	}
+	if w.Live(counted).View().Status != record.Revoked {
+		t.Error("the key that was counted goes on")
+	}
+	w.Use(later, 1)
+	alone := mustJSON(t, object{"filter": object{"created_before": dry.At}, "dry_run": true})
+	if again := admintest.Get[wire.BulkJSON](t, w.Do("POST", "/keys/revoke", alone)); again.Matched != 1 || again.AlreadyRevoked != 1 || !again.At.Equal(*dry.At) {
+		t.Errorf("by the time alone: %+v", again)
+	}
+	if a := w.Do("POST", "/keys/revoke", `{"filter":{"created_before":"yesterday"}}`); a.Status != http.StatusBadRequest {
+		t.Errorf("a time that is none: %d %s", a.Status, a.Body)
 	}
 }

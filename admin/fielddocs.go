@@ -16,7 +16,7 @@ var fieldDocs = map[string]string{
 	"all":                    "pick every key, in place of a filter",
 	"already_revoked":        "how many of the matched keys had been revoked before",
 	"as_of":                  "the day on which prices were looked up",
-	"at":                     "when the job began",
+	"at":                     "when the job began; of a dry run, the moment up to which keys count, to be sent as created_before",
 	"base_url":               "the server's public address; empty if none is configured",
 	"behind":                 "how many changes of others it has not followed yet",
 	"budget":                 "what all keys of the role share",

@@ -67,6 +67,11 @@ func (a *api) filterOf(l *limiter.Limiter, q url.Values) (limiter.Filter, error)
 			if err == nil && f.UnusedFor <= 0 {
 				err = errors.New("it must be more than 0")
 			}
+		case name == "created_before":
+			f.CreatedBefore, err = moment(value, l.Time())
+			if err != nil {
+				return f, invalid("created_before must be %v", err)
+			}
 		case name == "limit":
 			f.Limit, err = strconv.Atoi(value)
 			if err == nil && f.Limit < 1 {

@@ -137,7 +137,9 @@ or its full name, because this cannot be undone.
 With --all it ends every key that matches the flags, or every key if there are
 no such flags, except for those that --except names (a child of a key that ends
 still ends with it). All of them are refused at once. The command first says how
-many keys there are, and asks.`,
+many keys there are, and asks; of what is minted after it counted, it ends only
+children of keys that end. With --yes it ends all that match by then, unless
+--created-before says otherwise.`,
 		example: `  caddy till revoke nightly --reason "the contractor left"
   caddy till revoke --all --owner ann --except nightly --dry-run
   caddy till revoke --all --label team=search --unused-for 30d --yes`,

@@ -90,20 +90,33 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	}
 	p.end()
 	left := found.Matched - found.AlreadyRevoked
+	before := ""
+	if found.At != nil { // servers of before do not say it, and know no such filter
+		before = found.At.Format(time.RFC3339Nano)
+	}
 	if b.dryRun || left == 0 {
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), raw)
 		}
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s would be revoked%s.\n", keysOf(left), alreadyOf(found))
-		return err
-	}
-	if !b.yes {
-		if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), left); err != nil {
-			return err
+		text := fmt.Sprintf("%s would be revoked%s.\n", keysOf(left), alreadyOf(found))
+		if left > 0 && before != "" {
+			text += "To leave out what is minted from now on, add:\n  --created-before " + before + "\n"
 		}
+		_, err := io.WriteString(cmd.OutOrStdout(), text)
+		return err
 	}
 	ask = maps.Clone(ask)
 	delete(ask, "dry_run")
+	if !b.yes {
+		if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), left, before); err != nil {
+			return err
+		}
+		if before != "" { // the confirmation is about these keys alone
+			delete(ask, "all")
+			filter["created_before"] = before
+			ask["filter"] = filter
+		}
+	}
 	ask["reason"], ask["wait"] = reason, false
 	var now wire.BulkJSON
 	if raw, err = c.raw(ctx, "POST", "/keys/revoke", ask); err != nil {
@@ -168,16 +181,21 @@ func pause(ctx context.Context, d time.Duration) error {
 }
 
 // confirm asks the user at the terminal to type how many keys are to be revoked.
-func confirm(in io.Reader, out io.Writer, n int64) error {
+func confirm(in io.Reader, out io.Writer, n int64, before string) error {
 	file, ok := in.(*os.File)
 	if !ok || !term.IsTerminal(int(file.Fd())) {
 		return usage("%s would be revoked for ever: say --yes, because nobody can be asked here", keysOf(n))
 	}
-	return confirmed(file, out, n)
+	return confirmed(file, out, n, before)
 }
 
-func confirmed(in io.Reader, out io.Writer, n int64) error {
-	fmt.Fprintf(out, "%s will be revoked for ever. Type the number to go on: ", keysOf(n))
+// confirmed asks about the keys that were minted before a moment, if that is known.
+func confirmed(in io.Reader, out io.Writer, n int64, before string) error {
+	fmt.Fprintf(out, "%s will be revoked for ever", keysOf(n))
+	if before != "" {
+		fmt.Fprintf(out, ":\nthose that match now and were minted before %s.\nKeys that are minted later stay, unless they are children of these", before)
+	}
+	fmt.Fprint(out, ".\nType the number to go on: ")
 	line, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && line == "" {
 		return fmt.Errorf("nothing was revoked: %w", err)

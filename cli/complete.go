@@ -41,17 +41,18 @@ func (f *globalFlags) complete(parent *cobra.Command) {
 	}
 	flags := map[string]offer{
 		"upstream": c.upstreams, "role": c.roles, "models": models,
-		"status":        words("active", "exhausted", "expired", "revoked", "suspended"),
-		"sort":          words("created", "-created", "last_used", "-last_used"),
-		"charge":        words(string(record.ChargeForwarded), string(record.ChargeSuccess)),
-		"renews":        words("day", "week", "month"),
-		"unknown-price": words("refuse", "count_only"),
-		"methods":       words("GET", "POST", "PUT", "PATCH", "DELETE"),
-		"expires-in":    words("1h", "8h", "24h", "7d", "30d"),
-		"unused-for":    words("1h", "24h", "7d", "30d"),
-		"idle-timeout":  words("1h", "24h", "7d"),
-		"rate":          words("10/s", "60/m", "500/h"),
-		"pass-env":      environmentNames,
+		"status":         words("active", "exhausted", "expired", "revoked", "suspended"),
+		"sort":           words("created", "-created", "last_used", "-last_used"),
+		"charge":         words(string(record.ChargeForwarded), string(record.ChargeSuccess)),
+		"renews":         words("day", "week", "month"),
+		"unknown-price":  words("refuse", "count_only"),
+		"methods":        words("GET", "POST", "PUT", "PATCH", "DELETE"),
+		"expires-in":     words("1h", "8h", "24h", "7d", "30d"),
+		"created-before": words("1h", "24h", "7d", "30d"),
+		"unused-for":     words("1h", "24h", "7d", "30d"),
+		"idle-timeout":   words("1h", "24h", "7d"),
+		"rate":           words("10/s", "60/m", "500/h"),
+		"pass-env":       environmentNames,
 	}
 	files := []string{"config", "store", "anchor", "data"} // flags that name a file
 	fileArgs := []string{"backup", "restore", "run", "leak", "audit verify", "audit export"}

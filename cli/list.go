@@ -20,15 +20,16 @@ import (
 // filterFlags are the flags that pick keys. They are named like the filters of the
 // API, with - in place of _.
 var filterFlags = map[string]string{
-	"status":     "active, exhausted, expired, revoked or suspended",
-	"upstream":   "keys for this upstream",
-	"role":       "keys of this role",
-	"owner":      "keys of this owner",
-	"created-by": "keys minted by this caller",
-	"parent":     "children of the key with this id or name",
-	"name":       "keys with exactly this name",
-	"unused-for": "keys unused for at least this long: 7d",
-	"q":          "beginning of an id or name",
+	"status":         "active, exhausted, expired, revoked or suspended",
+	"upstream":       "keys for this upstream",
+	"role":           "keys of this role",
+	"owner":          "keys of this owner",
+	"created-by":     "keys minted by this caller",
+	"parent":         "children of the key with this id or name",
+	"name":           "keys with exactly this name",
+	"unused-for":     "keys unused for at least this long: 7d",
+	"created-before": "keys minted before 2026-12-31T18:00:00Z, or longer ago than 7d",
+	"q":              "beginning of an id or name",
 }
 
 // picking is what those flags and --label say.

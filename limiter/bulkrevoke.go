@@ -330,32 +330,52 @@ func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter
 	}
 }
 
-// CountMatches returns how many keys RevokeMany would find, and how many of them
-// it would end.
-func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (matched, revocable int64, err error) {
-	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
-		return 0, 0, err
+// Counted is how many keys RevokeMany would find, and how many of them it would end.
+type Counted struct {
+	Matched, Revocable int64
+	// Before is the moment up to which keys count. With it as the filter's
+	// CreatedBefore, RevokeMany ends no key that is minted after the count.
+	Before time.Time
+}
+
+// mintsSettle is how old a key has to be, where several nodes share the store, for a
+// count to include it. Each node follows the database's clock for itself, and another
+// may have stamped a key already that it has yet to commit. So a key that is minted
+// after a count is not older than the count says, and the newest ones that match are
+// neither counted nor ended, because an end is for ever.
+const mintsSettle = 2 * time.Second
+
+// CountMatches counts the keys that RevokeMany would find.
+func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counted, error) {
+	var n Counted
+	if err := errors.Join(l.authorise(by, record.KeysRevoke, nil), f.validate()); err != nil {
+		return n, err
 	}
-	if err := f.validate(); err != nil {
-		return 0, 0, err
+	f, err := l.bounded(by, f)
+	if err != nil {
+		return n, err
 	}
-	if f, err = l.bounded(by, f); err != nil {
-		return 0, 0, err
+	n.Before = l.clock.Now().UTC().Add(1) // what was minted until now counts
+	if l.shared != nil {
+		n.Before = n.Before.Add(-mintsSettle)
 	}
-	f.Thorough = true
+	if !f.CreatedBefore.IsZero() && f.CreatedBefore.Before(n.Before) {
+		n.Before = f.CreatedBefore
+	}
+	f.CreatedBefore, f.Thorough = n.Before, true
 	for {
 		err := l.store.View(func(r store.Reader) (err error) {
 			f.Cursor, err = l.walk(ctx, r, Operator, &f, record.MaxLookedAt, func(v View) bool {
-				matched++
+				n.Matched++
 				if v.Status != record.Revoked {
-					revocable++
+					n.Revocable++
 				}
 				return true
 			})
 			return err
 		})
 		if err != nil || f.Cursor == "" {
-			return matched, revocable, err
+			return n, err
 		}
 	}
 }

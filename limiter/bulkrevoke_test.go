@@ -55,9 +55,9 @@ func TestRevokeManyRefusesAtOnceWhatMatchesAndNothingElse(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	f := limiter.Filter{Owner: "ann"}
-	matched, revocable, err := w.CountMatches(ctx, limiter.Operator, f)
-	if err != nil || matched != 300 || revocable != 299 {
-		t.Errorf("counted %d, %d to revoke, %v", matched, revocable, err)
+	n, err := w.CountMatches(ctx, limiter.Operator, f)
+	if err != nil || n.Matched != 300 || n.Revocable != 299 {
+		t.Errorf("counted %+v, %v", n, err)
 	}
 	if code := ann[4].use(); code != "" {
 		t.Errorf("counting has stopped a key: %q", code)

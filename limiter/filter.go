@@ -23,6 +23,8 @@ type Filter struct {
 	// UnusedFor picks keys that were not used for at least this long, or, if
 	// never used, were minted at least that long ago.
 	UnusedFor time.Duration
+	// CreatedBefore picks keys that were minted before this moment.
+	CreatedBefore time.Time `json:",omitzero"`
 	// Query is the beginning of an id or of a name (in any case).
 	Query string
 
@@ -79,6 +81,7 @@ var FilterFields = []FilterField{
 	{Name: "name", Doc: "keys with exactly this name", Bulk: true, at: func(f *Filter) *string { return &f.Name }, of: func(v *View) string { return v.Name }},
 	{Name: "label.NAME", Doc: "keys with this value of the label NAME; repeatable for other labels", Bulk: true},
 	{Name: "unused_for", Doc: "keys unused for at least this long", Bulk: true},
+	{Name: "created_before", Doc: "keys minted before this time, or longer ago than this", Bulk: true},
 	{Name: "credential_fingerprint", Doc: "keys that depend on this real key", at: func(f *Filter) *string { return &f.Fingerprint }},
 	{Name: "q", Doc: "the beginning of an id or name", Bulk: true, at: func(f *Filter) *string { return &f.Query }},
 	{Name: "sort", Doc: "the order; - in front turns it", Orders: true, at: func(f *Filter) *string { return &f.Sort }},
@@ -129,7 +132,7 @@ func (f *Filter) empty() bool {
 			return false
 		}
 	}
-	return len(f.Labels) == 0 && f.UnusedFor <= 0 && !f.named()
+	return len(f.Labels) == 0 && f.UnusedFor <= 0 && f.CreatedBefore.IsZero() && !f.named()
 }
 
 // byUse reports whether what a filter picks depends on more than the records.
@@ -150,6 +153,9 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		return false
 	}
 	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
+		return false
+	}
+	if !f.CreatedBefore.IsZero() && !v.CreatedAt.Before(f.CreatedBefore) {
 		return false
 	}
 	for name, want := range f.Labels {

@@ -45,7 +45,7 @@ func TestEveryTextOfAFilterHasARowThatPicks(t *testing.T) {
 			t.Errorf("%s of filters has no row in FilterFields", f.Name)
 		}
 	}
-	if got, want := limiter.BulkNames(), "status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, q"; got != want {
+	if got, want := limiter.BulkNames(), "status, upstream, role, owner, created_by, parent, name, label.NAME, unused_for, created_before, q"; got != want {
 		t.Errorf("many keys are revoked by %s, want %s", got, want)
 	}
 }

@@ -393,3 +393,31 @@ func TestAJobThatCannotGoOnHoldsUpNoOther(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsMintedOnAnotherNodeAfterACountIsNotEnded: the clocks of two nodes agree only
+// so far, and what a node stamped before the count may be committed after it.
+func TestWhatIsMintedOnAnotherNodeAfterACountIsNotEnded(t *testing.T) {
+	withClocks(t, func(t *testing.T, c *nodes) {
+		counts, behind := c.w[0], c.w[1]
+		counted := behind.mint(ownedBy("anna"))
+		c.pass(5 * time.Second)
+		f := limiter.Filter{Owner: "anna"}
+		n, err := counts.CountMatches(ctx, limiter.Operator, f)
+		if err != nil || n.Matched != 1 || n.Revocable != 1 {
+			t.Fatalf("counted %+v, %v", n, err)
+		}
+		later := behind.mint(ownedBy("anna"))
+		f.CreatedBefore = n.Before
+		j, err := counts.RevokeMany(limiter.Operator, f, false, "left")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if done := counts.await(t, j); done.Matched != n.Matched || done.Revoked != n.Revocable {
+			t.Errorf("counted %+v, and ended %+v", n, done)
+		}
+		c.settle()
+		if was, is := counted.on(behind).use(), later.on(behind).use(); was != record.CodeKeyRevoked || is != "" {
+			t.Errorf("the key that was counted answers %q, the later one %q", was, is)
+		}
+	})
+}

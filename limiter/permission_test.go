@@ -103,8 +103,8 @@ var acts = map[string]act{
 		return err
 	}},
 	"CountMatches": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
-		matched, _, err := w.CountMatches(ctx, by, limiter.Filter{Query: id})
-		if err == nil && matched == 0 {
+		n, err := w.CountMatches(ctx, by, limiter.Filter{Query: id})
+		if err == nil && n.Matched == 0 {
 			return store.ErrNotFound
 		}
 		return err

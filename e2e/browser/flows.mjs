@@ -172,10 +172,12 @@ flows.bulk = () => browse({}, async ({ page }) => {
   await dialog.getByLabel('How many').fill('59');
   check(await end.isDisabled(), 'a wrong count is taken');
   await dialog.getByLabel('How many').fill('60');
+  const late = await mint({ name: 'late', max_activations: 5, owner: 'batch' });
   await end.click();
   await page.getByText('60 keys revoked').waitFor();
   check((await api('GET', 'keys?status=revoked&limit=100')).keys.length === 60, 'they are not revoked');
   check(await chat(other.scoped_key) === 200, 'another key was revoked');
+  check(await chat(late.scoped_key) === 200, 'a key that was minted after the count was revoked');
   // Those that were chosen by hand.
   await open(page, 'keys', 'Keys');
   await page.getByLabel('Choose other').check();

@@ -209,16 +209,18 @@ export async function keysPage({ main, signal, may, go, q }) {
 
   async function endMatching() {
     const filter = asFilter(q), input = h('input', { type: 'text', inputmode: 'numeric', autocomplete: 'off' });
+    const shown = Object.entries(filter).map(([k, v]) => `${k} ${v}`).join(', ');
     let matched;
     try {
       const found = await api.post('keys/revoke', { filter, dry_run: true });
       matched = found.matched - (found.already_revoked || 0);
+      filter.created_before = found.at; // what is minted since was not counted, and stays
     } catch (e) { say(e.sentence, true); return; }
     if (!matched) { say('All keys that match are already revoked.'); return; }
     const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
     const answer = await ask({
       title: `End ${plural(matched, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
-      body: [h('p', {}, 'Every key that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, Object.entries(filter).map(([k, v]) => `${k} ${v}`).join(', ')), '.'),
+      body: [h('p', {}, 'Every key that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, shown), '. Keys that are minted from now on stay, unless they are children of these.'),
         field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Shown in the audit log and in the refusals.', why)],
       ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },
       act: async (tell) => {
