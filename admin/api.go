@@ -211,43 +211,61 @@ var failures = []struct {
 	{is: limiter.ErrRevoked, status: http.StatusConflict, code: "key_revoked", message: limiter.ErrRevoked.Error()},
 }
 
-func (a *api) fail(w http.ResponseWriter, err error) {
-	known, ok := errors.AsType[*apiError](err)
-	if !ok {
-		known = a.failureOf(w.Header(), err)
-	}
-	a.write(w, known.status, map[string]any{"error": map[string]string{"code": known.code, "message": token.Scrub(known.message)}})
+// partlyDone is the error of a call that has done a part of what it was asked for. Its
+// answer says which part, and carries the error.
+type partlyDone struct {
+	err    error
+	answer func(wire.Fault) any
 }
 
-// failureOf returns what the caller is told of an error, and sets the headers for it.
-func (a *api) failureOf(h http.Header, err error) *apiError {
-	if wrong, ok := errors.AsType[*record.InvalidError](err); ok {
-		return &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}
+func (e *partlyDone) Error() string { return e.err.Error() }
+
+func (e *partlyDone) Unwrap() error { return e.err }
+
+func (a *api) fail(w http.ResponseWriter, err error) {
+	known, again, unexpected := told(err)
+	if known.status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
 	}
-	if above, ok := errors.AsType[*record.CeilingError](err); ok {
-		return &apiError{http.StatusForbidden, "above_ceiling", above.Error()}
+	if again != "" {
+		w.Header().Set("Retry-After", again)
 	}
-	if short, ok := errors.AsType[*limiter.ShortError](err); ok {
-		return &apiError{http.StatusConflict, "parent_budget", short.Error()}
-	}
-	for _, f := range failures {
-		if !errors.Is(err, f.is) {
-			continue
-		}
-		if f.status == http.StatusUnauthorized {
-			h.Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
-		}
-		if f.again != "" {
-			h.Set("Retry-After", f.again)
-		}
-		return &apiError{f.status, f.code, cmp.Or(f.message, err.Error())}
-	}
-	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrNoSpace) {
-		h.Set("Retry-After", "2")
-	} else {
+	if unexpected {
 		a.log.Error("a management call failed", "error", err)
 	}
-	return &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
+	fault := wire.Fault{Code: known.code, Message: token.Scrub(known.message)}
+	var answer any = map[string]wire.Fault{"error": fault}
+	if part, ok := errors.AsType[*partlyDone](err); ok {
+		answer = part.answer(fault)
+	}
+	a.write(w, known.status, answer)
+}
+
+// told is what the caller is told of an error, and after how many seconds the call may be
+// repeated, if that is known. The log gets an error that is unexpected.
+func told(err error) (known *apiError, again string, unexpected bool) {
+	if known, ok := errors.AsType[*apiError](err); ok {
+		return known, "", false
+	}
+	if wrong, ok := errors.AsType[*record.InvalidError](err); ok {
+		return &apiError{http.StatusBadRequest, "invalid_request", wrong.Error()}, "", false
+	}
+	if above, ok := errors.AsType[*record.CeilingError](err); ok {
+		return &apiError{http.StatusForbidden, "above_ceiling", above.Error()}, "", false
+	}
+	if short, ok := errors.AsType[*limiter.ShortError](err); ok {
+		return &apiError{http.StatusConflict, "parent_budget", short.Error()}, "", false
+	}
+	for _, f := range failures {
+		if errors.Is(err, f.is) {
+			return &apiError{f.status, f.code, cmp.Or(f.message, err.Error())}, f.again, false
+		}
+	}
+	known = &apiError{http.StatusServiceUnavailable, "store_unavailable", "the store could not do this: " + err.Error()}
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrNoSpace) {
+		return known, "2", false
+	}
+	return known, "", true
 }
 
 // NewHandler returns the management API for one caller. Its paths begin at "/":

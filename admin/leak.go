@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -63,14 +64,18 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 			fmt.Sprintf("text may be at most %d bytes long, got %d: send it in pieces that overlap", maxLeakText, len(body.Text))}
 	}
 	found := distinct([]byte(body.Text))
-	done, err := endLeaked(r.Context(), l, a.caller, found, body.DryRun)
-	if err != nil {
-		return nil, err
-	}
+	done, errs := endLeaked(r.Context(), l, a.caller, found, body.DryRun)
 	answer := wire.LeaksAnswer{Found: len(found), Revoked: []string{}, Matches: []wire.LeakMatch{}, DryRun: body.DryRun}
+	var failed []error
 	for i, one := range done {
-		answer.Matches = append(answer.Matches, wire.LeakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State})
-		switch one.State {
+		match := wire.LeakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State}
+		if err := errs[i]; err != nil {
+			failed = append(failed, err)
+			known, _, _ := told(err)
+			match.State, match.Error = limiter.LeakFailed, token.Scrub(known.message)
+		}
+		answer.Matches = append(answer.Matches, match)
+		switch match.State {
 		case limiter.LeakUnknown:
 			answer.Unknown++
 		case limiter.LeakRevoked:
@@ -82,14 +87,22 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 	if !body.DryRun && len(found) > answer.Unknown {
 		answer.Pending = l.Pending()
 	}
-	return answer, nil
+	if len(failed) == 0 {
+		return answer, nil
+	}
+	return nil, &partlyDone{failed[0], func(fault wire.Fault) any {
+		fault.Message = fmt.Sprintf("%d of %s failed, and may still work; send them again: %s",
+			len(failed), prose.Counted(int64(len(found)), "string"), fault.Message)
+		answer.Error = &fault
+		return answer
+	}}
 }
 
-// endLeaked revokes what the strings belong to. It goes on after an error, and
-// returns the first one.
-func endLeaked(ctx context.Context, l *limiter.Limiter, by limiter.Caller, found []token.Leak, dryRun bool) ([]limiter.Leaked, error) {
-	done := make([]limiter.Leaked, len(found))
-	errs := make([]error, len(found))
+// endLeaked revokes what the strings belong to, and returns what became of each. It goes
+// on after an error.
+func endLeaked(ctx context.Context, l *limiter.Limiter, by limiter.Caller, found []token.Leak, dryRun bool) (done []limiter.Leaked, errs []error) {
+	done = make([]limiter.Leaked, len(found))
+	errs = make([]error, len(found))
 	var group sync.WaitGroup
 	next := make(chan int)
 	for range min(leakWorkers, len(found)) {
@@ -104,10 +117,5 @@ func endLeaked(ctx context.Context, l *limiter.Limiter, by limiter.Caller, found
 	}
 	close(next)
 	group.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
-	}
-	return done, nil
+	return done, errs
 }

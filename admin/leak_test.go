@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -102,5 +103,42 @@ func TestFewTextsAreSearchedForLeaksAtATime(t *testing.T) {
 	}
 	if a := w.Do("POST", "/leaks", body); a.Status != http.StatusOK || !strings.Contains(a.Body, k.ID) {
 		t.Errorf("after that: %d %s", a.Status, a.Body)
+	}
+}
+
+// TestALeakThatCannotBeEndedHidesNoOther: whoever has pasted a log of many keys has to
+// know which of them still work.
+func TestALeakThatCannotBeEndedHidesNoOther(t *testing.T) {
+	t.Parallel()
+	of, lose := admintest.Unreadable(t)
+	w := serving(of)
+	before, lost, after := w.NewKey(`{"upstream":"openai","max_activations":5}`), w.NewKey(`{"upstream":"openai","max_activations":5}`), w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	lose(record.RecordKey(lost.ID))
+	a := w.Do("POST", "/leaks", mustJSON(t, object{"text": before.ScopedKey + " ~\n" + lost.ScopedKey + " ~\n" + after.ScopedKey}))
+	code, message := a.Fault(t)
+	if a.Status != http.StatusServiceUnavailable || code == "" || !strings.Contains(message, "1 of 3 strings") {
+		t.Errorf("%d %s: %s", a.Status, code, message)
+	}
+	var answer wire.LeaksAnswer
+	if err := json.Unmarshal([]byte(a.Body), &answer); err != nil {
+		t.Fatal(err)
+	}
+	if answer.Found != 3 || answer.Unknown != 0 || !slices.Equal(answer.Revoked, []string{before.ID, after.ID}) {
+		t.Errorf("%+v", answer)
+	}
+	var states []limiter.LeakState
+	for _, m := range answer.Matches {
+		states = append(states, m.State)
+		if (m.State == limiter.LeakFailed) != (m.Error != "") {
+			t.Errorf("%+v", m)
+		}
+	}
+	if want := []limiter.LeakState{limiter.LeakRevoked, limiter.LeakFailed, limiter.LeakRevoked}; !slices.Equal(states, want) {
+		t.Errorf("the strings are %s, want %s", states, want)
+	}
+	for _, m := range []*wire.Minted{before, after} {
+		if w.Live(m).View().Status != record.Revoked {
+			t.Errorf("%s still works", m.ID)
+		}
 	}
 }

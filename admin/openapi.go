@@ -34,6 +34,7 @@ type operation struct {
 	optional   bool   // the call may have no body
 	status     int    // of the answer; 0: 200
 	answer     any    // a value of the type that is written; nil: nothing, or content
+	partly     bool   // an error may come with the answer; see partlyDone
 	content    string // the media type of an answer that is not JSON
 	replays    bool   // takes an Idempotency-Key
 	closed     bool   // works while the store is closed
@@ -65,13 +66,7 @@ var openAPI = sync.OnceValue(func() schema {
 	}
 	g.components["Error"] = schema{
 		"type": "object", "required": []string{"error"},
-		"properties": schema{"error": schema{
-			"type": "object", "required": []string{"code", "message"},
-			"properties": schema{
-				"code":    schema{"type": "string", "description": "what is wrong, for programs"},
-				"message": schema{"type": "string", "description": "what is wrong and what to do, for people"},
-			},
-		}},
+		"properties": schema{"error": g.of(reflect.TypeFor[wire.Fault](), false)},
 	}
 	return schema{
 		"openapi": "3.1.0",
@@ -142,9 +137,13 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 	case op.answer != nil:
 		done["content"] = schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.answer), false)}}
 	}
+	wrong := schema{"$ref": "#/components/schemas/Error"}
+	if op.partly {
+		wrong = schema{"anyOf": []schema{wrong, g.of(reflect.TypeOf(op.answer), false)}}
+	}
 	o["responses"] = schema{
 		strconv.Itoa(op.done()): done,
-		"default":               schema{"description": "what went wrong", "content": schema{"application/json": schema{"schema": schema{"$ref": "#/components/schemas/Error"}}}},
+		"default":               schema{"description": "what went wrong", "content": schema{"application/json": schema{"schema": wrong}}},
 	}
 	return o
 }
@@ -168,7 +167,7 @@ var enums = map[reflect.Type][]any{
 	reflect.TypeFor[record.Charge]():       {record.ChargeForwarded, record.ChargeSuccess},
 	reflect.TypeFor[record.Renewal]():      {record.Daily, record.Weekly, record.Monthly},
 	reflect.TypeFor[record.Sight]():        {record.SeesOwn, record.SeesRole, record.SeesAll},
-	reflect.TypeFor[limiter.LeakState]():   {limiter.LeakRevoked, limiter.LeakGraceEnded, limiter.LeakDead, limiter.LeakUnknown},
+	reflect.TypeFor[limiter.LeakState]():   {limiter.LeakRevoked, limiter.LeakGraceEnded, limiter.LeakDead, limiter.LeakUnknown, limiter.LeakFailed},
 	reflect.TypeFor[limiter.StaleReason](): {limiter.StaleUnused, limiter.StaleNeverUsed, limiter.StaleOverGranted, limiter.StaleExpiring},
 	reflect.TypeFor[wire.Level]():          {wire.LevelError, wire.LevelWarning},
 }

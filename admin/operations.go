@@ -36,7 +36,7 @@ func init() {
 		"GET /stale": {call: (*api).stale, summary: "List keys that somebody should look at, each with a command that fixes it", permission: record.KeysRead,
 			query: []string{"reason", "limit", "cursor"}, answer: wire.StaleAnswer{}},
 		"POST /leaks": {call: (*api).leaks, summary: "Find keys and tokens in up to 8 MB of text, and revoke them", permission: record.KeysRevoke,
-			body: wire.LeaksBody{}, answer: wire.LeaksAnswer{}},
+			body: wire.LeaksBody{}, answer: wire.LeaksAnswer{}, partly: true},
 		"POST /fingerprint": {call: (*api).fingerprint, summary: "Name a real key, to list the keys that depend on it", permission: record.KeysRead,
 			body: wire.FingerprintBody{}, answer: wire.Fingerprinted{}},
 		"GET /spend": {call: (*api).spend, summary: "Add up what keys have used, part by part", permission: record.KeysRead, query: []string{"cursor"}, answer: wire.Spending{}},

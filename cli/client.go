@@ -136,6 +136,7 @@ type apiError struct {
 	status  int
 	code    string
 	message string
+	body    []byte // the whole answer, which may say what was done
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -205,7 +206,7 @@ func (c *client) refusal(res *http.Response, body []byte) error {
 	if decodePrintable(body, &answer) != nil || answer.Error.Message == "" {
 		return fmt.Errorf("%s answered %s: is a Caddy with till running there?", c.where, printable(res.Status))
 	}
-	return &apiError{res.StatusCode, answer.Error.Code, answer.Error.Message}
+	return &apiError{res.StatusCode, answer.Error.Code, answer.Error.Message, body}
 }
 
 func (c *client) patient() *client {

@@ -27,6 +27,7 @@ type leakReport struct {
 	Found    int           `json:"found"`
 	Revoked  []string      `json:"revoked"`
 	Unknown  int           `json:"unknown"`
+	Failed   int           `json:"failed,omitempty"`
 	Findings []leakFinding `json:"findings"`
 	Files    int64         `json:"files"`
 	Skipped  int64         `json:"skipped"`
@@ -137,28 +138,52 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 	if err != nil {
 		return err
 	}
+	var failed error
 	for len(texts) > 0 {
 		n := min(len(texts), leakBatch)
-		var lines strings.Builder
-		for _, l := range texts[:n] {
-			lines.WriteString(l.Text.Reveal() + " ~\n") // so that two strings are never read as one
-		}
-		var answer wire.LeaksAnswer
-		if err := c.call(ctx, "POST", "/leaks", wire.LeaksBody{Text: lines.String(), DryRun: dryRun}, &answer); err != nil {
-			return err
-		}
-		if len(answer.Matches) != n {
-			return fmt.Errorf("the server found %d of %s; is it of this version?", len(answer.Matches), prose.Counted(int64(n), "string"))
-		}
+		answer, err := c.leaks(ctx, texts[:n], dryRun)
+		failed = cmp.Or(failed, err)
 		for i, match := range answer.Matches {
 			results[texts[i].Lookup] = match
+			if match.State == limiter.LeakFailed {
+				r.Failed++
+			}
 		}
 		r.Revoked = append(r.Revoked, answer.Revoked...)
 		r.Unknown += answer.Unknown
 		r.Pending = answer.Pending // of the last call, which has waited for what all have done
 		texts = texts[n:]
+		if err != nil && answer.Error == nil { // nothing says that the next call would do better
+			break
+		}
 	}
-	return nil
+	return failed
+}
+
+// leaks sends some strings. With an error, what is not known to have been revoked is among
+// the matches as failed; the server's own answer to a part of them has its Error set.
+func (c *client) leaks(ctx context.Context, texts []token.Leak, dryRun bool) (answer wire.LeaksAnswer, err error) {
+	var lines strings.Builder
+	for _, l := range texts {
+		lines.WriteString(l.Text.Reveal() + " ~\n") // so that two strings are never read as one
+	}
+	err = c.call(ctx, "POST", "/leaks", wire.LeaksBody{Text: lines.String(), DryRun: dryRun}, &answer)
+	if refused, ok := errors.AsType[*apiError](err); ok {
+		if wrong := decodePrintable(refused.body, &answer); wrong != nil {
+			answer = wire.LeaksAnswer{}
+		}
+	}
+	if len(answer.Matches) == len(texts) {
+		return answer, err
+	}
+	if err == nil {
+		err = fmt.Errorf("the server found %d of %s; is it of this version?", len(answer.Matches), prose.Counted(int64(len(texts)), "string"))
+	}
+	answer = wire.LeaksAnswer{}
+	for _, l := range texts {
+		answer.Matches = append(answer.Matches, wire.LeakMatch{Hint: l.Hint(), State: limiter.LeakFailed, Error: "the server did not say; run this again"})
+	}
+	return answer, err
 }
 
 var states = map[limiter.LeakState]string{
@@ -166,6 +191,7 @@ var states = map[limiter.LeakState]string{
 	limiter.LeakGraceEnded: "rotated before; the old string still had a grace, which has ended now",
 	limiter.LeakDead:       "no longer works",
 	limiter.LeakUnknown:    "unknown here",
+	limiter.LeakFailed:     "NOT REVOKED",
 	"":                     "not asked about",
 }
 
@@ -183,6 +209,9 @@ func (r *leakReport) print(w io.Writer) error {
 		if f.Name != "" {
 			fmt.Fprintf(&b, " (%s)", prose.Cut(f.Name, 32))
 		}
+		if f.Error != "" {
+			state += ": " + f.Error
+		}
 		fmt.Fprintf(&b, "  %s\n", state)
 	}
 	fmt.Fprintf(&b, "%s in %s", cmp.Or(map[int]string{0: "No key was found"}[r.Found], "Found "+prose.Counted(int64(r.Found), "string")), prose.Counted(r.Files, "file"))
@@ -191,6 +220,9 @@ func (r *leakReport) print(w io.Writer) error {
 	}
 	if r.Found > 0 {
 		fmt.Fprintf(&b, "; %d revoked, %d unknown", len(r.Revoked), r.Unknown)
+		if r.Failed > 0 {
+			fmt.Fprintf(&b, ", %d not revoked", r.Failed)
+		}
 	}
 	b.WriteString("." + pendingText("\n", r.Pending) + "\n")
 	_, err := io.WriteString(w, b.String())

@@ -234,3 +234,22 @@ func FuzzTracker(f *testing.F) {
 		}
 	})
 }
+
+// TestLeakCommandSaysWhichStringsWereNotEnded: the others are done with.
+func TestLeakCommandSaysWhichStringsWereNotEnded(t *testing.T) {
+	of, lose := admintest.Unreadable(t)
+	w := serving(of)
+	t.Setenv("TILL_ADDRESS", w.Serve())
+	ended, lost := w.NewKey(`{"upstream":"openai","max_activations":5}`), w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	lose(record.RecordKey(lost.ID))
+	text := ended.ScopedKey + "\n" + lost.ScopedKey + "\n"
+	r := tillReading(t, text, "leak", "-")
+	if r.code != 1 || !strings.Contains(r.out, "-:1  "+ended.ScopedKey[:12]+"...  "+ended.ID+"  revoked\n") ||
+		!strings.Contains(r.out, "-:2  "+lost.ScopedKey[:12]+"...  NOT REVOKED: ") || !strings.Contains(r.out, "1 revoked, 0 unknown, 1 not revoked") || !strings.Contains(r.err, "again") {
+		t.Errorf("%d\n%s%s", r.code, r.out, r.err)
+	}
+	r = tillReading(t, text, "leak", "-", "--json")
+	if r.code != 1 || !strings.Contains(r.out, `"state": "failed"`) || !strings.Contains(r.out, `"state": "dead"`) || strings.Contains(r.out, `"state": ""`) {
+		t.Errorf("%d\n%s%s", r.code, r.out, r.err)
+	}
+}

@@ -29,6 +29,8 @@ const (
 	LeakDead LeakState = "dead"
 	// LeakUnknown: no key and no token has it.
 	LeakUnknown LeakState = "unknown"
+	// LeakFailed: it is not known to have ended, because of an error.
+	LeakFailed LeakState = "failed"
 )
 
 // Leaked is what happened to one string.

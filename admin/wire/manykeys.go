@@ -38,6 +38,8 @@ type LeaksAnswer struct {
 	DryRun  bool `json:"dry_run,omitempty"`
 	// Matches lists all the strings, in the order of the text.
 	Matches []LeakMatch `json:"matches"`
+	// Error says that some of them failed. The answer has the status of an error then.
+	Error *Fault `json:"error,omitempty"`
 	// Pending names the nodes that have not yet followed.
 	Pending []string `json:"pending,omitempty"`
 }
@@ -48,6 +50,13 @@ type LeakMatch struct {
 	ID    string            `json:"id,omitempty"`
 	Name  string            `json:"name,omitempty"`
 	State limiter.LeakState `json:"state"`
+	Error string            `json:"error,omitempty"` // why it failed
+}
+
+// Fault is what went wrong, for programs and for people.
+type Fault struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
 }
 
 // StaleEntry is a key that somebody should look at, for one reason.
