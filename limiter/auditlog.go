@@ -21,6 +21,9 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f audit.Filter) (page au
 	}
 	err = l.store.View(func(r store.Reader) error {
 		sight := auditSight{l: l, r: r, by: by, keys: make(map[string]bool)}
+		if own, ok := l.tokens.Get(by.Token); ok {
+			sight.since = own.CreatedAt
+		}
 		page, err = audit.Read(ctx, r, &f, sight.sees)
 		return err
 	})
@@ -36,6 +39,9 @@ type auditSight struct {
 	r    store.Reader
 	by   Caller
 	keys map[string]bool
+	// since is when the caller's token was made; zero if it has none. What its name did
+	// before was done by somebody else, because names become free again.
+	since time.Time
 }
 
 func (s *auditSight) sees(e *audit.Line) (bool, error) {
@@ -44,7 +50,7 @@ func (s *auditSight) sees(e *audit.Line) (bool, error) {
 	}
 	id := e.Text("key")
 	switch {
-	case s.by.Token != "" && e.Text("actor") == s.by.Name:
+	case !s.since.IsZero() && e.Text("actor") == s.by.Name && !e.Time().Before(s.since):
 		return true, nil
 	case strings.HasPrefix(id, record.TokenIDPrefix):
 		t, ok := s.l.tokens.Get(id)

@@ -118,6 +118,50 @@ func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 	}
 }
 
+// TestAFreedNameGivesNoSightOfWhatItsFormerHolderDid: 90 days after a token's end its name
+// is free, and whoever gets it is somebody else.
+func TestAFreedNameGivesNoSightOfWhatItsFormerHolderDid(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	reader := record.NewRole()
+	reader.Permissions = []record.Permission{record.AuditRead, record.KeysCreate}
+	w.roles["reader"] = reader
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	mint := func(by limiter.Caller, lookup byte) string {
+		t.Helper()
+		v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{lookup}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.ID
+	}
+	_, former := w.hire(limiter.Operator, "rita", "reader")
+	mint(former, 7)
+	if _, err := w.RevokeToken(ctx, limiter.Operator, former.Token); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(91 * 24 * time.Hour)
+	_, rita := w.hire(limiter.Operator, "rita", "reader")
+	own := mint(rita, 8)
+	page, err := w.Audit(ctx, rita, audit.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var about []string
+	for _, line := range page.Entries {
+		e, err := audit.ParseLine(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		about = append(about, e.Text("key"))
+	}
+	if want := []string{rita.Token, own}; !slices.Equal(about, want) {
+		t.Errorf("she reads entries about %v, want %v", about, want)
+	}
+}
+
 // TestAnExportIsWholeOrFails: it takes as long as its reader does, and the log goes on.
 func TestAnExportIsWholeOrFails(t *testing.T) {
 	t.Parallel()
