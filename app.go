@@ -191,9 +191,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if *address == "" {
 			continue
 		}
-		u, err := url.Parse(*address)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("%s must be an http or https address such as https://agents.example.com, got %q", name, *address)
+		if err := wire.CheckAddress(*address); err != nil {
+			return fmt.Errorf("%s %w", name, err)
 		}
 		*address = strings.TrimSuffix(*address, "/")
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -67,7 +68,7 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 			u.Preset = args[0]
 		}
 	default:
-		return "", nil, d.Errf("upstream takes a name and one preset or address, also got %q", args[1])
+		return "", nil, d.Errf("upstream takes a name and one preset or address, also got %q", token.ScrubAddress(args[1]))
 	}
 	var proxy []caddyfile.Token
 	seen := make(map[string]bool)
@@ -182,7 +183,7 @@ func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string, again bool
 		u.Cookies = args[0]
 	case "redirects":
 		if len(args) < 2 || args[0] != "pass" {
-			return d.Errf("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com; got %q", strings.Join(args, " "))
+			return d.Errf("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com; got %q", token.ScrubAddress(strings.Join(args, " ")))
 		}
 		if _, err := parseRedirectHosts(args[1:]); err != nil {
 			return d.WrapErr(err)

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/till-proxy/till/token"
 )
 
 // corsOrigins are the origins of the web pages that may use an upstream's keys from
@@ -24,7 +26,7 @@ func parseCORS(list []string) (corsOrigins, error) {
 		case origin == "*":
 			return nil, fmt.Errorf("cors takes * alone, or origins")
 		case err != nil || u.Scheme == "" || u.Host == "" || u.User != nil || origin != u.Scheme+"://"+u.Host:
-			return nil, fmt.Errorf("cors takes origins such as https://app.example.com, without a path, or *; got %q", text)
+			return nil, fmt.Errorf("cors takes origins such as https://app.example.com, without a path, or *; got %q", token.ScrubAddress(text))
 		}
 		all = append(all, origin)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
 )
 
 // origin is one address that the credential may be sent to.
@@ -44,7 +45,7 @@ func (o origin) dial() string {
 // its path.
 func parseOrigin(s string) (o origin, root string, err error) {
 	if strings.ContainsAny(s, "{}") {
-		return o, "", fmt.Errorf("an address must not hold placeholders, got %q: whoever chooses the address gets the credential", s)
+		return o, "", fmt.Errorf("an address must not hold placeholders, got %q: whoever chooses the address gets the credential", token.ScrubAddress(s))
 	}
 	if path, ok := strings.CutPrefix(s, "unix/"); ok {
 		if !strings.HasPrefix(path, "/") {
@@ -54,10 +55,10 @@ func parseOrigin(s string) (o origin, root string, err error) {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
-		return o, "", fmt.Errorf("an address is written https://host[:port][/path], http://… or unix//path, got %q", s)
+		return o, "", fmt.Errorf("an address is written https://host[:port][/path], http://… or unix//path, got %q", token.ScrubAddress(s))
 	}
 	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return o, "", fmt.Errorf("an address must not hold a user, a query or a fragment, got %q", u.Redacted())
+		return o, "", fmt.Errorf("an address must not hold a user, a query or a fragment, got %q", token.ScrubAddress(s))
 	}
 	port := u.Port()
 	if port == "" {

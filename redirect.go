@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/token"
 )
 
 // redirectHosts are the servers that redirects may lead to: hosts, with or without a
@@ -23,7 +24,7 @@ func parseRedirectHosts(list []string) (redirectHosts, error) {
 		u, err := url.Parse("https://" + bare)
 		switch {
 		case err != nil || u.Host != bare || u.Hostname() == "" || plainHost(u) == "":
-			return nil, fmt.Errorf("redirects pass takes hosts such as codeload.github.com, *.githubusercontent.com or files.example.com:8443, got %q", text)
+			return nil, fmt.Errorf("redirects pass takes hosts such as codeload.github.com, *.githubusercontent.com or files.example.com:8443, got %q", token.ScrubAddress(text))
 		case bare != host && !strings.Contains(u.Hostname(), "."):
 			return nil, fmt.Errorf("redirects pass %s would let redirects lead to half of the internet: write at least two names after the *", text)
 		}

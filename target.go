@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/till-proxy/till/scope"
+	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -205,7 +206,7 @@ func (u *Upstream) resolve(name string) (*target, error) {
 	if t.presetName != "" {
 		p, ok := upstream.Lookup(t.presetName)
 		if !ok {
-			return nil, fmt.Errorf("unknown preset %q; there are %s", t.presetName, strings.Join(upstream.Names(), ", "))
+			return nil, fmt.Errorf("unknown preset %q; there are %s", token.ScrubAddress(t.presetName), strings.Join(upstream.Names(), ", "))
 		}
 		t.preset = p
 	}

@@ -93,8 +93,8 @@ func newClient(address string) (*client, error) {
 	}
 	if !strings.Contains(address, "://") {
 		host, port, err := net.SplitHostPort(strings.TrimPrefix(address, "tcp/"))
-		if err != nil || port == "" {
-			return nil, usage("--address must be host:port, unix//path or a URL, got %q", address)
+		if err != nil || !isPort(port) || strings.Contains(host, "@") {
+			return nil, usage("--address must be host:port, unix//path or a URL, without a user or password, got %q", token.ScrubAddress(address))
 		}
 		c.withholdToken()
 		c.origin = "http://" + net.JoinHostPort(cmp.Or(host, "localhost"), port)
@@ -103,7 +103,7 @@ func newClient(address string) (*client, error) {
 	}
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, usage("--address must be host:port, unix//path or a URL of http or https without user and query")
+		return nil, usage("--address must be host:port, unix//path or a URL of http or https without user and query, got %q", token.ScrubAddress(address))
 	}
 	c.base = strings.TrimSuffix(address, "/")
 	if strings.Trim(u.Path, "/") == "" {

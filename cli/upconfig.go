@@ -7,11 +7,13 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"text/template"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/token"
 	"github.com/till-proxy/till/upstream"
 )
@@ -135,8 +137,8 @@ func elsewhere(p *upstream.Preset, keyName string, getenv func(string) string) (
 
 func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
-	if err != nil || port == "" || !isWord(host) || !isWord(port) {
-		return "", usage("--listen must be host:port, got %q", listen)
+	if err != nil || !isPort(port) || !isWord(host) || strings.Contains(host, "@") {
+		return "", usage("--listen must be host:port, got %q", token.ScrubAddress(listen))
 	}
 	consoleHost, consolePort, err := consoleAt(console)
 	if err != nil {
@@ -150,8 +152,11 @@ func (o *upOptions) config(dir, listen, console string, upstreams []upUpstream) 
 		return "", usage("the path of the management socket is too long (%d bytes, at most %d): %s; name a shorter directory with --data", len(socket), maxSocketPath, socket)
 	}
 	public := o.publicURL
-	if u, err := url.Parse(public); public != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || !isWord(public)) {
-		return "", usage("--public-url must be an address such as https://agents.example.com, got %q", public)
+	if err := wire.CheckAddress(public); public != "" && err != nil {
+		return "", usage("--public-url %v", err)
+	}
+	if !isWord(public) {
+		return "", usage("--public-url holds characters that have a meaning in a Caddyfile, got %q", public)
 	}
 	if public == "" {
 		name := host
@@ -192,10 +197,16 @@ func consoleAt(address string) (host, port string, err error) {
 		return "", "", nil
 	}
 	host, port, err = net.SplitHostPort(address)
-	if ip := net.ParseIP(host); err != nil || port == "" || !isWord(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", "", usage("--console must be a loopback address of this machine, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere, serve till_console over HTTPS, see docs/console.md", address)
+	if ip := net.ParseIP(host); err != nil || !isPort(port) || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", "", usage("--console must be a loopback address of this machine, such as 127.0.0.1:8081, or off; got %q. To reach it from elsewhere, serve till_console over HTTPS, see docs/console.md", token.ScrubAddress(address))
 	}
 	return host, port, nil
+}
+
+// isPort reports whether a text is the number of a port.
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
 }
 
 // isWord reports whether a text is a single word in a Caddyfile, without a special
