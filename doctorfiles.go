@@ -1,6 +1,7 @@
 package till
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -37,18 +38,26 @@ func modeOf(path string) (fs.FileMode, bool) {
 	return info.Mode().Perm(), true
 }
 
-// diagnoseFiles finds files that others can read, and files in places that defeat
-// their purpose.
+// diagnoseFiles finds files that others can read or change, and files in places that
+// defeat their purpose.
 func (a *App) diagnoseFiles(d *diagnosis) {
 	replaceable := func(path, what string) {
-		dir := filepath.Dir(path)
-		info, err := os.Stat(dir)
-		if err != nil {
-			return // a missing file is reported elsewhere
+		if info, err := os.Stat(path); err == nil { // a missing file is reported elsewhere
+			d.foreign(path, info, "%s, %s, belongs to user %d, who can change it, whatever its mode", path, what)
 		}
-		// In a sticky directory, such as /tmp, nobody can move the files of others.
-		if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
-			d.error("writable_file", "chmod o-w "+dir, "%s, where %s is, has mode %04o: others can remove or replace it", dir, what, mode.Perm())
+		for at, dir := path, filepath.Dir(path); dir != at; at, dir = dir, filepath.Dir(dir) {
+			info, err := os.Stat(dir)
+			if err != nil {
+				continue
+			}
+			if d.foreign(dir, info, "%s, where %s is, belongs to user %d, who can remove or replace it", dir, what) {
+				return
+			}
+			// In a sticky directory, such as /tmp, nobody can move the files of others.
+			if mode := info.Mode(); mode.Perm()&0o002 != 0 && mode&fs.ModeSticky == 0 {
+				d.error("writable_file", "chmod o-w "+dir, "%s, where %s is, has mode %04o: others can remove or replace it", dir, what, mode.Perm())
+				return
+			}
 		}
 	}
 	secret := func(path, what string) {
@@ -109,6 +118,16 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 				"the seal key %s is beside the store %s: whoever gets a copy of both opens sealed keys", path, store.Path)
 		}
 	}
+}
+
+// foreign reports a file or a directory that another user owns. format is for its path, for
+// what it is, and for that user.
+func (d *diagnosis) foreign(path string, info fs.FileInfo, format, at, what string) bool {
+	uid, is := foreign(info)
+	if is {
+		d.error("writable_file", fmt.Sprintf("chown %d %s", os.Geteuid(), path), format, at, what, uid)
+	}
+	return is
 }
 
 // sealFiles lists the files with seal keys.
