@@ -111,6 +111,14 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 			t.Fatalf("it does not stay closed, or does not say why: %v", err)
 		}
 	}
+	if l, err := e.retry(o); err != nil || !helpsInACluster(l.Failed().Error()) {
+		t.Errorf("it does not say what helps: %v, %v", err, l.Failed())
+	}
+	for line := range strings.Lines(said.String()) {
+		if strings.Contains(line, "contradict") && !helpsInACluster(line) {
+			t.Errorf("it logs: %s", line)
+		}
+	}
 	other := cluster.Bystander(t, "two")
 	if behind, err := other.Settled(10 * time.Second); err != nil || len(behind) > 0 {
 		t.Errorf("others wait for it: %q, %v", behind, err)
@@ -121,6 +129,12 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 	if n > 100 {
 		t.Errorf("%d forwarded of 100", n)
 	}
+}
+
+// helpsInACluster reports whether an error says what to do about one node of several: a
+// node has no anchor, and no newer store to be put in place.
+func helpsInACluster(text string) bool {
+	return !strings.Contains(text, "anchor") && strings.Contains(text, "who writes in the database besides till") && strings.Contains(text, "docs/cluster.md")
 }
 
 // asConfigured is a configuration with these settings.

@@ -231,6 +231,9 @@ func (e *engine) tryOpen(former *limiter.Limiter, halted error, o storeOptions) 
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.place.Shared {
+		err = store.AmongNodes(err)
+	}
 	defer close(e.opening)
 	defer func() { e.opening = nil }()
 	e.failed, e.nextTry = err, time.Now().Add(reopenAfter)

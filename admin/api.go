@@ -223,6 +223,9 @@ func (e *partlyDone) Error() string { return e.err.Error() }
 func (e *partlyDone) Unwrap() error { return e.err }
 
 func (a *api) fail(w http.ResponseWriter, err error) {
+	if a.backend.Node() != "" {
+		err = store.AmongNodes(err)
+	}
 	known, again, unexpected := told(err)
 	if known.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)

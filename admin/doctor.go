@@ -68,10 +68,10 @@ func (a *api) storeFindings(ctx context.Context) []wire.Finding {
 func stateFindings(failed error, clockOff time.Duration, shared bool) []wire.Finding {
 	switch {
 	case errors.As(failed, new(*store.Contradiction)):
-		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "this node refuses every key, for the second time within an hour: " + token.Scrub(failed.Error()),
+		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "this node refuses every key, for the second time within an hour: " + token.Scrub(store.Reason(failed)),
 			Fix: "find out who writes in the database besides till, and restart this node: what it had reserved counts as used; if it comes again after that, caddy till repair --forfeit; see \"When a record contradicts a node\" in docs/cluster.md"}}
 	case errors.Is(failed, store.ErrDoubt) && shared:
-		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database is in doubt, and every key is refused on every node: " + token.Scrub(failed.Error()),
+		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database is in doubt, and every key is refused on every node: " + token.Scrub(store.Reason(failed)),
 			Fix: "put the newest copy of the database in place; or count every budget as spent: caddy till repair --forfeit; see \"When the database went back in time\" in docs/cluster.md"}}
 	case failed != nil && shared:
 		return []wire.Finding{{Check: "store", Level: wire.LevelError, What: "the database does not answer as it must, and keys are refused: " + token.Scrub(failed.Error()),

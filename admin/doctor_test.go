@@ -167,3 +167,19 @@ func TestDoctorShowsOthersOnlyWhatTheySee(t *testing.T) {
 		t.Errorf("%v: %d, a role without permissions sees %s", err, rec.Code, rec.Body)
 	}
 }
+
+// TestADoubtIsToldAsItConcernsANode: a node of a cluster has no anchor, and what helps one
+// server may be the wrong thing there.
+func TestADoubtIsToldAsItConcernsANode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	doubt := fmt.Errorf("reading a key: %w", store.Doubt("less was used than before"))
+	for node, helps := range map[string]string{"": "its anchor", "till-1": "who writes in the database besides till"} {
+		w.Node = node
+		rec := httptest.NewRecorder()
+		(&api{backend: admintest.Backend{Of: w.World}, log: slog.New(slog.DiscardHandler)}).fail(rec, doubt)
+		if said := rec.Body.String(); rec.Code != http.StatusServiceUnavailable || !strings.Contains(said, "less was used than before") || !strings.Contains(said, helps) || node != "" && strings.Contains(said, "anchor") {
+			t.Errorf("node %q: %d %s", node, rec.Code, said)
+		}
+	}
+}

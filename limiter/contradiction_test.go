@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -50,6 +51,9 @@ func (c *nodes) contradict(k *key) (n int64) {
 		if k.use() != "" {
 			break
 		}
+	}
+	if err := k.w.Failed(); err != nil && (strings.Contains(err.Error(), "anchor") || !strings.Contains(err.Error(), "docs/cluster.md")) {
+		c.t.Errorf("it says what helps a single server: %v", err)
 	}
 	if !k.w.Contradicted() || !errors.Is(k.w.Failed(), store.ErrDoubt) {
 		c.t.Fatalf("the node has not found it: %v", k.w.Failed())

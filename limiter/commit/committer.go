@@ -383,6 +383,9 @@ func (c *Committer[B]) reportRefused(err error) {
 
 // Poison refuses everything from here on.
 func (c *Committer[B]) Poison(err error) {
+	if c.shared != nil {
+		err = store.AmongNodes(err)
+	}
 	if c.failed.CompareAndSwap(nil, &err) {
 		c.options.Log.Error("the store failed and is refused until it is opened again; what was reserved counts as spent",
 			"error", err)

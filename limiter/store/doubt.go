@@ -33,13 +33,39 @@ func Reason(err error) string {
 	if d := (*doubt)(nil); errors.As(err, &d) {
 		return d.why
 	}
+	if d := (*nodeDoubt)(nil); errors.As(err, &d) {
+		return d.why
+	}
 	if c := (*Contradiction)(nil); errors.As(err, &c) {
 		return c.why
 	}
 	return err.Error()
 }
 
-func (c *Contradiction) Error() string { return "a record contradicts what this node knows: " + c.why }
+func (c *Contradiction) Error() string {
+	return "a record contradicts what this node knows: " + c.why + helpsNode
+}
+
+// helpsNode is what an operator of several nodes can do.
+const helpsNode = `; find out who writes in the database besides till, and restart this node: what it had reserved counts as used; see "When a record contradicts a node" in docs/cluster.md`
+
+// AmongNodes returns an error as a node tells it that shares its store: there is no anchor,
+// and what helps one server, which has lost something, may lose the work of the others.
+func AmongNodes(err error) error {
+	if d := (*doubt)(nil); errors.As(err, &d) {
+		return &nodeDoubt{d.why}
+	}
+	return err
+}
+
+// nodeDoubt is a doubt among nodes.
+type nodeDoubt struct{ why string }
+
+func (d *nodeDoubt) Error() string {
+	return "the database contradicts itself, or what this node knows: " + d.why + helpsNode
+}
+
+func (d *nodeDoubt) Unwrap() error { return ErrDoubt }
 
 // Unwrap says that the node stays closed until an operator decides.
 func (c *Contradiction) Unwrap() error { return ErrDoubt }
