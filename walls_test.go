@@ -130,7 +130,7 @@ func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 		Verify Hash ParseHash
 		ParseCount ParseUSD
 		Status Active Suspended Exhausted Expired Revoked ChargeForwarded ChargeSuccess
-		LeakState LeakRevoked LeakGraceEnded LeakDead LeakUnknown`)
+		LeakState LeakRevoked LeakGraceEnded LeakDead LeakUnknown LeakFailed`)
 	paths, err := filepath.Glob("cli/*.go")
 	if err != nil {
 		t.Fatal(err)

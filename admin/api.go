@@ -108,12 +108,12 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a, call := a, op.call
 		if op.replays && len(r.Header.Values(idempotencyHeader)) > 0 {
-			var err error
-			if a, err = a.withIdempotencyKey(r); err != nil {
+			repeatable, err := a.withIdempotencyKey(r)
+			if err != nil {
 				a.fail(w, err)
 				return
 			}
-			call = once(op.permission, call)
+			a, call = repeatable, once(op.permission, call)
 		}
 		var l *limiter.Limiter
 		if !op.closed {
@@ -223,7 +223,7 @@ func (e *partlyDone) Error() string { return e.err.Error() }
 func (e *partlyDone) Unwrap() error { return e.err }
 
 func (a *api) fail(w http.ResponseWriter, err error) {
-	if a.backend.Node() != "" {
+	if a.backend != nil && a.backend.Node() != "" { // there is none without the till app
 		err = store.AmongNodes(err)
 	}
 	known, again, unexpected := told(err)

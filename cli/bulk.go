@@ -94,7 +94,7 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	if found.At != nil { // servers of before do not say it, and know no such filter
 		before = found.At.Format(time.RFC3339Nano)
 	}
-	if b.dryRun || left == 0 {
+	if b.dryRun || left == 0 && !b.yes { // with --yes also those end that were too young to be counted
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), raw)
 		}

@@ -271,7 +271,7 @@ func TestAFlagThatNamesAKeyIsAsStrictAsAnArgument(t *testing.T) {
 		if r := till(t, "list", "--parent", list, "--address", at); !strings.Contains(r.out, child) || strings.Contains(r.out, "other") {
 			t.Errorf("children of %s: %s%s", list, r.out, r.err)
 		}
-		if r := till(t, "revoke", "--all", "--parent", list, "--dry-run", "--address", at); r.out != "1 key would be revoked.\n" {
+		if r := till(t, "revoke", "--all", "--parent", list, "--dry-run", "--address", at); !strings.HasPrefix(r.out, "1 key would be revoked.\n") {
 			t.Errorf("children of %s: %s%s", list, r.out, r.err)
 		}
 	}

@@ -59,7 +59,8 @@ func TestTheDashboardNeedsNothingFromElsewhereAndNoInlineCode(t *testing.T) {
 }
 
 // TestTheListFiltersByWhatTheAPIDoes: all that revokes many keys, but for the names of one
-// key and of a parent, which the search and the page of the parent show.
+// key and of a parent, which the search and the page of the parent show, and for the time
+// before which keys were minted, which "End all that match" sends.
 func TestTheListFiltersByWhatTheAPIDoes(t *testing.T) {
 	t.Parallel()
 	line := regexp.MustCompile(`(?m)^const filters = \[(.*)\];$`).FindSubmatch(assets["keys.js"].content)
@@ -69,7 +70,7 @@ func TestTheListFiltersByWhatTheAPIDoes(t *testing.T) {
 	got := strings.Split(strings.ReplaceAll(string(line[1]), "'", ""), ", ")
 	var want []string
 	for _, f := range limiter.FilterFields {
-		if f.Bulk && f.Name != "name" && f.Name != "parent" {
+		if f.Bulk && !slices.Contains([]string{"name", "parent", "created_before"}, f.Name) {
 			want = append(want, strings.TrimSuffix(f.Name, ".NAME"))
 		}
 	}
