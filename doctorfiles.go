@@ -41,16 +41,17 @@ func modeOf(path string) (fs.FileMode, bool) {
 // diagnoseFiles finds files that others can read or change, and files in places that
 // defeat their purpose.
 func (a *App) diagnoseFiles(d *diagnosis) {
+	server := a.serverUser()
 	replaceable := func(path, what string) {
 		if info, err := os.Stat(path); err == nil { // a missing file is reported elsewhere
-			d.foreign(path, info, "%s, %s, belongs to user %d, who can change it, whatever its mode", path, what)
+			d.foreign(server, path, info, "%s, %s, belongs to user %d, who can change it, whatever its mode", path, what)
 		}
 		for at, dir := path, filepath.Dir(path); dir != at; at, dir = dir, filepath.Dir(dir) {
 			info, err := os.Stat(dir)
 			if err != nil {
 				continue
 			}
-			if d.foreign(dir, info, "%s, where %s is, belongs to user %d, who can remove or replace it", dir, what) {
+			if d.foreign(server, dir, info, "%s, where %s is, belongs to user %d, who can remove or replace it", dir, what) {
 				return
 			}
 			// In a sticky directory, such as /tmp, nobody can move the files of others.
@@ -120,14 +121,34 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	}
 }
 
-// foreign reports a file or a directory that another user owns. format is for its path, for
-// what it is, and for that user.
-func (d *diagnosis) foreign(path string, info fs.FileInfo, format, at, what string) bool {
-	uid, is := foreign(info)
-	if is {
-		d.error("writable_file", fmt.Sprintf("chown %d %s", os.Geteuid(), path), format, at, what, uid)
+// foreign reports a file or a directory that belongs to somebody else than root and the
+// user of the server: an owner can change its content and its mode at any time. format is
+// for its path, for what it is, and for its owner.
+func (d *diagnosis) foreign(server int, path string, info fs.FileInfo, format, at, what string) bool {
+	uid, known := ownerOf(info)
+	if !known || uid == 0 || uid == server {
+		return false
 	}
-	return is
+	d.error("writable_file", fmt.Sprintf("chown %d %s", server, path), format, at, what, uid)
+	return true
+}
+
+// serverUser is the user as whom the server runs. Root may diagnose the configuration of
+// another one, to whom its store belongs.
+func (a *App) serverUser() int {
+	own := ""
+	switch storage := a.storage.(type) {
+	case *BadgerStore:
+		own = storage.Path
+	case *PostgresStore:
+		own = filepath.Dir(nodeFile())
+	}
+	if info, err := os.Stat(own); err == nil && os.Geteuid() == 0 {
+		if uid, known := ownerOf(info); known {
+			return uid
+		}
+	}
+	return os.Geteuid()
 }
 
 // sealFiles lists the files with seal keys.

@@ -4,5 +4,5 @@ package till
 
 import "io/fs"
 
-// foreign is unknown on this system.
-func foreign(fs.FileInfo) (uid uint32, is bool) { return 0, false }
+// ownerOf is unknown on this system.
+func ownerOf(fs.FileInfo) (uid int, known bool) { return 0, false }

@@ -3,6 +3,8 @@
 package till
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,17 +15,20 @@ import (
 )
 
 // TestDoctorFindsWhatAnotherUserOwns: whoever owns a file or a directory above it can
-// change it, whatever the mode says.
+// change it, whatever the mode says. Only root and the user of the server may.
 func TestDoctorFindsWhatAnotherUserOwns(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file to another user")
 	}
-	const stranger = 54321
+	const (
+		stranger = 54321
+		all      = "all" // of a server that runs as that user
+	)
 	site := strings.Replace(soundSite, "store badger DIR/store", "store badger DIR/store\nanchor DIR/anchors/anchor\nprices DIR/prices/prices.json\nwebhook https://ops.example.com {\nsecret {file.DIR/hooks/hook}\n}", 1)
 	for _, test := range []struct{ owned, what string }{
-		{"", ""},
+		{"", ""}, {all, ""},
 		{"secrets/mock", "the credential of upstream mock"}, {"secrets/seal", "the seal key"}, {"hooks/hook", "the secret of a webhook"},
-		{"anchors/anchor", "the anchor"}, {"prices/prices.json", "the file of prices"}, {"store", "the store"},
+		{"anchors/anchor", "the anchor"}, {"prices/prices.json", "the file of prices"},
 		{"secrets", "the seal key"}, {"hooks", "the secret of a webhook"}, {"anchors", "the anchor"}, {"prices", "the file of prices"}, {".", "the store"},
 	} {
 		t.Run(test.owned, func(t *testing.T) {
@@ -38,13 +43,19 @@ func TestDoctorFindsWhatAnotherUserOwns(t *testing.T) {
 			file(t, dir+"/hooks/hook", "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=", 0o600)
 			file(t, dir+"/prices/prices.json", `{"schema":"till.prices/1","models":[]}`, 0o644)
 			file(t, dir+"/anchors/anchor", "", 0o600)
-			if test.owned != "" {
+			if test.owned == all {
+				if err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+					return errors.Join(err, os.Chown(path, stranger, -1))
+				}); err != nil {
+					t.Fatal(err)
+				}
+			} else if test.owned != "" {
 				if err := os.Chown(filepath.Join(dir, test.owned), stranger, -1); err != nil {
 					t.Fatal(err)
 				}
 			}
 			found := slices.DeleteFunc(diagnosed(t, strings.ReplaceAll(site, "DIR", dir)), func(f wire.Finding) bool { return f.Check != "writable_file" })
-			if test.owned == "" {
+			if test.owned == "" || test.owned == all {
 				if len(found) > 0 {
 					t.Errorf("of sound files it says %+v", found)
 				}

@@ -130,11 +130,11 @@ func TestWhoCannotBeginEndsTheTransaction(t *testing.T) {
 func TestWhatASharedStoreCouldNotReadIsNotOneChangesFault(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		err    error
-		poison bool
+		err, is error
+		poison  bool
 	}{
-		"away":     {fmt.Errorf("reading: %w", store.ErrUnavailable), false},
-		"in doubt": {store.Doubt("it has lost something"), true},
+		"away":     {fmt.Errorf("reading: %w", store.ErrUnavailable), store.ErrUnavailable, false},
+		"in doubt": {store.Doubt("it has lost something"), store.ErrDoubt, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -147,7 +147,7 @@ func TestWhatASharedStoreCouldNotReadIsNotOneChangesFault(t *testing.T) {
 			c.Submit(set("b", "1"), all.of())
 			release()
 			for i, err := range all.wait() {
-				if !errors.Is(err, test.err) {
+				if !errors.Is(err, test.is) {
 					t.Errorf("change %d: %v", i, err)
 				}
 			}
