@@ -9,7 +9,7 @@ FUZZTIME ?= 20s
 # the environment or `go env -w` says besides stays.
 export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -buildvcs=false)
 # What the vendors' SDKs and the browser are driven with.
-MODULES = e2e/sdk/node_modules/.package-lock.json e2e/browser/node_modules/.package-lock.json $(AGENTS)
+MODULES = e2e/sdk/node_modules/.package-lock.json e2e/browser/node_modules/.package-lock.json
 # Claude Code and Codex: 800 MB, of programs that need no script to be installed.
 AGENTS = e2e/agents/node_modules/.package-lock.json
 # Where scripts/need.sh puts a Node when the installed one is too old.
@@ -42,8 +42,9 @@ check: style
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
-# SDK, or compares every SDK's behaviour with and without till, is left to CI.
-LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce
+# SDK, compares every SDK's behaviour with and without till, drives the vendors' agents, runs
+# every block of the pages, or stops nodes for half a minute is left to CI.
+LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestClientMatrix|TestNoClientOfARun|EveryBlock|TestANodeThatIsStopped
 
 # What has larger sizes in CI. Simulations make much garbage and keep little: it is
 # collected less often.
@@ -78,7 +79,7 @@ DISK = TMPDIR=$${TMPDIR:-/tmp}
 # what is tried over PostgreSQL, too, and the larger sizes. Those over a database wait for
 # most of their time, and so run beside what keeps the processors busy.
 thorough: tools
-	$(MAKE) --no-print-directory -j3 $(MODULES)
+	$(MAKE) --no-print-directory -j3 $(MODULES) $(AGENTS)
 	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e $(PURE) \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
@@ -149,7 +150,7 @@ share: tools $(AGENTS)
 # docs/apis.md: 1.5 GB of programs, and half an hour. CLIENTS='Codex' runs one,
 # CLIENTS='.*/dollars' one kind of limit, CLIENTS='git.*' what git does.
 CLIENTS ?= .*
-clients: tools $(MODULES) e2e/clients/node_modules/.package-lock.json e2e/tools/node_modules/.package-lock.json
+clients: tools $(MODULES) $(AGENTS) e2e/clients/node_modules/.package-lock.json e2e/tools/node_modules/.package-lock.json
 	@./scripts/need.sh skopeo docker-registry gh rclone javac kubectl
 	TILL_CLIENTS=1 $(GO) test -timeout 2h -count 1 -v -run 'TestClientMatrix/$(CLIENTS)|TestNoClientOfARun|TestToolsOnKeys/$(CLIENTS)' ./e2e
 

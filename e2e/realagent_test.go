@@ -28,7 +28,7 @@ func agentProgram(t *testing.T, vendor upstreamtest.Vendor) string {
 	}[vendor]
 	found, err := filepath.Glob(pattern)
 	if err != nil || len(found) == 0 {
-		t.Fatalf("there is no %s; run: make test (or: npm ci, in e2e/agents)", pattern)
+		t.Fatalf("there is no %s; run: make thorough (or: npm ci, in e2e/agents)", pattern)
 	}
 	program, err := filepath.Abs(found[0])
 	if err != nil {
