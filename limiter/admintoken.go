@@ -131,7 +131,7 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	case spec.Role == record.OperatorRole && by.Role != record.OperatorRole:
 		return fmt.Errorf("%w: only the operator gives the role %q", ErrForbidden, record.OperatorRole)
 	case spec.Role != record.OperatorRole && l.policy(spec.Role) == nil:
-		return record.Invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, l.roleNames())
+		return record.Invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, listed(l.roleNames(), ", "))
 	case !spec.ExpiresAt.IsZero() && !spec.ExpiresAt.After(now):
 		return record.Invalid("expires_at", "must be in the future, got %s", record.Stamp(spec.ExpiresAt))
 	}
@@ -159,21 +159,6 @@ func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]record.AdminToken,
 	}
 	all := l.tokens.All()
 	return slices.DeleteFunc(all, func(t record.AdminToken) bool { return !l.seesToken(by, &t) }), nil
-}
-
-// seesToken is Sees for tokens. A caller's own tokens are the one it has and
-// those that were made with it.
-func (l *Limiter) seesToken(by Caller, t *record.AdminToken) bool {
-	role := l.policy(by.Role)
-	switch {
-	case by.Role == record.OperatorRole:
-		return true
-	case role == nil || by.Token == "":
-		return false
-	case t.ID == by.Token || t.Token == by.Token:
-		return true
-	}
-	return role.Sees == record.SeesAll || role.Sees == record.SeesRole && t.Role == by.Role
 }
 
 // RevokeToken ends an admin token for ever. Revoking twice changes nothing.

@@ -17,14 +17,14 @@ import (
 
 // bounded makes a filter pick only what the caller sees, also while the job goes on
 // without the caller.
-func (l *Limiter) bounded(by Caller, f Filter) (Filter, error) {
+func (a *authority) bounded(by Caller, f Filter) (Filter, error) {
 	f.Sort, f.Cursor, f.Limit = "created", "", 0
 	if by.Role == record.OperatorRole {
 		return f, nil
 	}
-	role := l.policy(by.Role)
+	role := a.policy(by.Role)
 	if role == nil || by.Token == "" {
-		return f, l.noted(by, l.forbidden(by, record.KeysRevoke))
+		return f, a.noted(by, a.forbidden(by, record.KeysRevoke))
 	}
 	switch role.Sees {
 	case record.SeesAll:

@@ -3,13 +3,10 @@ package limiter
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/till-proxy/till/limiter/access"
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 )
 
 // Caller is the one who requests an administrative act. Every such act of this
@@ -53,92 +50,6 @@ func Holder(key *record.Key, from string) Caller {
 // the permission.
 var ErrForbidden = errors.New("not permitted")
 
-// Allows reports whether the caller has a permission at all.
-func (l *Limiter) Allows(by Caller, p record.Permission) bool {
-	if by.Role == record.OperatorRole {
-		return true
-	}
-	if by.holder != "" {
-		return p == record.KeysRead || p == record.KeysRevoke
-	}
-	role := l.policy(by.Role)
-	return role != nil && p != record.Everything && slices.Contains(role.Permissions, p)
-}
-
-// Sees reports whether the caller may know that a key exists.
-func (l *Limiter) Sees(by Caller, key *record.Key) bool {
-	if by.Role == record.OperatorRole {
-		return true
-	}
-	if by.holder != "" {
-		return key.ID == by.holder
-	}
-	role := l.policy(by.Role)
-	if role == nil {
-		return false
-	}
-	own := by.Token != "" && key.Token == by.Token
-	switch role.Sees {
-	case record.SeesAll:
-		return true
-	case record.SeesRole:
-		return own || key.Role == by.Role
-	default:
-		return own
-	}
-}
-
-// authorise decides whether a caller may do something, and to that key (nil: to
-// none in particular). The permission is checked first, so that a caller without
-// it does not learn which keys exist.
-func (l *Limiter) authorise(by Caller, p record.Permission, key *record.Key) error {
-	if !l.Allows(by, p) {
-		return l.noted(by, l.forbidden(by, p))
-	}
-	if key != nil && !l.Sees(by, key) {
-		return l.noted(by, &attemptError{store.ErrNotFound, string(p) + " on a key out of sight"})
-	}
-	return nil
-}
-
-// forbidden is the error for a caller without a permission.
-func (l *Limiter) forbidden(by Caller, p record.Permission) error {
-	why := onlyOperator(by)
-	switch role := l.policy(by.Role); {
-	case by.holder != "":
-		why = fmt.Errorf("%w: the holder of a key may look at it and revoke it", ErrForbidden)
-	case by.Role == "" || role == nil:
-		why = fmt.Errorf("%w: the role %q of %s is not configured now", ErrForbidden, by.Role, by.Name)
-	case p != record.Everything:
-		why = fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, listed(role.Permissions))
-	}
-	return &attemptError{why, string(p)}
-}
-
-func listed(permissions []record.Permission) string {
-	if len(permissions) == 0 {
-		return "none"
-	}
-	var names []string
-	for _, p := range permissions {
-		names = append(names, string(p))
-	}
-	return strings.Join(names, " ")
-}
-
-// Authorise decides whether a caller may do something that is done outside this
-// package. Refusals are reported to the audit log.
-func (l *Limiter) Authorise(by Caller, p record.Permission) error { return l.authorise(by, p, nil) }
-
-// onlyOperator admits only the operator. It guards what is done to a closed store,
-// for which no roles are configured.
-func onlyOperator(by Caller) error {
-	if by.Role != record.OperatorRole {
-		return fmt.Errorf("%w: only the operator may do this", ErrForbidden)
-	}
-	return nil
-}
-
 // reach returns a key on which the caller has the permission.
 func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error) {
 	if err := l.authorise(by, p, nil); err != nil {
@@ -160,33 +71,6 @@ func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error
 // entry is an act of the caller, for [batch.audit].
 func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {
 	return &act{audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
-}
-
-// attemptError refuses an act that a caller is not entitled to; what is the name
-// of the act in the audit log.
-type attemptError struct {
-	error
-	what string
-}
-
-func (e *attemptError) Unwrap() error { return e.error }
-
-// noted counts an attempt if err is the refusal of one, and returns err. A refusal
-// inside a transaction is noted after it, because the transaction may run again.
-func (l *Limiter) noted(by Caller, err error) error {
-	var refused *attemptError
-	var above *record.CeilingError
-	switch {
-	case errors.As(err, &refused):
-		l.refused(by, refused.what)
-	case errors.As(err, &above):
-		l.refused(by, above.Field+" above the ceiling of role "+above.Role)
-	}
-	return err
-}
-
-func (l *Limiter) refused(by Caller, what string) {
-	l.attempts.Note(access.Attempt{By: by.Name, From: by.From, Action: audit.ActRefused, What: what})
 }
 
 // reportAttempts writes attempts into the audit log.

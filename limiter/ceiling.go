@@ -2,9 +2,7 @@ package limiter
 
 import (
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/till-proxy/till/limiter/record"
 )
@@ -15,12 +13,12 @@ import (
 // not change may stay, even where a ceiling was lowered since. Every act that
 // makes a key or changes what it may do calls this; one that hands out or widens
 // an existing key calls couldMint, too.
-func (l *Limiter) ceilings(by Caller, old, key *record.Key) error {
+func (a *authority) ceilings(by Caller, old, key *record.Key) error {
 	for i, name := range []string{key.Role, by.Role} {
 		if name == "" || name == record.OperatorRole || i > 0 && name == key.Role {
 			continue
 		}
-		role := l.policy(name)
+		role := a.policy(name)
 		if role == nil {
 			continue // its keys are refused, and its callers may do nothing
 		}
@@ -33,8 +31,8 @@ func (l *Limiter) ceilings(by Caller, old, key *record.Key) error {
 
 // mayGiveRole is an error if a caller with the role own may not give the role given,
 // whose rights or ceilings are not within those of own.
-func (l *Limiter) mayGiveRole(given, own string) error {
-	mine, theirs := l.policy(own), l.policy(given)
+func (a *authority) mayGiveRole(given, own string) error {
+	mine, theirs := a.policy(own), a.policy(given)
 	if mine == nil || theirs == nil {
 		return fmt.Errorf("%w: the roles %s and %s are not both configured", ErrForbidden, own, given)
 	}
@@ -80,11 +78,48 @@ func (l *Limiter) mayGiveRole(given, own string) error {
 	return nil
 }
 
-func (l *Limiter) roleNames() string {
-	l.rolesMu.Lock()
-	defer l.rolesMu.Unlock()
-	if len(l.configured) == 0 {
-		return "none"
+// couldMint judges an act that gives a caller a working key, or lets a key do more
+// than before: a rotation, a grant, a change that widens, lifting another caller's
+// stop. Callers other than the operator may do that only to keys that they could have
+// minted as they are afterwards. So the whole key is held to the ceilings of the
+// caller's own role, and what it lacks is not filled in but refused: the key has a
+// holder, and would change without notice.
+func (a *authority) couldMint(by Caller, key *record.Key) error {
+	if by.Role == record.OperatorRole {
+		return nil
 	}
-	return strings.Join(slices.Sorted(maps.Keys(l.configured)), ", ")
+	role := a.policy(by.Role)
+	if role == nil {
+		return a.forbidden(by, record.KeysCreate)
+	}
+	as := key.Clone()
+	err := role.Hold(by.Role, false, nil, as)
+	if err == nil {
+		err = role.Lacks(by.Role, key, as)
+	}
+	if err == nil {
+		err = a.counts(role, by.Role, key)
+	}
+	return err
+}
+
+// counts refuses a key whose use is not counted by a budget within that of the
+// caller's role: a key that the role's callers minted would be counted.
+func (a *authority) counts(r *record.Role, name string, key *record.Key) error {
+	if key.Role == name || r.Budget.Limit == record.NoLimits() {
+		return nil
+	}
+	theirs := record.NewRole()
+	if role := a.policy(key.Role); role != nil {
+		theirs = *role
+	}
+	for _, kind := range record.LimitKinds {
+		if record.Exceeds(theirs.Budget.Limit[kind], r.Budget.Limit[kind]) {
+			return &record.CeilingError{Field: "budget", Role: name, Msg: fmt.Sprintf("of %s in all does not count the key", kind.Format(r.Budget.Limit[kind]))}
+		}
+	}
+	if theirs.Budget.Renews != "" && theirs.Budget.Renews != r.Budget.Renews {
+		return &record.CeilingError{Field: "budget", Role: name, Msg: fmt.Sprintf("does not count the key, and that of its role renews by the %s", theirs.Budget.Renews)}
+	}
+	return nil
 }

@@ -58,17 +58,6 @@ func (r feedReader) Sees(e *event.Event) bool {
 	return true
 }
 
-// SeesReason reports whether a caller may see who set a lockdown, and why: it has
-// to see every key or every act. All others see that there is one, and holders of
-// keys see the reason in each refusal.
-func (l *Limiter) SeesReason(by Caller) bool {
-	if by.Role == record.OperatorRole {
-		return true
-	}
-	role := l.policy(by.Role)
-	return role != nil && role.Sees == record.SeesAll && (l.Allows(by, record.KeysRead) || l.Allows(by, record.AuditRead))
-}
-
 // emit reports an event that no transaction is about. Locks may be held.
 func (l *Limiter) emit(e event.Event) {
 	l.outbox.EmitNow(e, func(err error) { l.complainOfEvent(e.Name, err) })

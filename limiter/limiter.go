@@ -123,12 +123,11 @@ type Limiter struct {
 	// pacings are those of keys that left memory with a rate used up.
 	pacings map[record.AccountID]pacing
 
-	rolesMu    sync.Mutex
-	roles      map[string]*account // also of roles that are not configured now
-	configured map[string]record.Role
+	rolesMu sync.Mutex
+	roles   map[string]*account // also of roles that are not configured now
 
+	authority
 	tokens    *access.Tokens
-	attempts  *access.Attempts
 	keepAudit atomic.Int64 // how long, in nanoseconds; 0: for ever
 
 	activeMu sync.Mutex

@@ -109,9 +109,9 @@ func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*rec
 // the key: limits in tokens or dollars, its own or its role's, where the upstream
 // does not report its use, and a bound in dollars for one request where dollars are
 // not counted.
-func (l *Limiter) meterable(key *record.Key, unmetered bool) error {
+func (a *authority) meterable(key *record.Key, unmetered bool) error {
 	budget := record.NoLimits()
-	if role := l.policy(key.Role); role != nil {
+	if role := a.policy(key.Role); role != nil {
 		budget = role.Budget.Limit
 	}
 	if unmetered && (key.Limit.Metered() || budget.Metered()) {

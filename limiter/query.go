@@ -230,11 +230,11 @@ func (f *Filter) indexed() byte {
 
 // seenSources lead to the keys that a caller with limited sight sees; nil for callers
 // who see all.
-func (l *Limiter) seenSources(by Caller) []*source {
+func (a *authority) seenSources(by Caller) []*source {
 	if by.Role == record.OperatorRole || by.Token == "" {
 		return nil
 	}
-	role := l.policy(by.Role)
+	role := a.policy(by.Role)
 	if role == nil || role.Sees == record.SeesAll {
 		return nil
 	}

@@ -3,22 +3,10 @@ package limiter
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
-
-// policy returns a configured role, or nil.
-func (l *Limiter) policy(name string) *record.Role {
-	l.rolesMu.Lock()
-	defer l.rolesMu.Unlock()
-	if role, ok := l.configured[name]; ok {
-		return &role
-	}
-	return nil
-}
 
 // SetRoles applies the configured roles, at start and after each reload. What a role
 // has used is kept while the role is not configured; its keys are refused for that
@@ -43,7 +31,7 @@ func (l *Limiter) SetRoles(roles map[string]record.Role) error {
 func (l *Limiter) applyRoles(roles map[string]record.Role) (overdrawn bool) {
 	l.rolesMu.Lock()
 	defer l.rolesMu.Unlock()
-	l.configured = roles
+	l.configured.Store(&roles)
 	for name, a := range l.roles {
 		role, configured := roles[name]
 		a.mu.Lock()
@@ -97,9 +85,9 @@ func (l *Limiter) role(name string) (*account, error) {
 	}
 	a = &account{id: id, forRole: true}
 	a.restore(&rec, &own, record.NoLimits())
-	role, configured := l.configured[name]
-	a.absent = !configured
-	if configured {
+	role := l.policy(name)
+	a.absent = role == nil
+	if role != nil {
 		a.setWhole(role.Budget.Limit)
 		now := l.clock.Now()
 		a.setRenewal(role.Budget.Renews, now)
@@ -119,10 +107,8 @@ type RoleView struct {
 
 // Roles are the configured roles, by name.
 func (l *Limiter) Roles() ([]RoleView, error) {
-	l.rolesMu.Lock()
-	names := slices.Sorted(maps.Keys(l.configured))
-	l.rolesMu.Unlock()
 	now := l.clock.Now()
+	names := l.roleNames()
 	views := make([]RoleView, 0, len(names))
 	for _, name := range names {
 		role := l.policy(name)

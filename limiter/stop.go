@@ -9,13 +9,13 @@ import (
 )
 
 // stopper is a caller who suspends a key.
-func (l *Limiter) stopper(by Caller) record.Stopper {
+func (a *authority) stopper(by Caller) record.Stopper {
 	s := record.Stopper{Name: by.Name, Token: by.Token}
 	if by.Role == record.OperatorRole {
 		return s
 	}
 	s.Sees = record.SeesOwn
-	if role := l.policy(by.Role); role != nil && role.Sees != "" {
+	if role := a.policy(by.Role); role != nil && role.Sees != "" {
 		s.Sees = role.Sees
 	}
 	return s
@@ -25,12 +25,12 @@ func (l *Limiter) stopper(by Caller) record.Stopper {
 // could have imposed the stop from above may lift it: the operator any stop, a token
 // its own, and a caller who manages keys those of callers that see less. The last of
 // these gives others a working key, and so requires what minting it requires.
-func (l *Limiter) mayLift(by Caller, key *record.Key, stop record.Stopper) error {
+func (a *authority) mayLift(by Caller, key *record.Key, stop record.Stopper) error {
 	switch {
 	case by.Role == record.OperatorRole, by.Token != "" && by.Token == stop.Token:
 		return nil
-	case l.stopper(by).Above(stop) && l.Allows(by, record.KeysUpdate):
-		return l.couldMint(by, key)
+	case a.stopper(by).Above(stop) && a.Allows(by, record.KeysUpdate):
+		return a.couldMint(by, key)
 	}
 	why := fmt.Errorf("%w: key %s was suspended by %s: only they can resume it, the operator, or a caller who has %s and a role that sees more than theirs", ErrForbidden, key.ID, stop.Title(), record.KeysUpdate)
 	if stop.Rank() == (record.Stopper{}).Rank() {
@@ -41,9 +41,9 @@ func (l *Limiter) mayLift(by Caller, key *record.Key, stop record.Stopper) error
 
 // mayResume is mayLift for the stop in the record, and for one that is not durable
 // yet, which it returns.
-func (l *Limiter) mayResume(by Caller, k *Live, key *record.Key) (halted bool, stop record.Stopper, err error) {
+func (a *authority) mayResume(by Caller, k *Live, key *record.Key) (halted bool, stop record.Stopper, err error) {
 	if !key.SuspendedAt.IsZero() {
-		if err := l.mayLift(by, key, key.SuspendedBy); err != nil {
+		if err := a.mayLift(by, key, key.SuspendedBy); err != nil {
 			return false, record.Stopper{}, err
 		}
 	}
@@ -51,7 +51,7 @@ func (l *Limiter) mayResume(by Caller, k *Live, key *record.Key) (halted bool, s
 	halted, stop = k.halt == record.CodeKeySuspended, k.haltBy
 	k.mu.Unlock()
 	if halted {
-		err = l.mayLift(by, key, stop)
+		err = a.mayLift(by, key, stop)
 	}
 	return halted, stop, err
 }
