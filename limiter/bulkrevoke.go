@@ -61,23 +61,16 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 		Action: audit.ActKeyRevoke, At: l.clock.Now().UTC(), By: by.Name, From: by.From, Token: by.Token, Reason: reason, Filter: f,
 	})
 	j.once = by.once
-	l.jobsMu.Lock()
-	if len(l.jobs) >= maxJobs {
-		l.jobsMu.Unlock()
-		return Job{}, ErrJobs
+	if err := l.jobs.add(j); err != nil {
+		return Job{}, err
 	}
-	l.jobs = append(l.jobs, j) // keys that are loaded from here on are judged, too
-	l.jobsMu.Unlock()
 	stopped, cut := l.stopMatching(j)
 	j.mu.Lock()
 	j.stopped, j.state.Cut = stopped, cut
 	j.mu.Unlock()
 	err = l.recordJob(j)
 	j.ready.Store(true)
-	select {
-	case l.jobsWake <- struct{}{}:
-	default:
-	}
+	l.jobs.nudge()
 	if err != nil {
 		return j.snapshot(), fmt.Errorf("the keys are stopped in memory, but that is not yet durable: %w", err)
 	}
@@ -139,7 +132,7 @@ func (l *Limiter) recordJob(j *job) error {
 			if !changed {
 				continue
 			}
-			key, _, err := l.endIn(b, &s, d.key.ID)
+			key, _, err := b.endIn(&s, d.key.ID)
 			if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errUnread) { // the last step ends it
 				return err
 			}
@@ -154,7 +147,7 @@ func (l *Limiter) recordJob(j *job) error {
 		return b.setJob(&s)
 	}, func() {
 		j.number.Store(number)
-		l.lastJob.Store(max(l.lastJob.Load(), number))
+		l.jobs.last.Store(max(l.jobs.last.Load(), number))
 		j.mu.Lock()
 		j.stopped = nil
 		j.state.Number = number
@@ -397,7 +390,7 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 	if err != nil {
 		return s, err
 	}
-	for _, j := range l.runningJobs() {
+	for _, j := range l.jobs.running() {
 		if j.number.Load() != number {
 			continue
 		}
@@ -410,7 +403,7 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 			if l.shared == nil {
 				return j.snapshot(), nil
 			}
-		case <-l.jobsStopped:
+		case <-l.jobs.stopped:
 			return j.snapshot(), store.ErrClosed
 		}
 	}

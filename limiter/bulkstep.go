@@ -28,7 +28,7 @@ var errUnread = errors.New("it is not known what is to be done with a key")
 // endIn revokes a key in a batch. It returns nil if the key is revoked already.
 // since says that this happened after the job's record came, by a change to a key
 // with a pending revocation.
-func (l *Limiter) endIn(b *batch, s *Job, id string) (key *record.Key, since bool, err error) {
+func (b *batch) endIn(s *Job, id string) (key *record.Key, since bool, err error) {
 	old, acct, err := record.ReadKey(b, id)
 	if isDamaged(err) && !errors.Is(err, store.ErrNotFound) { // without an account, it is no key
 		err = fmt.Errorf("%w: %w", errUnread, err)
@@ -37,7 +37,7 @@ func (l *Limiter) endIn(b *batch, s *Job, id string) (key *record.Key, since boo
 		return nil, err == nil && old.Judged >= s.Number, err
 	}
 	key = old.Clone()
-	return key, false, b.endKey(old, key, &acct, s.ending(l.clock.Now()))
+	return key, false, b.endKey(old, key, &acct, s.ending(b.clock.Now()))
 }
 
 func (l *Limiter) followEnded(j *job, ended []*record.Key) {
@@ -46,26 +46,23 @@ func (l *Limiter) followEnded(j *job, ended []*record.Key) {
 	}
 }
 
-// leadAgain is how often a node with something to do for all looks whether it leads.
-const leadAgain = time.Second
-
 // jobsLoop does one job after the other. It ends between two commits.
 func (l *Limiter) jobsLoop() {
-	defer close(l.jobsStopped)
+	defer close(l.jobs.stopped)
 	defer func() {
-		for _, j := range l.runningJobs() {
+		for _, j := range l.jobs.running() {
 			if j.ahead != nil {
 				<-j.ahead
 			}
 		}
 	}()
 	for {
-		j, again := l.nextJob()
+		j, again := l.jobs.next(l.leads)
 		if j == nil {
 			select {
 			case <-l.stop:
 				return
-			case <-l.jobsWake:
+			case <-l.jobs.wake:
 			case <-again:
 			}
 			continue
@@ -86,11 +83,7 @@ func (l *Limiter) jobsLoop() {
 		logged := j.state.Failure == err.Error()
 		j.state.Failure = err.Error()
 		j.mu.Unlock()
-		l.jobsMu.Lock()
-		if i := slices.Index(l.jobs, j); i >= 0 { // the others come first
-			l.jobs = append(slices.Delete(l.jobs, i, i+1), j)
-		}
-		l.jobsMu.Unlock()
+		l.jobs.delay(j)
 		if !logged {
 			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
 		}
@@ -100,21 +93,6 @@ func (l *Limiter) jobsLoop() {
 		case <-time.After(bulkRetry):
 		}
 	}
-}
-
-// nextJob is the job to go on with. Where several nodes share the store, one of them
-// does all jobs, and each does the part that only its own memory knows of; again is when to look
-// whether this is that one.
-func (l *Limiter) nextJob() (_ *job, again <-chan time.Time) {
-	jobs := slices.DeleteFunc(l.runningJobs(), func(j *job) bool { return !j.ready.Load() })
-	if l.shared != nil && len(jobs) > 0 && !l.shared.Leads() {
-		again = time.After(leadAgain)
-		jobs = slices.DeleteFunc(jobs, func(j *job) bool { return j.number.Load() != 0 && !j.over.Load() })
-	}
-	if len(jobs) == 0 {
-		return nil, again
-	}
-	return jobs[0], nil
 }
 
 // step is one commit of a job.
@@ -177,7 +155,7 @@ func (l *Limiter) step(j *job) error {
 			return err
 		}
 		for _, id := range ids {
-			key, since, err := l.endIn(b, &s, id)
+			key, since, err := b.endIn(&s, id)
 			switch {
 			case errors.Is(err, errUnread):
 				left = unite(left, []string{id})
@@ -227,7 +205,7 @@ func (l *Limiter) step(j *job) error {
 	if err != nil || over || !after.Done() {
 		return err
 	}
-	l.removeJob(j)
+	l.jobs.remove(j)
 	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
 	return nil
 }
@@ -241,18 +219,6 @@ func unite(all, more []string) []string {
 		}
 	}
 	return all
-}
-
-// removeJob takes a job that is done off the list.
-func (l *Limiter) removeJob(j *job) {
-	if j.ahead != nil {
-		<-j.ahead
-		j.ahead = nil
-	}
-	l.jobsMu.Lock()
-	l.jobs = slices.DeleteFunc(l.jobs, func(o *job) bool { return o == j })
-	l.jobsMu.Unlock()
-	close(j.done)
 }
 
 // unended are the keys in memory, except those given, that a job has stopped and

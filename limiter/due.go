@@ -158,7 +158,7 @@ func (l *Limiter) known(id string) bool {
 
 // willRevokeStored reports whether a job will end a key that is not in memory.
 func (l *Limiter) willRevokeStored(r store.Reader, key *record.Key) bool {
-	for _, j := range l.runningJobs() {
+	for _, j := range l.jobs.running() {
 		hit := j.matches(key, func(at time.Time) View {
 			v, err := l.viewStored(r, key, at)
 			if err != nil {

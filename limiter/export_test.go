@@ -42,7 +42,7 @@ func (l *Limiter) Abandon() {
 	}
 	close(l.stop)
 	l.sweepers.Wait()
-	<-l.jobsStopped
+	<-l.jobs.stopped
 	l.committer.Close()
 	if err := l.leaveShadow(); err != nil {
 		panic(err) // it was open

@@ -136,26 +136,10 @@ func (b *batch) setJob(j *Job) error {
 // recallJobs resumes the jobs that a crash or a stop has interrupted, or that another
 // node has begun. No key is in memory yet.
 func (l *Limiter) recallJobs(jobs []Job) {
-	for _, j := range l.adoptJobs(jobs) {
+	for _, j := range l.jobs.adopt(jobs) {
 		j.ready.Store(true)
 		l.log.Info("a job goes on", "job", j.number.Load(), "matched", j.snapshot().Matched)
 	}
-}
-
-// adoptJobs adds those jobs of the store that run and that memory does not know, and
-// returns them. Keys that are loaded from here on are judged.
-func (l *Limiter) adoptJobs(stored []Job) (added []*job) {
-	l.jobsMu.Lock()
-	defer l.jobsMu.Unlock()
-	for i := range stored {
-		known := func(j *job) bool { return j.number.Load() == stored[i].Number }
-		if stored[i].Done() || slices.ContainsFunc(l.jobs, known) {
-			continue
-		}
-		j := newJob(stored[i])
-		l.jobs, added = append(l.jobs, j), append(added, j)
-	}
-	return added
 }
 
 // Jobs lists the jobs that run and the last ones that did, as far as the caller
@@ -173,7 +157,7 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 		return nil, fmt.Errorf("reading jobs: %w", err)
 	}
 	running := make(map[int64]Job)
-	for _, j := range l.runningJobs() {
+	for _, j := range l.jobs.running() {
 		s := j.snapshot()
 		running[s.Number] = s
 	}
@@ -206,12 +190,6 @@ func (l *Limiter) JobOf(by Caller, number string) (Job, error) {
 		}
 	}
 	return Job{}, store.ErrNotFound
-}
-
-func (l *Limiter) runningJobs() []*job {
-	l.jobsMu.Lock()
-	defer l.jobsMu.Unlock()
-	return append([]*job(nil), l.jobs...)
 }
 
 // stopIfMatched stops a key that matches a job, and returns that job. Callers hold the key.

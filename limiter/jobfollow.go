@@ -27,9 +27,9 @@ func (l *Limiter) followJobs() error {
 		if err != nil {
 			return err
 		}
-		over = l.heardOf(stored)
-		added = l.adoptJobs(stored)
-		l.noteJobs(stored)
+		over = l.jobs.heardOf(stored)
+		added = l.jobs.adopt(stored)
+		l.jobs.follow(stored)
 		return nil
 	}, func(err error) { done <- err })
 	if err := <-done; err != nil {
@@ -41,52 +41,11 @@ func (l *Limiter) followJobs() error {
 		j.ready.Store(true)
 		l.log.Info("keys are being revoked by another node", "job", j.number.Load(), "requests_cut", cut, "by", j.snapshot().By)
 	}
-	select {
-	case l.jobsWake <- struct{}{}:
-	default:
-	}
+	l.jobs.nudge()
 	if over { // this read may be ahead of the news of the keys that the job has ended
 		return l.refreshKeys(l.everyID(), nil)
 	}
 	return nil
-}
-
-// heardOf notes the jobs that were begun, and reports whether one of them that this
-// node had not heard of has ended.
-func (l *Limiter) heardOf(stored []Job) (over bool) {
-	last := l.lastJob.Load()
-	for i := range stored {
-		if n := stored[i].Number; n > last {
-			over = over || stored[i].Done()
-			l.lastJob.Store(max(l.lastJob.Load(), n))
-		}
-	}
-	return over
-}
-
-// noteJobs notes how far the jobs in memory have come, and which of them are over:
-// another node has ended them, or they are so old that the store no longer has them.
-func (l *Limiter) noteJobs(stored []Job) {
-	known := make(map[int64]Job, len(stored))
-	for _, s := range stored {
-		known[s.Number] = s
-	}
-	for _, j := range l.runningJobs() {
-		number := j.number.Load()
-		if number == 0 {
-			continue
-		}
-		s, is := known[number]
-		if is {
-			j.mu.Lock()
-			s.Failure = j.state.Failure
-			j.state = s
-			j.mu.Unlock()
-		}
-		if !is || s.Done() {
-			j.over.Store(true)
-		}
-	}
 }
 
 // finishJob ends the keys that this node has stopped for a job, but that the node which
@@ -104,7 +63,7 @@ func (l *Limiter) finishJob(j *job) error {
 				return err
 			}
 			for _, id := range step {
-				key, _, err := l.endIn(b, &s, id)
+				key, _, err := b.endIn(&s, id)
 				if err != nil && !errors.Is(err, store.ErrNotFound) && !(errors.Is(err, errUnread) && l.leaveOut("ending a job", id, err)) {
 					return err
 				}
@@ -130,7 +89,7 @@ func (l *Limiter) finishJob(j *job) error {
 		ids, cut = ids[len(step):], 0
 		j.cut.Store(0)
 	}
-	l.removeJob(j)
+	l.jobs.remove(j)
 	return nil
 }
 

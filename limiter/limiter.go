@@ -156,14 +156,10 @@ type Limiter struct {
 	// knows was counted then.
 	removed atomic.Bool
 
-	retain      atomic.Int64  // nanoseconds that ended keys stay
-	forgetFrom  time.Time     // nothing is forgotten before
-	retained    chan struct{} // holds one token when that has changed
-	jobsMu      sync.Mutex
-	jobs        []*job        // that run
-	jobsWake    chan struct{} // holds one token when a job was added
-	jobsStopped chan struct{}
-	lastJob     atomic.Int64 // that this node has heard of
+	retain     atomic.Int64  // nanoseconds that ended keys stay
+	forgetFrom time.Time     // nothing is forgotten before
+	retained   chan struct{} // holds one token when that has changed
+	jobs       jobs
 
 	stop     chan struct{} // closed to end the sweepers and the jobs
 	sweepers sync.WaitGroup
@@ -189,7 +185,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		turn:  cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
 		stop:     make(chan struct{}),
 		retained: make(chan struct{}, 1),
-		jobsWake: make(chan struct{}, 1), jobsStopped: make(chan struct{}),
+		jobs:     jobs{wake: make(chan struct{}, 1), stopped: make(chan struct{})},
 	}
 	for i := range l.lookups {
 		l.lookups[i].m = make(map[token.Lookup]*Live)
@@ -249,7 +245,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.SetRoles(o.Roles); err != nil {
 		return nil, err
 	}
-	l.heardOf(jobs)
+	l.jobs.heardOf(jobs)
 	l.recallJobs(jobs)
 	if err := l.outbox.SetHooks(o.Hooks); err != nil {
 		return nil, err
@@ -359,7 +355,7 @@ func (l *Limiter) Close() error {
 	l.outbox.Feeds.Close()
 	close(l.stop)
 	l.sweepers.Wait()
-	<-l.jobsStopped
+	<-l.jobs.stopped
 	l.attempts.Flush()
 	if err := l.tokens.SaveUses(); err != nil && l.Failed() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)

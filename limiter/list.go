@@ -68,16 +68,8 @@ func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time)
 	if err != nil {
 		return v, err
 	}
-	for _, j := range l.runningJobs() {
-		if v.Status != record.Revoked && j.matches(key, func(at time.Time) View {
-			v, err := l.viewStored(r, key, at)
-			if err != nil {
-				l.log.Error("reading a key failed", "error", err)
-			}
-			return v
-		}) {
-			v.Status = record.Revoked // the job has not come to it yet
-		}
+	if v.Status != record.Revoked && l.willRevokeStored(r, key) {
+		v.Status = record.Revoked // the job has not come to it yet
 	}
 	return v, nil
 }

@@ -105,7 +105,7 @@ func (l *Limiter) load(id string) (*Live, error) {
 		delete(l.live, id)
 	} else {
 		k.mu.Lock()
-		k.stopIfMatched(l.runningJobs())
+		k.stopIfMatched(l.jobs.running())
 		k.pacing = l.pacings[k.account.id]
 		delete(l.pacings, k.account.id)
 		if k.leftOpen {

@@ -18,12 +18,12 @@ import (
 // inherit takes over what former, which is closed, had in memory. l is not in use
 // yet.
 func (l *Limiter) inherit(former *Limiter) error {
-	for _, j := range former.runningJobs() {
+	for _, j := range former.jobs.running() {
 		if j.number.Load() == 0 { // the store knows the others
 			successor := newJob(j.snapshot())
 			successor.done = j.done // for callers that wait
 			successor.ready.Store(true)
-			l.jobs = append(l.jobs, successor)
+			l.jobs.list = append(l.jobs.list, successor)
 		}
 	}
 	l.forfeited.Add(former.forfeited.Load())
