@@ -149,13 +149,6 @@ func (l *Limiter) mayBeUsed(key *record.Key, acct *record.Account, code record.C
 	return l.clock.Now().UnixNano()-since < int64(key.IdleTimeout+unwritten)
 }
 
-// known reports whether a key is in memory, or on its way there.
-func (l *Limiter) known(id string) bool {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	return l.live[id] != nil
-}
-
 // willRevokeStored reports whether a job will end a key that is not in memory.
 func (l *Limiter) willRevokeStored(r store.Reader, key *record.Key) bool {
 	for _, j := range l.jobs.running() {

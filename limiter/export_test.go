@@ -143,11 +143,7 @@ const (
 )
 
 // InMemory reports whether the key is in memory.
-func (l *Limiter) InMemory(id string) bool {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	return l.live[id] != nil
-}
+func (l *Limiter) InMemory(id string) bool { return l.known(id) }
 
 // Reserved returns what is durably reserved on a key's account, by memory
 // and by the store.

@@ -95,8 +95,6 @@ type Observer interface {
 	Happened(event.Event)
 }
 
-const lookupShards = 64
-
 // Limiter admits requests. It is safe for concurrent use. There must be one
 // per store.
 type Limiter struct {
@@ -112,26 +110,12 @@ type Limiter struct {
 	observe   Observer  // or nil
 	lockdown  *Lockdown // or nil
 
-	// lookups finds keys by the hash of their string without a shared lock.
-	lookups [lookupShards]struct {
-		mu sync.RWMutex
-		m  map[token.Lookup]*Live
-	}
+	cache
 	unknown unknowns
-	liveMu  sync.Mutex
-	live    map[string]*entry // by key id
-	// pacings are those of keys that left memory with a rate used up.
-	pacings map[record.AccountID]pacing
-
-	rolesMu sync.Mutex
-	roles   map[string]*account // also of roles that are not configured now
 
 	authority
 	tokens    *access.Tokens
 	keepAudit atomic.Int64 // how long, in nanoseconds; 0: for ever
-
-	activeMu sync.Mutex
-	active   map[*Live]struct{} // keys with something to give back, save or cut
 
 	fingerprintKey token.Secret
 	stale          staleRule
@@ -180,16 +164,12 @@ func Open(o Options) (_ *Limiter, err error) {
 	o.Logger = Scrubbed(o.Logger)
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
-		live: make(map[string]*entry), pacings: make(map[record.AccountID]pacing), active: make(map[*Live]struct{}),
-		roles: make(map[string]*account),
-		turn:  cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
+		turn: cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
 		stop:     make(chan struct{}),
 		retained: make(chan struct{}, 1),
 		jobs:     jobs{wake: make(chan struct{}, 1), stopped: make(chan struct{})},
 	}
-	for i := range l.lookups {
-		l.lookups[i].m = make(map[token.Lookup]*Live)
-	}
+	l.cache.clear()
 	defer func() {
 		if err == nil {
 			return

@@ -10,14 +10,6 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// entry is the place of a key in Limiter.live, also while it is being read.
-type entry struct {
-	ready chan struct{}
-	k     *Live
-	err   error
-	stale bool // the record changed while it was read
-}
-
 // Find returns the key with the lookup hash. Keys that were used lately are
 // found in memory; for any other the store is asked once.
 func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *record.Refusal) {
@@ -182,39 +174,6 @@ func (l *Limiter) read(id string) (*Live, error) {
 		}
 	}
 	return k, nil
-}
-
-// peek returns the key if it has been read, without waiting for that.
-func (e *entry) peek() *Live {
-	if e == nil {
-		return nil
-	}
-	select {
-	case <-e.ready:
-		return e.k // nil when it could not be read
-	default:
-		return nil
-	}
-}
-
-// loaded returns a key if it is in memory, without reading it.
-func (l *Limiter) loaded(id string) *Live {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	return l.live[id].peek()
-}
-
-// inMemory returns a key whose record was just committed, or nil when it is not
-// in memory. One that is being read is read again.
-func (l *Limiter) inMemory(id string) *Live {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	e := l.live[id]
-	k := e.peek()
-	if e != nil && k == nil {
-		e.stale = true
-	}
-	return k
 }
 
 // follow lets memory take over a record that was just committed. It runs on

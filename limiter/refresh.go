@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -122,13 +121,6 @@ func (l *Limiter) refreshAll() error {
 	l.unknown.forget()
 	l.outbox.Feeds.EndAll() // their readers have missed events: they connect again
 	return errors.Join(l.followLockdown(), l.refreshKeys(l.everyID(), nil), l.tokens.Follow(nil), l.followJobs())
-}
-
-// everyID lists the keys in memory, and those that are being read.
-func (l *Limiter) everyID() []string {
-	l.liveMu.Lock()
-	defer l.liveMu.Unlock()
-	return slices.Collect(maps.Keys(l.live))
 }
 
 // refreshKeys reads those of these keys again that are in memory. Of parents it also
