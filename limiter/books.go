@@ -120,39 +120,6 @@ func durable(own *record.Part) record.Amounts {
 	return sum
 }
 
-// rows are those that a transaction on the account's books touches. None need naming
-// where the store is not shared.
-func (l *Limiter) rows(a *account) store.Rows {
-	if l.shared == nil {
-		return store.Rows{}
-	}
-	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, l.shared.Node())}}
-}
-
-// rowsOfKey are the rows that are read to load a key. None need naming where the store is
-// not shared.
-func (l *Limiter) rowsOfKey(account record.AccountID, id string) [][]byte {
-	if l.shared == nil {
-		return nil
-	}
-	return [][]byte{record.RecordKey(id), record.AccountKey(account), record.PartKey(account, l.shared.Node())}
-}
-
-// fetchKeys reads at once what a batch will read of some keys: no other node commits
-// while it runs. What is no id is left to whoever reads it.
-func (l *Limiter) fetchKeys(b *batch, ids []string) error {
-	if l.shared == nil {
-		return nil
-	}
-	var rows [][]byte
-	for _, id := range ids {
-		if account, err := record.KeyAccount(id); err == nil {
-			rows = append(rows, l.rowsOfKey(account, id)...)
-		}
-	}
-	return store.Fetch(b, rows...)
-}
-
 // setWhole sets the limit that is shared: a key's, or that of a role's budget.
 // Callers hold the account.
 func (a *account) setWhole(limit record.Amounts) {
@@ -164,15 +131,15 @@ func (a *account) setWhole(limit record.Amounts) {
 // knows of the others' reserve may be too old for it. The next transaction on the account
 // could find that nothing is left, so the next request has to look. Callers hold the
 // account.
-func (l *Limiter) lower(a *account, limit record.Amounts) {
+func (n *nodes) lower(a *account, limit record.Amounts) {
 	former := a.whole
 	a.setWhole(limit)
-	if l.shared == nil {
+	if n.shared == nil {
 		return
 	}
-	for i, n := range limit {
-		if n != record.NoLimit && (former[i] == record.NoLimit || n < former[i]) {
-			a.others.Reserved[i], a.looked = max(a.others.Reserved[i], n), 0
+	for i, most := range limit {
+		if most != record.NoLimit && (former[i] == record.NoLimit || most < former[i]) {
+			a.others.Reserved[i], a.looked = max(a.others.Reserved[i], most), 0
 		}
 	}
 	a.relimit()
@@ -233,14 +200,6 @@ func (a *account) total(k record.Kind) int64 { return a.spent[k] + a.others.Sett
 // it may come back.
 func (a *account) lent(k record.Kind) int64 {
 	return max(a.others.Reserved[k]-a.others.Settled[k], 0)
-}
-
-// node is the name under which this limiter's parts are kept; "" where it is alone.
-func (l *Limiter) node() string {
-	if l.shared == nil {
-		return ""
-	}
-	return l.shared.Node()
 }
 
 // lookedAt lets memory follow what a transaction has read and written of an account's

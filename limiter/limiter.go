@@ -99,8 +99,7 @@ type Observer interface {
 // per store.
 type Limiter struct {
 	store     store.Store
-	shared    store.Shared // the same, if several nodes share it; otherwise nil
-	nodes     nodes
+	nodes               // shared is the same store, if several nodes share it
 	follower  *follower // nil without shared
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor

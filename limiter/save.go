@@ -7,7 +7,6 @@ import (
 
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
-	"github.com/till-proxy/till/limiter/store"
 )
 
 // dirty reports whether only memory knows what the key did, or what it counts as used.
@@ -102,21 +101,6 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 			a.slot = nil
 		}
 	})
-}
-
-// rowsOfUse are what saving the use of an account touches.
-func (l *Limiter) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) store.Rows {
-	rows := l.rows(a)
-	if l.shared == nil {
-		return rows
-	}
-	for i := range hours {
-		rows.Read = append(rows.Read, record.HourKey(id, hours[i].Start.Unix()))
-	}
-	if seen != nil {
-		rows.Read = append(rows.Read, seenKey(id))
-	}
-	return rows
 }
 
 // notBooked keeps what could not be saved. Callers hold the key.

@@ -1,12 +1,9 @@
 package limiter
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/till-proxy/till/limiter/record"
@@ -48,8 +45,8 @@ func (q *inquiry) refines(ask *Ask, v verdict) bool {
 
 // unsure reports whether a request should look at an account before it is refused by
 // it, which it does once. Callers hold the account.
-func (l *Limiter) unsure(q *inquiry, a *account, nanos int64) bool {
-	if l.shared == nil || slices.Contains(q.looked, a) {
+func (n *nodes) unsure(q *inquiry, a *account, nanos int64) bool {
+	if n.shared == nil || slices.Contains(q.looked, a) {
 		return false
 	}
 	if age := nanos - a.looked; -int64(lookedFor) < age && age < int64(lookedFor) {
@@ -102,8 +99,8 @@ func (k *Live) restsOnUse(now time.Time) *Live {
 
 // recalls reports whether a request that finds too little should ask other nodes for
 // what they have reserved. Callers hold the account.
-func (l *Limiter) recalls(q *inquiry, a *account) bool {
-	if l.shared == nil || !a.lends() {
+func (n *nodes) recalls(q *inquiry, a *account) bool {
+	if n.shared == nil || !a.lends() {
 		return false
 	}
 	times := 0
@@ -236,7 +233,7 @@ func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error
 
 // reservedElsewhere reports whether another node that lives may still spend of an
 // account, or give some of it back.
-func (l *Limiter) reservedElsewhere(b *batch, id record.AccountID, lineage uint64) (bool, error) {
+func (n *nodes) reservedElsewhere(b *batch, id record.AccountID, lineage uint64) (bool, error) {
 	if b.node == "" {
 		return false, nil
 	}
@@ -249,7 +246,7 @@ func (l *Limiter) reservedElsewhere(b *batch, id record.AccountID, lineage uint6
 		if p.node == b.node || p.Lineage != lineage || p.Reserved == p.Settled {
 			continue
 		}
-		if gone, err := l.nodes.gone(b, p.node); err != nil || !gone {
+		if gone, err := n.gone(b, p.node); err != nil || !gone {
 			return err == nil, err
 		}
 	}
@@ -283,120 +280,4 @@ func (k *Live) portion(limit, nanos int64) int64 {
 		return limit
 	}
 	return k.l.nodes.portion(limit)
-}
-
-// nodes is what this node knows of the others: whether they live.
-type nodes struct {
-	known atomic.Pointer[nodesKnown]
-}
-
-type nodesKnown struct {
-	alive int64
-	size  *blockSize
-	ended map[string]bool   // nodes whose sessions have ended
-	gone  map[string][]byte // of them, those that were found so after what they had last begun was read
-}
-
-// gone reports whether a node uses nothing that it has reserved: its session has ended,
-// and as r shows it has not begun another since that was found. One that was never seen
-// counts as alive, because it may have begun just now.
-func (n *nodes) gone(r store.Reader, name string) (bool, error) {
-	known := n.known.Load()
-	if known == nil {
-		return false, nil
-	}
-	began, is := known.gone[name]
-	if !is {
-		return false, nil
-	}
-	begun, err := begunBy(r, name)
-	return err == nil && bytes.Equal(begun, began), err
-}
-
-// begunBy is the last session that a node's limiter has begun; nil if there is none. It
-// writes that after it has joined, and before it reserves anything.
-func begunBy(r store.Reader, name string) ([]byte, error) {
-	b, err := r.Get(record.NodeKey(name, "session"))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	return bytes.Clone(b), err
-}
-
-func (n *nodes) anyGone() bool {
-	known := n.known.Load()
-	return known != nil && len(known.gone) > 0
-}
-
-// portion is what each node that lives gets if all get the same of a limit.
-func (n *nodes) portion(limit int64) int64 {
-	if known := n.known.Load(); known != nil {
-		return max(limit/max(known.alive, 1), 1)
-	}
-	return limit
-}
-
-// size is how large the blocks of accounts are.
-func (n *nodes) size() *blockSize {
-	if known := n.known.Load(); known != nil {
-		return known.size
-	}
-	return together(2)
-}
-
-// countEvery is the time between two looks at which nodes live.
-const countEvery = time.Second
-
-// countLoop keeps count of the nodes.
-func (l *Limiter) countLoop() {
-	count := time.NewTicker(countEvery)
-	defer count.Stop()
-	for {
-		if err := l.countNodes(); err != nil {
-			l.complain("reading which nodes live failed", err)
-		}
-		select {
-		case <-l.stop:
-			return
-		case <-count.C:
-		}
-	}
-}
-
-// countNodes notes which nodes live. What one that is gone had begun has to be read before
-// it is found to be gone; otherwise it could have come back in between. So a node counts
-// as gone the second time that it is found so.
-func (l *Limiter) countNodes() error {
-	known := &nodesKnown{ended: make(map[string]bool), gone: make(map[string][]byte)}
-	began := make(map[string][]byte)
-	if before := l.nodes.known.Load(); before != nil && len(before.ended) > 0 {
-		err := l.store.View(func(r store.Reader) (err error) {
-			for name := range before.ended {
-				if began[name], err = begunBy(r, name); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	all, err := l.shared.Nodes()
-	if err != nil {
-		return err
-	}
-	for i := range all {
-		if all[i].Live {
-			known.alive++
-			continue
-		}
-		known.ended[all[i].Name] = true
-		if session, read := began[all[i].Name]; read {
-			known.gone[all[i].Name] = session
-		}
-	}
-	known.size = together(known.alive)
-	l.nodes.known.Store(known)
-	return nil
 }

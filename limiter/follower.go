@@ -54,27 +54,6 @@ func (l *Limiter) join(o *Options) error {
 	return nil
 }
 
-// fresh returns why this node may not admit anything now: it could have missed that a
-// key was stopped.
-func (l *Limiter) fresh() error {
-	if l.shared == nil {
-		return nil
-	}
-	return l.shared.Fresh()
-}
-
-// leads reports whether this node does what one node does for all. Two may think so
-// for a moment, so what they do is judged again where it is written.
-func (l *Limiter) leads() bool { return l.shared == nil || l.shared.Leads() }
-
-// Nodes are those that share the store, with their state; nil where it has one.
-func (l *Limiter) Nodes() ([]store.Node, error) {
-	if l.shared == nil {
-		return nil, nil
-	}
-	return l.shared.Nodes()
-}
-
 // ListNodes is Nodes for a caller.
 func (l *Limiter) ListNodes(_ context.Context, by Caller) ([]store.Node, error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
@@ -99,38 +78,23 @@ func (l *Limiter) Pending() []string {
 	return l.others()
 }
 
-// others names the other nodes that live.
-func (l *Limiter) others() []string {
-	nodes, err := l.shared.Nodes()
-	if err != nil {
-		return unnamed
-	}
-	var others []string
-	for _, n := range nodes {
-		if n.Live && n.Name != l.shared.Node() {
-			others = append(others, n.Name)
+// countEvery is the time between two looks at which nodes live.
+const countEvery = time.Second
+
+// countLoop keeps count of the nodes.
+func (l *Limiter) countLoop() {
+	count := time.NewTicker(countEvery)
+	defer count.Stop()
+	for {
+		if err := l.recount(); err != nil {
+			l.complain("reading which nodes live failed", err)
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-count.C:
 		}
 	}
-	return others
-}
-
-// unnamed stands for the names of the other nodes when the store cannot list them.
-var unnamed = []string{"other nodes"}
-
-// outOfTouch is the refusal of a node that may have missed something.
-func outOfTouch(err error) *record.Refusal {
-	if errors.Is(err, store.ErrDoubt) {
-		return storeRefusal("the database may have lost something")
-	}
-	return storeRefusal("this server has lost touch with the database")
-}
-
-// medium names what keeps the store, for messages.
-func (l *Limiter) medium() string {
-	if l.shared == nil {
-		return "the server's disk"
-	}
-	return "the database"
 }
 
 // follower lets this Limiter's memory follow what the store says other nodes have done.

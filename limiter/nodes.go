@@ -1,0 +1,222 @@
+package limiter
+
+import (
+	"bytes"
+	"errors"
+	"sync/atomic"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// nodes is what this node knows of those that share its store: itself, and which of the
+// others live. Its zero value is for a store of one node.
+type nodes struct {
+	shared  store.Shared // nil where the store has one node
+	counted atomic.Pointer[nodeCount]
+}
+
+// node is the name under which this limiter's parts are kept; "" where it is alone.
+func (n *nodes) node() string {
+	if n.shared == nil {
+		return ""
+	}
+	return n.shared.Node()
+}
+
+// Nodes are those that share the store, with their state; nil where it has one.
+func (n *nodes) Nodes() ([]store.Node, error) {
+	if n.shared == nil {
+		return nil, nil
+	}
+	return n.shared.Nodes()
+}
+
+// others names the other nodes that live.
+func (n *nodes) others() []string {
+	all, err := n.shared.Nodes()
+	if err != nil {
+		return unnamed
+	}
+	var others []string
+	for i := range all {
+		if all[i].Live && all[i].Name != n.shared.Node() {
+			others = append(others, all[i].Name)
+		}
+	}
+	return others
+}
+
+// unnamed stands for the names of the other nodes when the store cannot list them.
+var unnamed = []string{"other nodes"}
+
+// fresh returns why this node may not admit anything now: it could have missed that a
+// key was stopped.
+func (n *nodes) fresh() error {
+	if n.shared == nil {
+		return nil
+	}
+	return n.shared.Fresh()
+}
+
+// outOfTouch is the refusal of a node that may have missed something.
+func outOfTouch(err error) *record.Refusal {
+	if errors.Is(err, store.ErrDoubt) {
+		return storeRefusal("the database may have lost something")
+	}
+	return storeRefusal("this server has lost touch with the database")
+}
+
+// leads reports whether this node does what one node does for all. Two may think so
+// for a moment, so what they do is judged again where it is written.
+func (n *nodes) leads() bool { return n.shared == nil || n.shared.Leads() }
+
+// medium names what keeps the store, for messages.
+func (n *nodes) medium() string {
+	if n.shared == nil {
+		return "the server's disk"
+	}
+	return "the database"
+}
+
+// rows are those that a transaction on the account's books touches. None need naming
+// where the store is not shared.
+func (n *nodes) rows(a *account) store.Rows {
+	if n.shared == nil {
+		return store.Rows{}
+	}
+	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, n.shared.Node())}}
+}
+
+// rowsOfKey are the rows that are read to load a key. None need naming where the store is
+// not shared.
+func (n *nodes) rowsOfKey(account record.AccountID, id string) [][]byte {
+	if n.shared == nil {
+		return nil
+	}
+	return [][]byte{record.RecordKey(id), record.AccountKey(account), record.PartKey(account, n.shared.Node())}
+}
+
+// rowsOfUse are what saving the use of an account touches.
+func (n *nodes) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) store.Rows {
+	rows := n.rows(a)
+	if n.shared == nil {
+		return rows
+	}
+	for i := range hours {
+		rows.Read = append(rows.Read, record.HourKey(id, hours[i].Start.Unix()))
+	}
+	if seen != nil {
+		rows.Read = append(rows.Read, seenKey(id))
+	}
+	return rows
+}
+
+// fetchKeys reads at once what a batch will read of some keys: no other node commits
+// while it runs. What is no id is left to whoever reads it.
+func (n *nodes) fetchKeys(b *batch, ids []string) error {
+	if n.shared == nil {
+		return nil
+	}
+	var rows [][]byte
+	for _, id := range ids {
+		if account, err := record.KeyAccount(id); err == nil {
+			rows = append(rows, n.rowsOfKey(account, id)...)
+		}
+	}
+	return store.Fetch(b, rows...)
+}
+
+// nodeCount is which nodes live, as last counted.
+type nodeCount struct {
+	alive int64
+	size  *blockSize
+	ended map[string]bool   // nodes whose sessions have ended
+	gone  map[string][]byte // of them, those that were found so after what they had last begun was read
+}
+
+// gone reports whether a node uses nothing that it has reserved: its session has ended,
+// and as r shows it has not begun another since that was found. One that was never seen
+// counts as alive, because it may have begun just now.
+func (n *nodes) gone(r store.Reader, name string) (bool, error) {
+	known := n.counted.Load()
+	if known == nil {
+		return false, nil
+	}
+	began, is := known.gone[name]
+	if !is {
+		return false, nil
+	}
+	begun, err := begunBy(r, name)
+	return err == nil && bytes.Equal(begun, began), err
+}
+
+// begunBy is the last session that a node's limiter has begun; nil if there is none. It
+// writes that after it has joined, and before it reserves anything.
+func begunBy(r store.Reader, name string) ([]byte, error) {
+	b, err := r.Get(record.NodeKey(name, "session"))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return bytes.Clone(b), err
+}
+
+// anyGone reports whether the session of any node has ended.
+func (n *nodes) anyGone() bool {
+	known := n.counted.Load()
+	return known != nil && len(known.gone) > 0
+}
+
+// portion is what each node that lives gets if all get the same of a limit.
+func (n *nodes) portion(limit int64) int64 {
+	if known := n.counted.Load(); known != nil {
+		return max(limit/max(known.alive, 1), 1)
+	}
+	return limit
+}
+
+// size is how large the blocks of accounts are.
+func (n *nodes) size() *blockSize {
+	if known := n.counted.Load(); known != nil {
+		return known.size
+	}
+	return together(2)
+}
+
+// recount notes which nodes live. What one that is gone had begun has to be read before
+// it is found to be gone; otherwise it could have come back in between. So a node counts
+// as gone the second time that it is found so.
+func (n *nodes) recount() error {
+	known := &nodeCount{ended: make(map[string]bool), gone: make(map[string][]byte)}
+	began := make(map[string][]byte)
+	if before := n.counted.Load(); before != nil && len(before.ended) > 0 {
+		err := n.shared.View(func(r store.Reader) (err error) {
+			for name := range before.ended {
+				if began[name], err = begunBy(r, name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	all, err := n.shared.Nodes()
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if all[i].Live {
+			known.alive++
+			continue
+		}
+		known.ended[all[i].Name] = true
+		if session, read := began[all[i].Name]; read {
+			known.gone[all[i].Name] = session
+		}
+	}
+	known.size = together(known.alive)
+	n.counted.Store(known)
+	return nil
+}
