@@ -153,9 +153,9 @@ func (l *Limiter) LogAuditHead() {
 
 // KeepAudit sets how long entries of the audit log are kept, at start and after
 // each reload. Zero means for ever.
-func (l *Limiter) KeepAudit(d time.Duration) {
-	if l.keepAudit.Swap(int64(d)) != int64(d) {
-		l.wakeUpkeep()
+func (r *retention) KeepAudit(d time.Duration) {
+	if r.keepAudit.Swap(int64(d)) != int64(d) {
+		r.wakeUpkeep()
 	}
 }
 

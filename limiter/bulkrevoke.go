@@ -64,7 +64,7 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 	if err := l.jobs.add(j); err != nil {
 		return Job{}, err
 	}
-	stopped, cut := l.stopMatching(j)
+	stopped, cut := l.stopMatching(j, l.clock.Now())
 	j.mu.Lock()
 	j.stopped, j.state.Cut = stopped, cut
 	j.mu.Unlock()
@@ -81,10 +81,9 @@ func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job,
 }
 
 // stopMatching stops the keys in memory that match a job, and cuts their requests.
-func (l *Limiter) stopMatching(j *job) (all []stoppedKey, cut int) {
+func (c *cache) stopMatching(j *job, now time.Time) (all []stoppedKey, cut int) {
 	jobs := []*job{j}
-	now := l.clock.Now()
-	keys := l.everyLive()
+	keys := c.everyLive()
 	if j.filter.Status != "" { // a child counts as revoked once its parent is stopped
 		slices.SortFunc(keys, deeperFirst)
 	}

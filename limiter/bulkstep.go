@@ -223,8 +223,8 @@ func unite(all, more []string) []string {
 
 // unended are the keys in memory, except those given, that a job has stopped and
 // not yet ended; elsewhere counts those of its other keys that a change has ended.
-func (l *Limiter) unended(j *job, but []string) (ids []string, elsewhere int64) {
-	for _, k := range l.everyLive() {
+func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
+	for _, k := range c.everyLive() {
 		k.mu.Lock()
 		switch {
 		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID):

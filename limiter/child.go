@@ -210,8 +210,8 @@ func (l *Limiter) giveBack(ctx context.Context, k *Live) (quiet bool, err error)
 
 // givenTo updates memory with what an account has given away. It runs on the
 // committer.
-func (l *Limiter) givenTo(id string, acct *record.Account, children int) {
-	k := l.inMemory(id)
+func (c *cache) givenTo(id string, acct *record.Account, children int) {
+	k := c.inMemory(id)
 	if k == nil {
 		return
 	}

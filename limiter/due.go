@@ -22,7 +22,7 @@ func (l *Limiter) sweepDue() {
 	for !l.stopping() {
 		var found []dueEntry
 		err := l.store.View(func(r store.Reader) (err error) {
-			found, err = l.dueBy(r, after, l.clock.Now(), sweepKeys)
+			found, err = dueBy(r, after, l.clock.Now(), sweepKeys)
 			return err
 		})
 		if err != nil {

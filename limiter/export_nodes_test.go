@@ -138,7 +138,7 @@ func (l *Limiter) AgreesOn(id string) error {
 // FoldNode folds the parts of a node, as RemoveNode does once the node was seen to be
 // gone.
 func (l *Limiter) FoldNode(name string) error {
-	ids, _, err := l.partsOf(name, nil)
+	ids, _, err := partsOf(l.store, name, nil)
 	if err != nil {
 		return err
 	}

@@ -118,7 +118,7 @@ func (l *Limiter) Left(id string) (left []string, err error) {
 func (l *Limiter) Due() int {
 	var found []dueEntry
 	err := l.store.View(func(r store.Reader) (err error) {
-		found, err = l.dueBy(r, nil, l.clock.Now(), 1<<20)
+		found, err = dueBy(r, nil, l.clock.Now(), 1<<20)
 		return err
 	})
 	if err != nil {

@@ -82,7 +82,7 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 		case b.node == "":
 			used := view.Used
 			used.Add(view.Past)
-			return l.erase(b, by, key, used)
+			return b.erase(by, key, used)
 		case key.EndedStatus == "":
 			return ErrAlive
 		}
@@ -101,7 +101,7 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 			used.Add(k.past)
 		}
 		k.mu.Unlock()
-		return l.erase(b, by, key, used)
+		return b.erase(by, key, used)
 	}, func() { l.drop(k) })
 }
 

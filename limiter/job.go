@@ -331,8 +331,8 @@ func (b *batch) pending(old, key *record.Key) (*Job, error) {
 }
 
 // liveRevocation is the job that is to end a key in memory, or nil.
-func (l *Limiter) liveRevocation(id string) *job {
-	k := l.loaded(id)
+func (c *cache) liveRevocation(id string) *job {
+	k := c.loaded(id)
 	if k == nil {
 		return nil
 	}

@@ -36,7 +36,7 @@ func (l *Limiter) followJobs() error {
 		return fmt.Errorf("following jobs: %w", err)
 	}
 	for _, j := range added {
-		_, cut := l.stopMatching(j)
+		_, cut := l.stopMatching(j, l.clock.Now())
 		j.cut.Store(int64(cut))
 		j.ready.Store(true)
 		l.log.Info("keys are being revoked by another node", "job", j.number.Load(), "requests_cut", cut, "by", j.snapshot().By)

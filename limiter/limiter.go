@@ -98,9 +98,13 @@ type Observer interface {
 // Limiter admits requests. It is safe for concurrent use. There must be one
 // per store.
 type Limiter struct {
+	nodes     // that share the store, if it is one that several share
+	cache     // of the keys that are in use
+	authority // over what callers may do and see
+	retention // of what has ended
+
 	store     store.Store
-	nodes               // shared is the same store, if several nodes share it
-	follower  *follower // nil without shared
+	follower  *follower // nil where the store is not shared
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor
 	shadow    *integrity.Shadow
@@ -108,28 +112,22 @@ type Limiter struct {
 	log       *slog.Logger
 	observe   Observer  // or nil
 	lockdown  *Lockdown // or nil
-
-	cache
-	unknown unknowns
-
-	authority
-	tokens    *access.Tokens
-	keepAudit atomic.Int64 // how long, in nanoseconds; 0: for ever
+	exiting   func() bool
 
 	fingerprintKey token.Secret
+	tokens         *access.Tokens
+	unknown        unknowns
+	turns          turns
+	jobs           jobs
 	stale          staleRule
 
-	outbox *event.Outbox
+	outbox   *event.Outbox
+	auditLog audit.Log
+	onces    onces
+	sums     commit.Sums
 
-	auditLog  audit.Log
-	onces     onces
-	sums      commit.Sums
 	holds     atomic.Int64
 	waiting   atomic.Int64 // requests that wait for the store
-	turns     turns
-	turn      time.Duration
-	turnBytes int64
-	exiting   func() bool
 	forfeited atomic.Int64
 	damaged   damaged
 	closed    atomic.Bool
@@ -138,11 +136,6 @@ type Limiter struct {
 	// removed says that the node was removed while this Limiter was its memory: what that
 	// knows was counted then.
 	removed atomic.Bool
-
-	retain     atomic.Int64  // nanoseconds that ended keys stay
-	forgetFrom time.Time     // nothing is forgotten before
-	retained   chan struct{} // holds one token when that has changed
-	jobs       jobs
 
 	stop     chan struct{} // closed to end the sweepers and the jobs
 	sweepers sync.WaitGroup
@@ -163,10 +156,10 @@ func Open(o Options) (_ *Limiter, err error) {
 	o.Logger = Scrubbed(o.Logger)
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
-		turn: cmp.Or(o.Turn, DefaultTurn), turnBytes: cmp.Or(o.TurnBytes, math.MaxInt64), exiting: o.Exiting,
-		stop:     make(chan struct{}),
-		retained: make(chan struct{}, 1),
-		jobs:     jobs{wake: make(chan struct{}, 1), stopped: make(chan struct{})},
+		turns: turns{patience: cmp.Or(o.Turn, DefaultTurn), most: cmp.Or(o.TurnBytes, math.MaxInt64)}, exiting: o.Exiting,
+		stop:      make(chan struct{}),
+		retention: retention{retained: make(chan struct{}, 1)},
+		jobs:      jobs{wake: make(chan struct{}, 1), stopped: make(chan struct{})},
 	}
 	l.cache.clear()
 	defer func() {

@@ -99,7 +99,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		return done, err
 	}
 	for after := []byte(nil); ; {
-		ids, next, err := l.partsOf(name, after)
+		ids, next, err := partsOf(l.store, name, after)
 		if err != nil {
 			return done, err
 		}
@@ -199,8 +199,8 @@ func (l *Limiter) removable(name string) error {
 
 // partsOf reads, a page at a time, of which accounts a node has a part. After the last
 // page next is nil.
-func (l *Limiter) partsOf(node string, after []byte) (ids []record.AccountID, next []byte, err error) {
-	err = l.store.View(func(r store.Reader) error {
+func partsOf(s store.Store, node string, after []byte) (ids []record.AccountID, next []byte, err error) {
+	err = s.View(func(r store.Reader) error {
 		keys, _, err := pageOf(r, record.SpaceParts, after)
 		for _, key := range keys {
 			next = bytes.Clone(key)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -20,31 +21,39 @@ const DefaultRetain = 90 * 24 * time.Hour
 // for days cannot be distinguished from one whose clock is wrong.
 const agreeing = 24 * time.Hour
 
+// retention is how long ended keys and entries of the audit log are kept.
+type retention struct {
+	retain     atomic.Int64  // nanoseconds that ended keys stay
+	keepAudit  atomic.Int64  // nanoseconds; 0: for ever
+	retained   chan struct{} // holds one token when one of these has changed
+	forgetFrom time.Time     // nothing is forgotten before
+}
+
 // Retain sets how long ended keys stay listed. After that they are forgotten:
 // record, strings, salts and history go, so that no box of theirs ever opens;
 // what they used stays in the sums, and the audit log stays. 0: DefaultRetain.
-func (l *Limiter) Retain(d time.Duration) {
+func (r *retention) Retain(d time.Duration) {
 	if d == 0 {
 		d = DefaultRetain
 	}
-	if l.retain.Swap(int64(d)) != int64(d) {
-		l.wakeUpkeep()
+	if r.retain.Swap(int64(d)) != int64(d) {
+		r.wakeUpkeep()
 	}
 }
 
 // wakeUpkeep lets what has been kept too long be forgotten now.
-func (l *Limiter) wakeUpkeep() {
+func (r *retention) wakeUpkeep() {
 	select {
-	case l.retained <- struct{}{}:
+	case r.retained <- struct{}{}:
 	default:
 	}
 }
 
 // forgetLater puts off forgetting if the clock is far ahead of the latest time that the
 // store has seen. Zero: it has seen none.
-func (l *Limiter) forgetLater(now, seen time.Time) {
+func (r *retention) forgetLater(now, seen time.Time) {
 	if !seen.IsZero() && now.Sub(seen) > agreeing {
-		l.forgetFrom = now.Add(agreeing)
+		r.forgetFrom = now.Add(agreeing)
 	}
 }
 
@@ -151,7 +160,7 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 				rest = append(rest, id)
 				continue
 			}
-			if err := l.erase(b, itself, key, acct.Counted()); err != nil {
+			if err := b.erase(itself, key, acct.Counted()); err != nil {
 				return err
 			}
 			gone = append(gone, id)
@@ -175,7 +184,7 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 
 // erase removes everything that the store holds of a key except its entries in the
 // audit log; used is what it leaves in the sums.
-func (l *Limiter) erase(b *batch, by Caller, key *record.Key, used record.Amounts) error {
+func (b *batch) erase(by Caller, key *record.Key, used record.Amounts) error {
 	var gone [][]byte
 	err := b.Scan(record.HourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {
 		gone = append(gone, slices.Clone(hour))

@@ -250,8 +250,8 @@ func returned(acct *record.Account, to []ancestor) map[string]record.Delta {
 }
 
 // lost records in memory that a child of the key is gone for good.
-func (l *Limiter) lost(id string) {
-	k := l.inMemory(id)
+func (c *cache) lost(id string) {
+	k := c.inMemory(id)
 	if k == nil {
 		return
 	}

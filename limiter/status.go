@@ -25,7 +25,7 @@ import (
 // maxDue bounds how many due keys a list by status looks at.
 const maxDue = 1000
 
-func (l *Limiter) statusSources(r store.Reader, status record.Status, now time.Time) ([]*source, error) {
+func (c *cache) statusSources(r store.Reader, status record.Status, now time.Time) ([]*source, error) {
 	sources := []*source{{prefix: indexPrefix(byStatus, string(status))}}
 	if status != record.Active && status != record.Exhausted {
 		sources = append(sources, &source{prefix: indexPrefix(byParent, "")})
@@ -36,7 +36,7 @@ func (l *Limiter) statusSources(r store.Reader, status record.Status, now time.T
 			sources = append(sources, &source{prefix: indexPrefix(byStatus, string(ended))})
 		}
 	case record.Expired:
-		due, err := l.dueBy(r, nil, now, maxDue)
+		due, err := dueBy(r, nil, now, maxDue)
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (l *Limiter) statusSources(r store.Reader, status record.Status, now time.T
 			sources = append(sources, &source{prefix: indexPrefix(byRenewal, string(renewal))})
 		}
 		var ids []string
-		for _, k := range l.everyActive() {
+		for _, k := range c.everyActive() {
 			k.mu.Lock()
 			if status, _ := k.status(now); status == record.Exhausted && !k.gone {
 				ids = append(ids, k.key.ID)
@@ -75,7 +75,7 @@ type dueEntry struct {
 
 // dueBy lists the keys whose time is over, as far as the time index knows, from
 // behind the entry after on.
-func (l *Limiter) dueBy(r store.Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
+func dueBy(r store.Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
 	unix := uint64(max(now.Unix(), 0))
 	err = r.Scan([]byte(record.SpaceDue), after, false, func(key, _ []byte) (bool, error) {
 		b := key[len(record.SpaceDue):]

@@ -43,7 +43,11 @@ type turn struct {
 }
 
 // turns counts the waiting requests, over all keys.
-type turns struct{ n, bytes atomic.Int64 }
+type turns struct {
+	n, bytes atomic.Int64
+	patience time.Duration // how long each waits
+	most     int64         // bytes
+}
 
 // lineUp lets a request wait, behind others, for what is held of an account, and
 // returns its turn; nil where it may not wait. The need to wait was found under the
@@ -51,12 +55,12 @@ type turns struct{ n, bytes atomic.Int64 }
 // the account.
 func (k *Live) lineUp(a *account, ask *Ask, t *turn) *turn {
 	if t == nil {
-		if !ask.Waits || !k.hasTurn() || !k.l.mayWait(ask.Keeps) {
+		if !ask.Waits || !k.hasTurn() || !k.l.turns.mayWait(ask.Keeps) {
 			return nil
 		}
 		k.waits(1)
 		k.l.markActive(k) // so that the sweeper sees when its time is over
-		t = &turn{k: k, called: make(chan struct{}, 1), kept: ask.Keeps, began: time.Now(), patience: time.NewTimer(k.l.turn)}
+		t = &turn{k: k, called: make(chan struct{}, 1), kept: ask.Keeps, began: time.Now(), patience: time.NewTimer(k.l.turns.patience)}
 	}
 	if t.at != a {
 		if t.at != nil {
@@ -89,13 +93,13 @@ func (k *Live) waits(n int) {
 }
 
 // mayWait counts one more waiting request, if there is room.
-func (l *Limiter) mayWait(kept int64) bool {
-	n, bytes := l.turns.n.Add(1), l.turns.bytes.Add(kept)
-	if n <= MaxTurns && bytes <= l.turnBytes {
+func (t *turns) mayWait(kept int64) bool {
+	n, bytes := t.n.Add(1), t.bytes.Add(kept)
+	if n <= MaxTurns && bytes <= t.most {
 		return true
 	}
-	l.turns.n.Add(-1)
-	l.turns.bytes.Add(-kept)
+	t.n.Add(-1)
+	t.bytes.Add(-kept)
 	return false
 }
 

@@ -85,8 +85,8 @@ func (l *Limiter) StillFailed(err error) {
 }
 
 // cutAll cuts every request, and returns how many there were.
-func (l *Limiter) cutAll(why *record.Refusal) (n int) {
-	for _, k := range l.everyLive() {
+func (c *cache) cutAll(why *record.Refusal) (n int) {
+	for _, k := range c.everyLive() {
 		n += k.cutWhere(why, func(*Grant) bool { return true })
 	}
 	return n

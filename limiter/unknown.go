@@ -144,7 +144,7 @@ func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id str
 		select {
 		case <-q.answered:
 		case l.unknown.slots <- struct{}{}:
-			l.answerQuestions(now)
+			l.unknown.answer(l.store, now)
 			<-l.unknown.slots
 		case <-ctx.Done():
 			l.unknown.withdraw(q)
@@ -156,9 +156,9 @@ func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id str
 	}
 }
 
-// answerQuestions answers those who have waited longest.
-func (l *Limiter) answerQuestions(now time.Time) {
-	questions, learned := l.unknown.take()
+// answer answers those who have waited longest.
+func (u *unknowns) answer(from store.Store, now time.Time) {
+	questions, learned := u.take()
 	if len(questions) == 0 {
 		return
 	}
@@ -166,7 +166,7 @@ func (l *Limiter) answerQuestions(now time.Time) {
 	for i, q := range questions {
 		keys[i] = record.LookupKey(q.lookup)
 	}
-	err := l.store.View(func(r store.Reader) error {
+	err := from.View(func(r store.Reader) error {
 		if err := store.Fetch(r, keys...); err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (l *Limiter) answerQuestions(now time.Time) {
 			q.id, q.err = "", err
 		}
 		if errors.Is(q.err, store.ErrNotFound) {
-			l.unknown.add(q.lookup, now, learned)
+			u.add(q.lookup, now, learned)
 		}
 		close(q.answered)
 	}

@@ -136,12 +136,12 @@ func writeSeen(tx store.Tx, id string, seen *Seen) error {
 }
 
 // seenOf is all that is known of a key, in the store and in memory.
-func (l *Limiter) seenOf(r store.Reader, id string) (*Seen, error) {
+func (c *cache) seenOf(r store.Reader, id string) (*Seen, error) {
 	all, err := readSeen(r, id)
 	if err != nil {
 		return nil, err
 	}
-	if k := l.loaded(id); k != nil {
+	if k := c.loaded(id); k != nil {
 		k.mu.Lock()
 		all.add(&k.seen.Seen)
 		k.mu.Unlock()
