@@ -99,10 +99,6 @@ type Observer interface {
 // per store.
 type Limiter struct {
 	nodes     // that share the store, if it is one that several share
-	cache     // of the keys that are in use
-	authority // over what callers may do and see
-	retention // of what has ended
-
 	store     store.Store
 	follower  *follower // nil where the store is not shared
 	committer *commit.Committer[*batch]
@@ -112,13 +108,13 @@ type Limiter struct {
 	log       *slog.Logger
 	observe   Observer  // or nil
 	lockdown  *Lockdown // or nil
-	exiting   func() bool
+
+	cache     // of the keys that are in use
+	unknown   unknowns
+	authority // over what callers may do and see
+	tokens    *access.Tokens
 
 	fingerprintKey token.Secret
-	tokens         *access.Tokens
-	unknown        unknowns
-	turns          turns
-	jobs           jobs
 	stale          staleRule
 
 	outbox   *event.Outbox
@@ -126,8 +122,11 @@ type Limiter struct {
 	onces    onces
 	sums     commit.Sums
 
+	// Every request writes holds and reads closed, so they are not in one cache line.
 	holds     atomic.Int64
 	waiting   atomic.Int64 // requests that wait for the store
+	turns     turns
+	exiting   func() bool
 	forfeited atomic.Int64
 	damaged   damaged
 	closed    atomic.Bool
@@ -136,6 +135,9 @@ type Limiter struct {
 	// removed says that the node was removed while this Limiter was its memory: what that
 	// knows was counted then.
 	removed atomic.Bool
+
+	retention // of what has ended
+	jobs      jobs
 
 	stop     chan struct{} // closed to end the sweepers and the jobs
 	sweepers sync.WaitGroup
