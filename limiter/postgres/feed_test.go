@@ -41,8 +41,7 @@ func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
 
 func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
 	t.Parallel()
-	server, schema := ownSchema(t)
-	one := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	server, schema, one := ownNode(t)
 	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
 	for i := range 3 {
 		put(t, one, fmt.Sprintf("f/%d", i), "")
@@ -57,8 +56,7 @@ func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
 // long, and a node that was slow to follow may have kept very many rows.
 func TestAPruningRemovesABoundedPartOfTheFeed(t *testing.T) {
 	t.Parallel()
-	server, schema := ownSchema(t)
-	open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	server, schema, _ := ownNode(t)
 	server.Exec(t, "INSERT INTO "+schema+".feed (seq, node, keys, at) SELECT i, 'two', '{}', now() - interval '2 min' FROM generate_series(1, 12000) i")
 	left := 12000
 	eventually(t, "only the last row is left", func() bool {

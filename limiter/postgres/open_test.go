@@ -294,8 +294,7 @@ func TestAServerWithoutAConnectionLeftIsUnavailable(t *testing.T) {
 
 func TestPeopleWithPsqlSeeKeysWithoutTheirSecrets(t *testing.T) {
 	t.Parallel()
-	server, schema := ownSchema(t)
-	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	server, schema, s := ownNode(t)
 	put(t, s, "k/key_1", `{"id":"key_1","name":"billing bot","lookup":"the-hash","upstream":"openai","created_at":"2026-01-02T03:04:05Z"}`)
 	put(t, s, "l/1", "not JSON")
 	row := server.Exec(t, "SELECT concat_ws('|', id, name, upstream, created_at AT TIME ZONE 'UTC', record) FROM "+schema+".keys")

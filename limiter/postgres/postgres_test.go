@@ -122,7 +122,14 @@ func ownSchema(t *testing.T) (server *postgrestest.Server, schema string) {
 	return postgrestest.Shared(t), schema
 }
 
-// ownNetwork is that, and a network to it.
+// ownNode is that, and a node which is alone in it.
+func ownNode(t *testing.T) (server *postgrestest.Server, schema string, node *postgres.Store) {
+	t.Helper()
+	server, schema = ownSchema(t)
+	return server, schema, open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+}
+
+// ownNetwork is an ownSchema, and a network to it.
 func ownNetwork(t *testing.T) (server *postgrestest.Server, schema string, proxy *postgrestest.Proxy) {
 	t.Helper()
 	server, schema = ownSchema(t)

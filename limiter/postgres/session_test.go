@@ -216,8 +216,7 @@ func TestANodeThatFallsSilentInARenewalHoldsNobodyUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server, schema := ownSchema(t)
-			s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+			server, schema, s := ownNode(t)
 			eventually(t, "the node leads", s.Leads)
 			fallSilent(t, server, fmt.Sprintf(sql, schema))
 			silent := server.Exec(t, "SELECT now()")[0]

@@ -92,8 +92,7 @@ func TestADatabaseThatWentBackIsFoundOut(t *testing.T) {
 
 func TestABatchFindsOutThatTheDatabaseWentBack(t *testing.T) {
 	t.Parallel()
-	server, schema := ownSchema(t)
-	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+	server, schema, s := ownNode(t)
 	put(t, s, "k/1", "a")
 	server.Exec(t, "UPDATE "+schema+".node SET batch = 0")
 	if err := s.Update(func(store.Tx) error { t.Error("it runs"); return nil }); !errors.Is(err, store.ErrDoubt) {
@@ -202,8 +201,7 @@ func TestADoubtIsMetByATransactionThatWaited(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server, schema := ownSchema(t)
-			s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+			server, schema, s := ownNode(t)
 			put(t, s, "k/1", "first")
 			other, err := pgconn.Connect(t.Context(), server.DSN())
 			if err != nil {
