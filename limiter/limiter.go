@@ -98,8 +98,8 @@ type Observer interface {
 // Limiter admits requests. It is safe for concurrent use. There must be one
 // per store.
 type Limiter struct {
-	nodes     // that share the store, if it is one that several share
 	store     store.Store
+	nodes               // that share it, if it is one that several share
 	follower  *follower // nil where the store is not shared
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor
