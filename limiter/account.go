@@ -64,7 +64,7 @@ type account struct {
 	size         *blockSize
 }
 
-// joint is what other nodes can change of an account in memory; see adopt.
+// joint is the part of an account in memory that other nodes can change; see adopt.
 type joint struct {
 	whole  record.Amounts // the limit of its record or role
 	given  record.Amounts // part of its record's limit, given to children or back to a parent

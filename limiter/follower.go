@@ -11,13 +11,13 @@ import (
 )
 
 // Several nodes may share a store, and each is a Limiter of its own: equal to the
-// others, and without any word from them but what is in the store. What a node has
+// others, and hearing from them only through the store. What a node has
 // reserved of a budget is durable in the store before it is used, so budgets are exact
 // whatever a node knows of the others. What they decide about a key it must hear in
 // time: it follows their commits (see refresh.go), and refuses everything while it
 // cannot be sure to.
 //
-// A store that is no store.Shared has one node, and none of this applies.
+// A store that is not a store.Shared has one node, and none of this applies to it.
 
 // settlePatience is how long an act that stops something waits for the other nodes.
 // One that has not followed by then admits nothing: it has lost touch for longer than

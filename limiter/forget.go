@@ -37,7 +37,7 @@ func (l *Limiter) forgetWithin(ctx context.Context, by Caller, id string, patien
 	return err
 }
 
-// forget is Forget for once.
+// forget tries once what Forget does.
 func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.Duration) error {
 	revived := k.Key().RevivedAt
 	view := k.View()
@@ -106,8 +106,8 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 }
 
 // recordEnd makes the end of a key durable, so that the other nodes learn of it: memory
-// knows of one before it is written, and of one that could not be. What memory has only
-// concluded is judged again, by what the other nodes have written.
+// may know of an end that is not written yet, or that could not be written. An end that
+// memory has only concluded is judged again, by what the other nodes have written.
 func (l *Limiter) recordEnd(by Caller, k *Live) error {
 	k.mu.Lock()
 	redo, recorded, id := k.unsaved, k.key.EndedStatus != "", k.key.ID

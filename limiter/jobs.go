@@ -58,12 +58,12 @@ func (s *jobs) nudge() {
 	}
 }
 
-// leadAgain is how often a node with something to do for all looks whether it leads.
+// leadAgain is how often a node that knows of jobs checks whether it leads.
 const leadAgain = time.Second
 
 // next is the job to go on with. Where several nodes share the store, one of them leads
 // and does all jobs, and each does the part that only its own memory knows of; again is
-// when to look whether this is that one.
+// when to check whether this node is the one.
 func (s *jobs) next(leads func() bool) (_ *job, again <-chan time.Time) {
 	ready := slices.DeleteFunc(s.running(), func(j *job) bool { return !j.ready.Load() })
 	if len(ready) > 0 && !leads() {

@@ -132,8 +132,8 @@ type Limiter struct {
 	closed    atomic.Bool
 	// contradicted is Contradicted of a Limiter that is closed.
 	contradicted atomic.Bool
-	// removed says that the node was removed while this Limiter was its memory: what that
-	// knows was counted then.
+	// removed says that the node was removed from the store while this Limiter ran: what
+	// it has in memory was counted then.
 	removed atomic.Bool
 
 	retention // of what has ended

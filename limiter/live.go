@@ -23,7 +23,7 @@ type Live struct {
 	parent   *Live            // of a child key; nil once its remaining budget went back
 	kids     map[string]*Live // children in memory, by id
 	children int              // children whose remaining budget has not come back
-	// What the children have in flight, and theirs, and what of theirs waits; see turns.
+	// What the keys below have in flight, and how many of their requests wait; see turns.
 	below, turnsBelow atomic.Int64
 	places            places // see MaxConcurrency
 

@@ -115,7 +115,7 @@ func (d *Lockdown) await(patience *time.Timer, fn func()) (ended bool) {
 }
 
 // Recall reads, the first time it is called, whether a lockdown was in force
-// when the server ended. A file that cannot be read counts as one that is.
+// when the server ended. One that cannot be read counts as in force.
 func (d *Lockdown) Recall() {
 	if !d.read.Load() {
 		d.inTurn(d.recall) // in any case before the store is open: see join

@@ -69,8 +69,8 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 	return k.view(l.clock.Now()), nil
 }
 
-// newborn is a key as a mint asks for it, as far as it can be judged by itself. under
-// is the caller whose ceilings bind it besides those of its own role.
+// newborn is the key that a mint asks for, as far as it can be judged by itself. Besides
+// the ceilings of its own role, it is held to those of the caller under.
 func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*record.Key, error) {
 	key := spec.Clone()
 	now := l.clock.Now().UTC()

@@ -113,7 +113,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 			return done, err
 		}
 	}
-	// Only then is it certain that its process, if that lives, begins anew.
+	// Only then is it certain that its process, if it lives, starts from the beginning.
 	if err = l.shared.Forget(name); err == nil {
 		err = l.committer.Do(func(b *batch) error {
 			if err := b.stillGone(name); err != nil {

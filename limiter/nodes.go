@@ -24,7 +24,7 @@ func (n *nodes) node() string {
 	return n.shared.Node()
 }
 
-// Nodes are those that share the store, with their state; nil where it has one.
+// Nodes lists the nodes that share the store, with their state; nil where it has one node.
 func (n *nodes) Nodes() ([]store.Node, error) {
 	if n.shared == nil {
 		return nil, nil
@@ -113,7 +113,7 @@ func (n *nodes) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) sto
 }
 
 // fetchKeys reads at once what a batch will read of some keys: no other node commits
-// while it runs. What is no id is left to whoever reads it.
+// while it runs. What is not an id is skipped: reading it will say so.
 func (n *nodes) fetchKeys(b *batch, ids []string) error {
 	if n.shared == nil {
 		return nil

@@ -26,7 +26,7 @@ type Doubted interface {
 	// Why says how a node found that out.
 	Why() string
 	// Finish is the last Update of a repair. It ends the doubt, and makes every node
-	// that is still running open the store anew, rather than go on from memory.
+	// that is still running open the store again rather than go on from memory.
 	Finish(fn func(store.Tx) error) error
 }
 
@@ -60,7 +60,7 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 
 // forgetNodes deletes what each node keeps for itself: its session, without which its
 // shadow file is not believed, and its share of the tally, which has just been counted
-// anew. What nodes have in common stays.
+// again. What nodes have in common stays.
 func forgetNodes(tx store.Tx) error {
 	var own [][]byte
 	err := tx.Scan([]byte(record.SpaceNodes), nil, false, func(key, _ []byte) (bool, error) {

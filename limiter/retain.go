@@ -41,7 +41,7 @@ func (r *retention) Retain(d time.Duration) {
 	}
 }
 
-// wakeUpkeep lets what has been kept too long be forgotten now.
+// wakeUpkeep has the sweeper forget at once what has been kept too long.
 func (r *retention) wakeUpkeep() {
 	select {
 	case r.retained <- struct{}{}:
