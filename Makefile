@@ -5,9 +5,9 @@ SIZE ?= 100
 MINUTES ?= 30
 FUZZTIME ?= 20s
 
-# A checkout that belongs to another user, as in many a CI, must build, too. What
-# the environment or `go env -w` says besides stays.
-export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -buildvcs=false)
+# A checkout that belongs to another user, as in many a CI, must build, too, and each uses
+# what another has built. What the environment or `go env -w` says besides stays.
+export GOFLAGS := $(strip $(shell $(GO) env GOFLAGS) -buildvcs=false -trimpath)
 # What the vendors' SDKs and the browser are driven with.
 MODULES = e2e/sdk/node_modules/.package-lock.json e2e/browser/node_modules/.package-lock.json
 # Claude Code and Codex: 800 MB, of programs that need no script to be installed.
@@ -44,7 +44,7 @@ check: style
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
 # SDK, compares every SDK's behaviour with and without till, drives the vendors' agents, runs
 # every block of the pages, or stops nodes for half a minute is left to CI.
-LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestClientMatrix|TestNoClientOfARun|EveryBlock|TestANodeThatIsStopped
+LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|EveryBlock|TestANodeThatIsStopped
 
 # What has larger sizes in CI. Simulations make much garbage and keep little: it is
 # collected less often.

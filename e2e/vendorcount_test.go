@@ -309,6 +309,7 @@ func TestACountThatFailsLeavesTheBound(t *testing.T) {
 func TestOneCountOfAKeyRunsAtATime(t *testing.T) {
 	t.Parallel()
 	v := newCountedVendor(t)
+	v.gate = make(chan struct{}) // an answer would tell how long the same beginning is
 	var running, most atomic.Int64
 	v.answer(func(w http.ResponseWriter, r *http.Request, n int) {
 		if now := running.Add(1); now > most.Load() {
@@ -319,11 +320,19 @@ func TestOneCountOfAKeyRunsAtATime(t *testing.T) {
 	})
 	s := newServer(t, options{vendor: "anthropic", to: v.URL})
 	_, key := s.mint(object{"max_spend_usd": "0.22"}) // three holds of counted inputs, and none by length
-	statuses := make(chan int)
+	statuses := make(chan int, 3)
 	for range 3 {
 		r := s.countedRequest(key)
 		go func() { statuses <- s.countedStatus(r) }()
 	}
+	for range 3 {
+		select {
+		case <-v.asked:
+		case status := <-statuses:
+			t.Fatalf("answered %d before all were counted", status)
+		}
+	}
+	close(v.gate)
 	for range 3 {
 		if status := <-statuses; status != http.StatusOK {
 			t.Errorf("answered %d", status)
