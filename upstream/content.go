@@ -160,7 +160,8 @@ func (c *content) object(b []byte, at position, depth int) int {
 	var address []byte        // the address in a block; the type of the block says whether the vendor opens it
 	var typed, described bool // of a repeated member, two readers may take different ones
 	var named, addressed bool // the block names a stored file, or an address
-	var pictured bool         // the block has a picture, or names one that the server has
+	var kept bool             // the block names media that the server has
+	var pictured, timed bool  // it has a member for a picture; for sound or a film
 	bound := byLength         // applies to a block without a type
 	before := c.images
 	i := 1
@@ -215,10 +216,15 @@ func (c *content) object(b []byte, at position, depth int) int {
 			if bound = c.shape.kind(at, kind); bound == refused {
 				c.fail("it holds content of type %.64q", kind)
 			}
+		case at == inBlock && name == "uuid":
+			kept = kept || value[0] != 'n'
 		case at == inBlock && (name == "image_url" || name == "image_pil" || name == "image_embeds"):
 			pictured = true
-		case at == inBlock && name == "audio_embeds":
-			c.window, c.remote = true, true
+		case name == "audio_embeds", name == "video_embeds", strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
+			if value[0] != 'n' {
+				c.window, c.remote = true, true
+			}
+			timed = true
 		case c.shape == geminiShape && !c.plainMedia(name, value):
 		case (name == "media_type" || name == "mimeType" || name == "mime_type") && value[0] == '"':
 			media = view(value[:skipString(value)])
@@ -243,8 +249,6 @@ func (c *content) object(b []byte, at position, depth int) int {
 			continue
 		case at == inBlock && name == "file_id" && value[0] == '"':
 			named = true
-		case strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
-			c.window, c.remote = true, true
 		case elsewhere[name] && value[0] != 'n':
 			c.fail("%q points at what is not in the request", name)
 		}
@@ -283,11 +287,16 @@ func (c *content) object(b []byte, at position, depth int) int {
 	case kind == "url":
 		c.window, c.remote = true, true // the source of a picture or of a document
 	}
-	if c.images == before && (pictured || kind == "image" || kind == "image_url" || kind == "input_image") {
-		// A picture that the server has: vLLM keeps pictures by their "uuid", and then
-		// looks at no type (vllm/entrypoints/chat_utils.py).
+	// vLLM keeps media by their "uuid". Beside one, and where there is no type, a member
+	// for media counts also if it is null; otherwise the type decides
+	// (vllm/entrypoints/chat_utils.py).
+	kept = at == inBlock && (kept || kind == "")
+	if c.images == before && (kept && pictured || kind == "image" || kind == "image_url" || kind == "input_image") {
 		c.images++
 		c.remote = true
+	}
+	if kept && timed {
+		c.window, c.remote = true, true
 	}
 	c.documents = c.documents || kind == "file" || kind == "input_file" || kind == "document"
 	return i + 1
@@ -334,7 +343,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 func (c *content) plainMedia(name string, value []byte) bool {
 	switch fold(name) {
 	case "numtokens":
-		c.window = true
+		c.window = c.window || value[0] != 'n'
 		return false
 	case "mediaprocessing":
 		if kind := word(value[:skipValue(value)]); value[0] != 'n' && kind != "STATIC" && kind != "MEDIA_PROCESSING_UNSPECIFIED" {

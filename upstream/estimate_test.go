@@ -319,6 +319,8 @@ func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
 		{"a picture that vLLM has, of no type", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","image_embeds":null}]}]}`, false, imageTokens},
 		{"sound that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","audio_embeds":null}]}]}`, true, 0},
 		{"a film that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","video_url":null}]}]}`, true, 0},
+		{"a film's features that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"uuid":"u","video_embeds":null}]}]}`, true, 0},
+		{"a picture without an address that vLLM has", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"text","text":"x","uuid":"u","image_url":{"detail":"auto"}}]}]}`, false, imageTokens},
 		{"a picture of as many tokens as it says", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"AAAA"},"mediaResolution":{"numTokens":900000}}]}]}`, true, imageTokens},
 		{"an address that may be a film's", "gemini", "/v1beta/openai/chat/completions", `{"model":"m","messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/y"}}]}]}`, true, imageTokens},
 	} {
@@ -344,6 +346,38 @@ func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
 	}
 	if e, err = estimate(t, "gemini", "/v1beta/openai/chat/completions", `{"model":"m","messages":[],"max_tokens":5,"tools":[{"type":"function","function":{"name":"f"}}]}`); err != nil {
 		t.Errorf("a client's tool by Gemini's other path: %+v, %v", e, err)
+	}
+}
+
+// TestWhatIsNotSetHoldsNothing: some clients write all members that a type has, as null
+// where they are not set. Only beside a "uuid", or without a type, does null stand for
+// media that vLLM has.
+func TestWhatIsNotSetHoldsNothing(t *testing.T) {
+	t.Parallel()
+	const chat = "/v1/chat/completions"
+	for _, test := range []struct {
+		preset, path, part string
+		pictures           bool
+	}{
+		{"vllm", chat, `{"type":"text","text":"x","image_url":null,"audio_url":null,"video_url":null,"input_audio":null,"image_pil":null,"image_embeds":null,"audio_embeds":null,"video_embeds":null,"uuid":null}`, false},
+		{"openai", chat, `{"type":"text","text":"x","image_url":null,"video_url":null,"file":null}`, false},
+		{"openai", chat, `{"type":"image_url","text":null,"video_url":null,"image_url":{"url":"data:image/png;base64,AAAA"}}`, true},
+		{"openai", "/v1/responses", `{"type":"input_text","text":"x","image_url":null,"file_url":null}`, false},
+		{"gemini", "", `{"inlineData":{"mimeType":"image/png","data":"AAAA"},"mediaResolution":{"level":"MEDIA_RESOLUTION_HIGH","numTokens":null},"mediaProcessing":null}`, true},
+	} {
+		path, body := test.path, `{"model":"m","messages":[{"role":"user","avatar_url":null,"content":[`+test.part+`]}]}`
+		switch test.path {
+		case "":
+			path, body = "/v1beta/models/m:generateContent", `{"contents":[{"parts":[`+test.part+`]}]}`
+		case "/v1/responses":
+			body = `{"model":"m","input":[{"role":"user","content":[` + test.part + `]}]}`
+		}
+		e, err := estimate(t, test.preset, path, body)
+		if err != nil {
+			t.Errorf("%s: %s: %v", test.preset, test.part, err)
+		} else if most := int64(5000 + imageTokens); e.Media || e.Window || e.remote || e.Pictures != test.pictures || e.Input > most || !test.pictures && e.Input > 5000 {
+			t.Errorf("%s: %s: %d tokens, pictures %v, media %v, window %v, remote %v", test.preset, test.part, e.Input, e.Pictures, e.Media, e.Window, e.remote)
+		}
 	}
 }
 
