@@ -218,23 +218,27 @@ func (e *Estimate) generation(value []byte) error {
 	return nil
 }
 
-// onlyText reports whether a responseFormat of Gemini's asks for nothing but text
-// (ResponseFormat of @google/genai 2.32.0).
-func onlyText(formats []byte) bool {
-	if formats[0] != '[' {
-		return false
-	}
-	for format := range rawList(formats).elements {
-		if format[0] != '{' {
-			return false
-		}
-		for name := range rawObject(format).members {
-			if name != "text" {
+// onlyText reports whether a responseFormat of Gemini's asks for nothing but text. It is an
+// object (ai.google.dev/gemini-api/docs/structured-output), or a list of such (ResponseFormat
+// of @google/genai 2.32.0).
+func onlyText(format []byte) bool {
+	switch format[0] {
+	case '[':
+		for one := range rawList(format).elements {
+			if one[0] != '{' || !onlyText(one) {
 				return false
 			}
 		}
+		return true
+	case '{':
+		for name, value := range rawObject(format).members {
+			if name != "text" && value[0] != 'n' {
+				return false
+			}
+		}
+		return true
 	}
-	return true
+	return false
 }
 
 // countPrompts counts the prompts in a list: texts, or lists of tokens.
