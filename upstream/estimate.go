@@ -303,6 +303,8 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		e.Routed = p.Name == "openrouter"
 	case "tools":
 		return p.tools(value, e.outer == "generationConfig", found)
+	case "functions": // gateways take them for tools
+		return p.tools(value, false, found)
 	case "truncation":
 		e.shortened = word != "disabled"
 	case "requests", "input", "inputs", "texts":

@@ -70,10 +70,23 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"openai", openai, `"tools":[{"name":"f","googleMaps":{}}]`, false},
 		{"openai", openai, `"tools":[{"a_search_of_tomorrow":{}}]`, false},
 		{"gemini", "/v1beta/openai/chat/completions", `"tools":[{"googleSearch":{}}]`, false},
+		// LiteLLM reads the older field in the same way.
+		{"openai", openai, `"functions":[{"googleSearch":{}}]`, false},
+		{"openai", openai, `"functions":[{"name":"f","parameters":{}},{"codeExecution":{}}]`, false},
+		{"openai", openai, `"functions":[{"name":"googleSearch","description":"d","parameters":{"type":"object"}}]`, true},
+		{"openai", openai, `"functions":[],"function_call":"auto"`, true},
 		{"openai", openai, `"tools":[{"function":{"name":"googleSearch","parameters":{"type":"object","properties":{"googleSearch":{"type":"string"}}}}}]`, true},
 		{"anthropic", messages, `"tools":[{"name":"google_search","input_schema":{"type":"object"}}]`, true},
 		// ResponseFormat, MediaProcessing and PartMediaResolution of @google/genai 2.32.0.
 		{"gemini", gemini, `"generationConfig":{"responseFormat":[{"text":{}}]}`, true},
+		// ai.google.dev/gemini-api/docs/structured-output has no list there.
+		{"gemini", gemini, `"generationConfig":{"responseFormat":{"text":{"mimeType":"APPLICATION_JSON","schema":{"type":"object","properties":{"audio":{"type":"string"}}}}}}`, true},
+		{"gemini", gemini, `"generation_config":{"response_format":{"text":{"mime_type":"application/json"},"image":null}}`, true},
+		{"gemini", gemini, `"generationConfig":{"responseFormat":{"text":{},"audio":{}}}`, false},
+		{"gemini", gemini, `"generationConfig":{"responseFormat":{"image":{}}}`, false},
+		{"gemini", gemini, `"generationConfig":{"responseFormat":{"Text":{}}}`, false},
+		{"gemini", gemini, `"generationConfig":{"responseFormat":[[{"audio":{}}]]}`, false},
+		{"gemini", gemini, `"generationConfig":{"responseFormat":"audio"}`, false},
 		{"gemini", gemini, `"generationConfig":{"responseFormat":[{"text":{}},{"audio":{}}]}`, false},
 		{"gemini", gemini, `"generationConfig":{"response_format":[{"image":{}}]}`, false},
 		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"STATIC"}]}]`, true},
