@@ -155,6 +155,9 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "@preset") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
 		return notMeterable("model %s may search, for a fee of its own", e.Model)
 	}
+	if proModel.MatchString(e.Model) {
+		return notMeterable("how often model %s reasons for one answer is not known", e.Model)
+	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
 	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm(), outline: c.outline,

@@ -3,6 +3,7 @@ package upstream
 import (
 	"bytes"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -77,6 +78,10 @@ func standardReasoning(value []byte) error {
 	}
 	return nil
 }
+
+// proModel matches the models that reason in that mode, as OpenRouter lists them since
+// GPT-5.6. The models that were called pro before have prices of their own.
+var proModel = regexp.MustCompile(`(?i)(^|/)gpt-(5\.([6-9]|\d\d)|[6-9]|\d\d)[a-z0-9.-]*-pro\b`)
 
 // pageFee is what OpenRouter may take for a document: $2 for 1,000 pages, if the model
 // does not read documents itself and the request does not say who does. Nothing bounds

@@ -150,6 +150,22 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 	}
 }
 
+// TestAModelThatReasonsInSeveralPassesIsNotBounded: OpenRouter lists reasoning.mode "pro" as
+// models of their own (openrouter.ai/docs/cookbook/evaluate-and-optimize/model-migrations/gpt-5-6),
+// since GPT-5.6. What was called pro before is one model with a price of its own.
+func TestAModelThatReasonsInSeveralPassesIsNotBounded(t *testing.T) {
+	t.Parallel()
+	for model, good := range map[string]bool{
+		"openai/gpt-5.6-sol-pro": false, "openai/gpt-5.6-luna-pro-20260709": false, "openai/gpt-5.6-terra-pro:batch": false, "gpt-5.6-sol-pro": false, "OpenAI/GPT-6.1-Sol-Pro": false,
+		"openai/gpt-5.6-sol": true, "openai/gpt-5.5-pro": true, "openai/gpt-5-pro": true, "openai/gpt-5.2-pro-2025-12-11": true, "openai/o1-pro": true,
+		"google/gemini-2.5-pro": true, "deepseek/deepseek-v4-pro": true, "gpt-6-sol-prose": true,
+	} {
+		if _, err := estimate(t, "openrouter", "/api/v1/chat/completions", `{"model":"`+model+`","messages":[],"max_tokens":5}`); good != (err == nil) || !good && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %v", model, err)
+		}
+	}
+}
+
 // TestAPredictionIsHeldAsOutput in addition to the answer, once per answer: the part
 // that does not come true is billed as output
 // (completion_tokens_details.rejected_prediction_tokens of openai 6.49.0). The bound
