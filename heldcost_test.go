@@ -83,10 +83,11 @@ func TestNoAnswerCostsMoreThanItsHoldNorLessThanItIsBilled(t *testing.T) {
 		unasked := false
 		switch provider {
 		case "openai":
-			served := rapid.SampledFrom([]string{"", "default", "flex", "priority"}).Draw(t, "tier served")
+			served := rapid.SampledFrom([]string{"", "auto", "default", "flex", "priority"}).Draw(t, "tier served")
+			decides := options.ServiceTier == upstream.AutoTier && asked == ""
 			switch {
-			case served == "priority" || asked == "priority" && served != "default":
-				times = 2000 // what was asked for is charged where the answer does not deny it
+			case served == "priority" || asked == "priority" && served != "default", decides && (served == "" || served == "auto"):
+				times = 2000 // what was asked for, or may have been chosen, is charged where the answer does not deny it
 				if strings.HasPrefix(model, "gpt-5.5") {
 					times = 2500
 				}

@@ -191,7 +191,7 @@ func (e *Estimate) applyFactors() {
 		// The workspace's default may be a region; the answer names it.
 		e.Permille = e.Permille * 11 / 10
 	}
-	if e.undecided && e.preset.tier == AutoTier {
+	if e.projectDecides() {
 		e.Permille = e.Permille * e.PriorityPermille() / 1000
 	}
 	e.Multiply = cmp.Or(e.preset.multiply, 1000)

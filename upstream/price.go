@@ -214,6 +214,11 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	case "ultrafast":
 		served = ultrafastPermille
 	case "default", "standard": // perhaps no priority was available
+	case "", "auto": // it does not say which tier it was
+		if !e.projectDecides() {
+			return permille
+		}
+		served = e.PriorityPermille()
 	default:
 		return permille
 	}

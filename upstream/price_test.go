@@ -164,8 +164,12 @@ func TestNoCostIsAboveItsBound(t *testing.T) {
 			rt.Fatalf("%+v costs %d, the bound is %d", u, cost, bound)
 		}
 		have := rapid.Int64Range(0, 1e15).Draw(rt, "have")
-		if n := p.Affords(e, input, have); n >= 0 && p.MaxCost(e, input, n) > have {
+		n := p.Affords(e, input, have)
+		if n >= 0 && p.MaxCost(e, input, n) > have {
 			rt.Fatalf("%d tokens cost more than %d", n, have)
+		}
+		if n < math.MaxInt32-1 && p.MaxCost(e, input, n+1) <= have {
+			rt.Fatalf("%d tokens are affordable of %d, and one more is", n, have)
 		}
 	})
 }

@@ -8,9 +8,10 @@ import (
 )
 
 // OpenAI serves a request that names no tier, or "auto", with the tier that its account
-// has set for the project, which may cost twice as much. "default" is the standard price
-// whatever the project has set (CreateChatCompletionRequest and CreateResponse of
-// openai-openapi; https://developers.openai.com/api/docs/guides/priority-processing).
+// has set for the project: standard, fast (which is priority, and costs twice as much) or
+// scale (ProjectServiceTierSettings of its API reference). "default" is the standard price
+// whatever the project has set (CreateChatCompletionRequest and CreateResponse there;
+// https://developers.openai.com/api/docs/guides/priority-processing).
 
 // The tiers that an upstream can be set to have requests name.
 const (
@@ -63,6 +64,10 @@ func (e *Estimate) leavesTier(path string) bool {
 	return !e.tiered && (strings.HasSuffix(path, "/chat/completions") || speaksResponses(path))
 }
 
+// projectDecides reports whether the request is sent on so that the account chooses its
+// price. Then it costs that of priority, unless the answer names another tier.
+func (e *Estimate) projectDecides() bool { return e.undecided && e.preset.tier == AutoTier }
+
 // NameTier makes Rewrite name the standard tier, where the request leaves it to the
 // account and the upstream is set so.
 func (e *Estimate) NameTier() { e.named = e.undecided && e.preset.tier == DefaultTier }
@@ -86,5 +91,6 @@ func (e *Estimate) PriorityPermille() int64 {
 
 // ultrafastPermille is the factor for OpenAI's fastest tier, "six times standard on every
 // rate": https://docs.merge.dev/merge-gateway/capabilities/service-tiers. No request
-// of a key with a limit may ask for it, but a project may have it set.
+// of a key with a limit may ask for it, and no project can have it set, but a gateway may
+// ask for it.
 const ultrafastPermille = 6000
