@@ -1,23 +1,23 @@
 package token
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
+
+// addressScheme is how an address begins that has a scheme (RFC 3986, section 3.1).
+var addressScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 
 // ScrubAddress returns an address as messages may repeat it: without a user, a password, a query
 // and a fragment, also where it is not well formed.
 func ScrubAddress(text string) string {
-	scheme, rest, is := strings.Cut(text, "://")
-	if !is {
-		scheme, rest = "", text
-	}
-	hidden := ""
+	scheme := addressScheme.FindString(text)
+	hidden, rest := "", text[len(scheme):]
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		hidden, rest = "…@", rest[i+1:]
 	}
 	if i := strings.IndexAny(rest, "?#"); i >= 0 {
 		rest = rest[:i+1] + "…"
-	}
-	if is {
-		scheme += "://"
 	}
 	return scheme + hidden + rest
 }
