@@ -3,6 +3,8 @@ package till
 import (
 	"errors"
 	"slices"
+
+	"github.com/till-proxy/till/limiter"
 )
 
 // The settings of a configuration that concern an open store (roles, webhooks, how long
@@ -26,17 +28,19 @@ type configuration interface {
 func (e *engine) enter(c configuration) error {
 	e.mu.Lock()
 	before := e.inForce()
+	e.entering = true
 	e.mu.Unlock()
 	err := c.putInForce(before)
+	e.mu.Lock()
+	if e.entering = false; err == nil {
+		e.running = append(e.running, c)
+		e.startKeeping()
+	}
+	e.mu.Unlock()
 	if err != nil {
 		e.restore(before)
-		return err
 	}
-	e.mu.Lock()
-	e.running = append(e.running, c)
-	e.startKeeping()
-	e.mu.Unlock()
-	return nil
+	return err
 }
 
 // leave takes a configuration out of force: the next one has taken over, or it never
@@ -87,7 +91,7 @@ func (a *App) putInForce(beside configuration) error {
 	a.engine.log.follow(a.slogger)
 	o := a.storeOptions()
 	o.enters = true
-	if beside != nil {
+	if o.mixed = beside != nil; o.mixed {
 		o.keepOf(beside.storeOptions())
 	}
 	restores := a.engine.runs(a) // then all that can be put into force has to be
@@ -124,11 +128,30 @@ func (a *App) putInForce(beside configuration) error {
 
 const notAllInForce = "not all settings of this configuration are in force in its store: reload it"
 
+// catchUp applies the settings of the configuration that has come to run alone while a store
+// was opened with others, before anybody uses that store; one that enters applies its own.
+// The caller holds e.mu, which is also held when catchUp returns, but not meanwhile.
+func (e *engine) catchUp(l *limiter.Limiter, o storeOptions) {
+	for len(e.running) == 1 && !e.entering && !e.closed {
+		c := e.running[0]
+		if c == o.of && !o.mixed {
+			return
+		}
+		e.mu.Unlock()
+		o = c.storeOptions()
+		o.of = c
+		if err := o.apply(l); err != nil {
+			o.log.Error(notAllInForce, "error", err)
+		}
+		e.mu.Lock()
+	}
+}
+
 // takeOver implements configuration.
 func (a *App) takeOver() {
 	l := a.engine.current()
 	if l == nil {
-		return // it is opened as this configuration says
+		return // it is opened as this configuration says, or catches up
 	}
 	o := a.storeOptions()
 	if err := o.apply(l); err != nil {

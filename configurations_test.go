@@ -27,7 +27,9 @@ type reloads struct {
 	e      *engine
 	disk   *storetest.Disk
 	opened []string // by which of them, each time
-	broken string   // the one that cannot open it
+	late   chan struct{}
+	held   int    // the opening that waits for late
+	broken string // the one that cannot open it
 }
 
 // storageOf is how one of them opens the store.
@@ -46,7 +48,9 @@ func (s storageOf) OpenStore(StoreOpening) (OpenedStore, error) {
 	if s.name == s.broken {
 		return OpenedStore{}, errors.New("password authentication failed")
 	}
-	s.opened = append(s.opened, s.name)
+	if s.opened = append(s.opened, s.name); len(s.opened) == s.held {
+		<-s.late
+	}
 	return OpenedStore{Store: s.disk.Open()}, nil
 }
 
@@ -241,6 +245,59 @@ func TestTheStoreIsOpenedAsTheConfigurationInForceSays(t *testing.T) {
 	r.inForce("second")
 	if want := []string{"first", "first", "second", "second", "second", "second"}; !slices.Equal(r.opened, want) { // the third tries it
 		t.Errorf("opened by %v, want %v", r.opened, want)
+	}
+}
+
+// TestAStoreThatIsOpenLateHasTheSettingsInForce: while it was being opened, perhaps from a
+// disk or a database that did not answer, another configuration has come into force.
+func TestAStoreThatIsOpenLateHasTheSettingsInForce(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ by, inForce string }{{"first", "second"}, {"second", "second"}, {"first", "first"}, {"second", "first"}} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			r, first, second := newReloads(t, dir)
+			defer r.end()
+			v, err := r.mint("first")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := r.e.current().Revoke(t.Context(), limiter.Operator, v.ID, "it has ended"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Hour)
+			second.Retain = caddy.Duration(time.Minute)
+			r.late, r.held = make(chan struct{}), 3 // before that, the second one tries whether it can be opened
+			if test.by == "first" {
+				r.held = 2
+				r.disk.FailAt(1, false)
+				if err := r.e.current().Ping(t.Context()); err == nil {
+					t.Fatal("the store has not failed")
+				}
+				r.disk.Heal()
+				go func() { _, _ = first.Limiter() }()
+				synctest.Wait()
+			}
+			if err := r.e.enter(second); err != nil {
+				t.Fatal(err)
+			}
+			if test.inForce == "first" {
+				r.e.leave(second)
+			} else {
+				r.e.leave(first)
+			}
+			synctest.Wait()
+			if r.e.current() != nil || r.opened[len(r.opened)-1] != test.by {
+				t.Fatalf("it is open, or is opened by %v", r.opened)
+			}
+			close(r.late)
+			time.Sleep(time.Second)
+			r.inForce(test.inForce)
+			time.Sleep(2 * time.Minute)
+			_, err = r.e.current().Get(t.Context(), limiter.Operator, v.ID)
+			if keeps := test.inForce == "first"; keeps && err != nil || !keeps && !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("opened by the %s, and in force is the %s: %v", test.by, test.inForce, err)
+			}
+		})
 	}
 }
 

@@ -57,6 +57,7 @@ type engine struct {
 	keeper      *keeper
 	closed      bool
 	running     []configuration // those that have started; the last one is in force
+	entering    bool            // another is being put into force
 }
 
 const (
@@ -162,6 +163,7 @@ func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter,
 	if err == nil && e.shouldOpen() {
 		if c := e.inForce(); c != nil && !o.enters {
 			o = c.storeOptions()
+			o.of = c
 		}
 		e.noteContradiction(o.log)
 		e.opening = make(chan struct{})
@@ -233,6 +235,9 @@ func (e *engine) tryOpen(former *limiter.Limiter, halted error, o storeOptions) 
 	defer e.mu.Unlock()
 	if e.place.Shared {
 		err = store.AmongNodes(err)
+	}
+	if err == nil {
+		e.catchUp(next, o)
 	}
 	defer close(e.opening)
 	defer func() { e.opening = nil }()

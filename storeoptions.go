@@ -34,6 +34,9 @@ type storeOptions struct {
 	// enters says that the configuration is being put into force. Otherwise the store
 	// is opened as the one in force says, if there is one.
 	enters bool
+	// of is that configuration, and mixed says that what another one keeps was added.
+	of    configuration
+	mixed bool
 }
 
 func (o *storeOptions) opening() StoreOpening {
@@ -90,7 +93,7 @@ func (a *App) storeOptions() storeOptions {
 	return storeOptions{open: a.storage.OpenStore, doubted: doubted, anchor: a.Anchor, way: a.wayToStore, common: a.commonConfiguration,
 		log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),
 		keepAudit: time.Duration(a.AuditRetain), retain: time.Duration(a.Retain),
-		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke}
+		staleAfter: time.Duration(a.StaleAfter), staleRevoke: a.StaleRevoke, of: a}
 }
 
 func (a *App) wayToStore() string { return a.storage.Place().Way }
