@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,9 +36,9 @@ func (o *oldList) Nodes() ([]store.Node, error) {
 // heldBack does something else between the look at a row and the next transaction.
 type heldBack struct {
 	store.Shared
-	row    []byte
-	meet   func()
-	looked bool
+	row         []byte
+	meet        func()
+	looked, met atomic.Bool
 }
 
 func (h *heldBack) View(fn func(store.Reader) error) error {
@@ -45,10 +46,8 @@ func (h *heldBack) View(fn func(store.Reader) error) error {
 }
 
 func (h *heldBack) Update(fn func(store.Tx) error) error {
-	if h.looked && h.meet != nil {
-		meet := h.meet
-		h.meet = nil
-		meet()
+	if h.looked.Load() && h.met.CompareAndSwap(false, true) {
+		h.meet()
 	}
 	return h.Shared.Update(fn)
 }
@@ -59,7 +58,9 @@ type heldBackView struct {
 }
 
 func (l *heldBackView) Get(key []byte) ([]byte, error) {
-	l.h.looked = l.h.looked || bytes.Equal(key, l.h.row)
+	if bytes.Equal(key, l.h.row) {
+		l.h.looked.Store(true)
+	}
 	return l.Reader.Get(key)
 }
 

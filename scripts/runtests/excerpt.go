@@ -103,7 +103,7 @@ func stacks(dump string) string {
 		b.WriteString("\n\n" + lines[0])
 		frames := 0
 		for i := 1; i+1 < len(lines) && frames < maxFrames; i += 2 { // a function, and where it is
-			if strings.Contains(lines[i+1], "/src/testing/") {
+			if strings.HasPrefix(strings.TrimPrefix(lines[i], "created by "), "testing.") {
 				continue
 			}
 			fmt.Fprintf(&b, "\n%s\n%s", cut(lines[i], width), lines[i+1])
