@@ -223,10 +223,7 @@ func (e *partlyDone) Error() string { return e.err.Error() }
 func (e *partlyDone) Unwrap() error { return e.err }
 
 func (a *api) fail(w http.ResponseWriter, err error) {
-	if a.backend != nil && a.backend.Node() != "" { // there is none without the till app
-		err = store.AmongNodes(err)
-	}
-	known, again, unexpected := told(err)
+	known, again, unexpected := a.told(err)
 	if known.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
 	}
@@ -234,7 +231,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 		w.Header().Set("Retry-After", again)
 	}
 	if unexpected {
-		a.log.Error("a management call failed", "error", err)
+		a.log.Error("a management call failed", "error", a.here(err))
 	}
 	fault := wire.Fault{Code: known.code, Message: token.Scrub(known.message)}
 	var answer any = map[string]wire.Fault{"error": fault}
@@ -244,9 +241,18 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 	a.write(w, known.status, answer)
 }
 
+// here is an error as this server tells it.
+func (a *api) here(err error) error {
+	if a.backend != nil && a.backend.Node() != "" { // there is none without the till app
+		return store.AmongNodes(err)
+	}
+	return err
+}
+
 // told is what the caller is told of an error, and after how many seconds the call may be
 // repeated, if that is known. The log gets an error that is unexpected.
-func told(err error) (known *apiError, again string, unexpected bool) {
+func (a *api) told(err error) (known *apiError, again string, unexpected bool) {
+	err = a.here(err)
 	if known, ok := errors.AsType[*apiError](err); ok {
 		return known, "", false
 	}

@@ -174,12 +174,23 @@ func TestADoubtIsToldAsItConcernsANode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	doubt := fmt.Errorf("reading a key: %w", store.Doubt("less was used than before"))
+	a := &api{backend: admintest.Backend{Of: w.World}, log: slog.New(slog.DiscardHandler)}
+	partly := &partlyDone{doubt, func(fault wire.Fault) any {
+		known, _, _ := a.told(doubt)
+		return object{"error": fault, "done": "the first of two", "second": known.message}
+	}}
 	for node, helps := range map[string]string{"": "its anchor", "till-1": "who writes in the database besides till"} {
 		w.Node = node
-		rec := httptest.NewRecorder()
-		(&api{backend: admintest.Backend{Of: w.World}, log: slog.New(slog.DiscardHandler)}).fail(rec, doubt)
-		if said := rec.Body.String(); rec.Code != http.StatusServiceUnavailable || !strings.Contains(said, "less was used than before") || !strings.Contains(said, helps) || node != "" && strings.Contains(said, "anchor") {
-			t.Errorf("node %q: %d %s", node, rec.Code, said)
+		for _, err := range []error{doubt, partly} {
+			rec := httptest.NewRecorder()
+			a.fail(rec, err)
+			said := rec.Body.String()
+			if rec.Code != http.StatusServiceUnavailable || !strings.Contains(said, "less was used than before") || !strings.Contains(said, helps) || node != "" && strings.Contains(said, "anchor") {
+				t.Errorf("node %q: %d %s", node, rec.Code, said)
+			}
+			if err == error(partly) && !strings.Contains(said, "the first of two") {
+				t.Errorf("node %q does not say what was done: %s", node, said)
+			}
 		}
 	}
 }
