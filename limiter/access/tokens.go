@@ -43,16 +43,19 @@ type live struct {
 func ReadTokens(s store.Store, w commit.Writer, damaged func(id string, err error)) (*Tokens, error) {
 	t := &Tokens{write: w, damaged: damaged, byLookup: make(map[token.Lookup]*live), byID: make(map[string]*live)}
 	_, t.shared = s.(store.Shared)
-	return t, s.View(func(r store.Reader) error {
-		return r.Scan(record.TokenKey(""), nil, false, func(key, value []byte) (bool, error) {
-			rec, err := record.DecodeToken(key, value)
-			if err == nil {
-				t.put(rec)
-			} else if !t.leaveOut(string(key[len(record.TokenKey("")):]), err) {
-				return false, err
-			}
-			return true, nil
-		})
+	return t, s.View(func(r store.Reader) error { return t.each(r, t.put) })
+}
+
+// each calls fn with each token of a store, the oldest first, except those that cannot be read.
+func (t *Tokens) each(r store.Reader, fn func(rec *record.AdminToken)) error {
+	return r.Scan(record.TokenKey(""), nil, false, func(key, value []byte) (bool, error) {
+		rec, err := record.DecodeToken(key, value)
+		if err == nil {
+			fn(rec)
+		} else if !t.leaveOut(string(key[len(record.TokenKey("")):]), err) {
+			return false, err
+		}
+		return true, nil
 	})
 }
 
@@ -163,7 +166,7 @@ func (t *Tokens) Add(tx *commit.Transaction, rec *record.AdminToken, now time.Ti
 	all := t.All()
 	if tx.Shared() {
 		all = nil
-		if err := record.EachToken(tx, func(rec *record.AdminToken) { all = append(all, *rec) }); err != nil {
+		if err := t.each(tx, func(rec *record.AdminToken) { all = append(all, *rec) }); err != nil {
 			return nil, err
 		}
 	}

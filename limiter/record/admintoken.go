@@ -55,18 +55,6 @@ func (t *AdminToken) Facts(now time.Time) map[string]any {
 	return f
 }
 
-// EachToken calls fn with the record of each token, the oldest first.
-func EachToken(r store.Reader, fn func(rec *AdminToken)) error {
-	return r.Scan(TokenKey(""), nil, false, func(key, value []byte) (bool, error) {
-		rec, err := DecodeToken(key, value)
-		if err != nil {
-			return false, err
-		}
-		fn(rec)
-		return true, nil
-	})
-}
-
 // ReadToken reads an admin token.
 func ReadToken(r store.Reader, id string) (*AdminToken, error) {
 	key := TokenKey(id)
@@ -82,6 +70,9 @@ func DecodeToken(key, value []byte) (*AdminToken, error) {
 	t := new(AdminToken)
 	if err := json.Unmarshal(value, t); err != nil {
 		return nil, fmt.Errorf("admin token %s: %w: %w", key, ErrRecord, err)
+	}
+	if string(key) != string(TokenKey(t.ID)) {
+		return nil, fmt.Errorf("admin token %s: %w: it says it is %q", key, ErrRecord, t.ID)
 	}
 	return t, nil
 }
