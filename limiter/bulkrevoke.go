@@ -202,8 +202,12 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	f.Thorough = true
 	f.Cursor = cursor
 	p := found{cursor: cursor}
+	unread := j.snapshot().Unread // lookAgain is about these
 	p.err = l.store.View(func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
+			if slices.Contains(unread, id) {
+				return true, nil
+			}
 			err := p.look(l, r, j, id)
 			return len(p.ids) < bulkKeys && p.bytes < bulkBytes, err
 		})

@@ -30,7 +30,7 @@ var errUnread = errors.New("it is not known what is to be done with a key")
 // with a pending revocation.
 func (b *batch) endIn(s *Job, id string) (key *record.Key, since bool, err error) {
 	old, acct, err := record.ReadKey(b, id)
-	if isDamaged(err) && !errors.Is(err, store.ErrNotFound) { // without an account, it is no key
+	if isDamaged(err) {
 		err = fmt.Errorf("%w: %w", errUnread, err)
 	}
 	if err != nil || old.EndedStatus == record.Revoked {

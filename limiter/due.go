@@ -85,7 +85,7 @@ func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
 		}
 		for _, due := range found {
 			old, acct, err := record.ReadKey(b, due.id)
-			if errors.Is(err, store.ErrNotFound) && !isDamaged(err) {
+			if errors.Is(err, store.ErrNotFound) {
 				if err := b.Delete(due.key); err != nil {
 					return err
 				}

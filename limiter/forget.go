@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -140,6 +142,20 @@ func (l *Limiter) recordEnd(by Caller, k *Live) error {
 		err = ErrInUse
 	}
 	return err
+}
+
+// dropFamily takes a key and those below it out of memory, and cuts their requests. Those
+// below would be judged by what is known of the key no longer, and not follow what is done to
+// it once it is read again.
+func (l *Limiter) dropFamily(k *Live, why *record.Refusal) {
+	l.drop(k) // first, so that no request begins that is not cut
+	k.mu.Lock()
+	kids := slices.Collect(maps.Values(k.kids))
+	k.mu.Unlock()
+	k.cut(why)
+	for _, kid := range kids {
+		l.dropFamily(kid, kid.Key().Below(why))
+	}
 }
 
 // drop takes a forgotten key out of memory.

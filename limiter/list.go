@@ -91,7 +91,7 @@ func (l *Limiter) stored(r store.Reader, key *record.Key) (*Live, error) {
 	}
 	v, err := r.Get(record.RecordKey(key.Parent))
 	if err != nil {
-		return nil, fmt.Errorf("key %s: its parent: %w", key.ID, err)
+		return nil, fmt.Errorf("key %s: its parent: %w", key.ID, record.Missing(err))
 	}
 	parent, err := record.DecodeKey(v)
 	if err != nil {
@@ -109,7 +109,7 @@ func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
 	}
 	b, err := r.Get(record.AccountKey(account))
 	if err != nil {
-		return nil, fmt.Errorf("key %s: its account: %w", key.ID, err)
+		return nil, fmt.Errorf("key %s: its account: %w", key.ID, record.Missing(err))
 	}
 	acct, err := record.DecodeAccount(b)
 	if err != nil {

@@ -52,7 +52,9 @@ func (l *Limiter) findStored(ctx context.Context, lookup token.Lookup) (*Live, *
 	case errors.Is(err, errCrowded), errors.Is(err, commit.ErrTooSlow), errors.Is(err, context.Canceled):
 		return nil, storeRefusal("too many requests wait for " + l.medium())
 	case err != nil:
-		l.log.Error("reading a key failed", "error", err)
+		if !l.leaveOut("admitting requests", id, err) { // of which there may be many
+			l.log.Error("reading a key failed", "error", err)
+		}
 		return nil, storeRefusal("its record could not be read")
 	}
 	l.cacheLookup(k, lookup)

@@ -217,7 +217,7 @@ func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
 func (l *Limiter) standingIn(r store.Reader, id string) (*standing, error) {
 	s := &standing{id: id}
 	key, acct, err := record.ReadKey(r, id)
-	if errors.Is(err, store.ErrNotFound) && !isDamaged(err) {
+	if errors.Is(err, store.ErrNotFound) {
 		return s, nil
 	}
 	if err != nil {
@@ -254,12 +254,13 @@ func (l *Limiter) takeOver(s *standing) (owes bool) {
 	}
 	if s.key == nil {
 		gone := record.UnknownKey()
-		if s.damaged != nil {
-			l.log.Error("reading a key failed", "key_id", s.id, "error", s.damaged)
+		if l.leaveOut("following other nodes", s.id, s.damaged) {
+			if k.stoppedHere() {
+				return false // only memory knows that
+			}
 			gone = storeRefusal("its record could not be read")
 		}
-		k.cut(gone)
-		l.drop(k)
+		l.dropFamily(k, gone)
 		return false
 	}
 	now := l.clock.Now()

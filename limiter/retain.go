@@ -132,7 +132,7 @@ func (l *Limiter) sweepEnded() {
 // forgetOne forgets a key that is in memory.
 func (l *Limiter) forgetOne(id string) error {
 	err := l.forgetWithin(context.Background(), itself, id, sweepPatience)
-	if errors.Is(err, store.ErrNotFound) && !isDamaged(err) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
 		return nil // it has gone, or lives again, or has to wait
 	}
 	return err
@@ -150,7 +150,7 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 		for _, id := range ids {
 			key, acct, err := record.ReadKey(b, id)
 			switch {
-			case errors.Is(err, store.ErrNotFound) && !isDamaged(err):
+			case errors.Is(err, store.ErrNotFound):
 				continue
 			case err != nil:
 				return err

@@ -152,7 +152,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		v, err = s.l.viewOf(r, id, record, s.now)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) && !isDamaged(err) {
+	if errors.Is(err, store.ErrNotFound) {
 		return false, nil // forgotten meanwhile
 	}
 	if err != nil {

@@ -91,6 +91,13 @@ func (l *Limiter) halt(by Caller, k *Live, code record.Code, write writeStop) (i
 	return cut, nil
 }
 
+// stoppedHere reports whether memory has stopped the key and the store does not say so yet.
+func (k *Live) stoppedHere() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.halt != ""
+}
+
 func notDurable(err error) error {
 	return fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
 }
@@ -121,8 +128,9 @@ func (l *Limiter) redoStops() {
 		if redo == nil {
 			continue
 		}
-		if err := redo(l); err != nil {
-			l.log.Warn("what was stopped could still not be made durable", "key_id", k.Key().ID, "error", err)
+		id := k.Key().ID
+		if err := redo(l); err != nil && !l.leaveOut("making durable what was stopped", id, err) {
+			l.log.Warn("what was stopped could still not be made durable", "key_id", id, "error", err)
 		}
 	}
 }

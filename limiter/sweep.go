@@ -73,7 +73,8 @@ func (l *Limiter) sweepActive() {
 	var later []*Live
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
-		if k.gone {
+		if k.gone { // and one of its requests, or of those below it, has ended since
+			l.retire(k)
 			k.mu.Unlock()
 			continue
 		}

@@ -25,7 +25,7 @@ func CheckAncestry(r store.Reader, key *Key) error {
 	for k := key; k.Parent != ""; {
 		b, err := r.Get(RecordKey(k.Parent))
 		if err != nil {
-			return fmt.Errorf("key %s: its parent %s: %w: %w", k.ID, k.Parent, ErrRecord, err)
+			return fmt.Errorf("key %s: its parent %s: %w", k.ID, k.Parent, Missing(err))
 		}
 		above, err := DecodeKey(b)
 		if err != nil {

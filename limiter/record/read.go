@@ -105,7 +105,7 @@ func ReadKey(r store.Reader, id string) (*Key, Account, error) {
 		return nil, acct, fmt.Errorf("key %s: %w: it says it is %q", id, ErrRecord, key.ID)
 	}
 	if b, err = r.Get(AccountKey(account)); err != nil {
-		return nil, acct, fmt.Errorf("key %s: its account: %w", id, errors.Join(ErrRecord, err))
+		return nil, acct, fmt.Errorf("key %s: its account: %w", id, Missing(err))
 	}
 	if acct, err = DecodeAccount(b); err != nil {
 		return nil, acct, fmt.Errorf("key %s: %w", id, err)
@@ -114,6 +114,15 @@ func ReadKey(r store.Reader, id string) (*Key, Account, error) {
 		return nil, acct, store.Doubt("key %s is at version %d, and its budget was written for %d", id, key.Version, acct.Version)
 	}
 	return key, acct, nil
+}
+
+// Missing is the error of reading a row without which another one makes no sense: where it is
+// not there, the record is damaged. A store that could not be asked may have it.
+func Missing(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: it is missing", ErrRecord)
+	}
+	return err
 }
 
 func DecodeKey(b []byte) (*Key, error) {
