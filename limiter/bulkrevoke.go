@@ -351,7 +351,10 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counte
 	if err != nil {
 		return n, err
 	}
-	n.Before = l.clock.Now().UTC().Add(1) // what was minted until now counts
+	n.Before = l.clock.Now().UTC().Add(1)                // what was minted until now counts
+	if began := l.committer.Running(); !began.IsZero() { // what was stamped since may not be seen yet
+		n.Before = n.Before.Add(-time.Since(began) - 1)
+	}
 	if l.shared != nil {
 		n.Before = n.Before.Add(-mintsSettle)
 	}

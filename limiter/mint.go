@@ -124,7 +124,11 @@ func (a *authority) meterable(key *record.Key, unmetered bool) error {
 }
 
 // writeNew writes a new key with its index entries and its audit entry.
+//
+// The key may have waited for that. It is stamped here, so that whatever was stamped before a
+// commit began is committed, which a count relies on.
 func writeNew(b *batch, by Caller, key *record.Key, acct *record.Account, birth Birth) error {
+	key.CreatedAt = b.clock.Now().UTC()
 	if _, err := b.Get(record.LookupKey(birth.Lookup)); !errors.Is(err, store.ErrNotFound) {
 		return errors.Join(errors.New("this key string is taken"), err)
 	}

@@ -98,6 +98,9 @@ var acts = map[string]act{
 		return err
 	}},
 	"CountMatches": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
+		if err := w.Ping(ctx); err != nil { // what is stamped while a commit runs does not count
+			return err
+		}
 		n, err := w.CountMatches(ctx, by, limiter.Filter{Query: id})
 		if err == nil && n.Matched == 0 {
 			return store.ErrNotFound

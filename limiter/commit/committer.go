@@ -229,7 +229,6 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	}
 	start := time.Now()
 	c.began.Store(start.UnixNano())
-	defer c.began.Store(0)
 	taken, err := c.write(changes, errs)
 	wrote := c.transaction.entries > 0
 	if err == nil && wrote && c.options.Guard != nil {
@@ -251,6 +250,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	if wrote && c.options.Observe != nil && !refused {
 		c.options.Observe(time.Since(start), taken)
 	}
+	c.began.Store(0) // before anybody hears of it
 	for i := range taken {
 		if err != nil {
 			errs[i] = err
