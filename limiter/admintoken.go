@@ -210,6 +210,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 		}
 		return errors.Join(err, rec.Write(b), b.audit(by.entry(action, id, record.Deltas(before.Facts(now), after.Facts(now)))))
 	}, func() { l.tokens.Changed(rec) })
+	l.tokens.LeaveOut(id, err) // it ends here, if not durably
 	if err == nil {
 		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
 	}

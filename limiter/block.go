@@ -3,7 +3,10 @@ package limiter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"github.com/oklog/ulid/v2"
 
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
@@ -173,7 +176,7 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 		rec := record.Account{}
 		switch {
 		case err == nil:
-			if rec, err = record.DecodeAccount(b); err != nil {
+			if rec, err = a.decode(b); err != nil {
 				return rec, err
 			}
 		case err != store.ErrNotFound:
@@ -187,7 +190,17 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 	if err != nil {
 		return record.Account{}, err
 	}
-	return record.DecodeAccount(b)
+	return a.decode(b)
+}
+
+// decode reads the account's record. The error names it, as that of a key: a role's has no other
+// name in the store.
+func (a *account) decode(b []byte) (record.Account, error) {
+	rec, err := record.DecodeAccount(b)
+	if err != nil {
+		err = fmt.Errorf("%s%s: %w", record.IDPrefix, ulid.ULID(a.id), err)
+	}
+	return rec, err
 }
 
 // wentBack compares a record with what memory knows of it. Only the owner lowers what is

@@ -34,8 +34,17 @@ func (l *Limiter) leaveOut(what, id string, err error) bool {
 	if !isDamaged(err) {
 		return false
 	}
-	d := &l.damaged
+	if l.damaged.first(what, err) {
+		l.log.Error("a record cannot be read, and is left out: "+what, "id", id, "error", err)
+	}
+	return true
+}
+
+// first reports whether what a damaged record keeps from being done is not reported yet, and
+// notes that it is.
+func (d *damaged) first(what string, err error) bool {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	reason := what + ": " + err.Error()
 	known := d.reported[reason]
 	if len(d.reported) >= maxReported {
@@ -45,11 +54,7 @@ func (l *Limiter) leaveOut(what, id string, err error) bool {
 		d.reported = make(map[string]bool)
 	}
 	d.reported[reason] = true
-	d.mu.Unlock()
-	if !known {
-		l.log.Error("a record cannot be read, and is left out: "+what, "id", id, "error", err)
-	}
-	return true
+	return !known
 }
 
 // apart does something with many at once, and, if the record of any of them cannot be read,

@@ -150,6 +150,32 @@ func TestATokenWhoseRecordIsOfAnotherDoesNotWork(t *testing.T) {
 	}
 }
 
+// TestATokenThatTurnsOutToBeDamagedStopsWorking: its row was changed behind the server's back,
+// and whoever revokes it cannot.
+func TestATokenThatTurnsOutToBeDamagedStopsWorking(t *testing.T) {
+	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}
+	for name, meets := range map[string]func(t *testing.T, w *world, by limiter.Caller){
+		"when it is revoked": func(t *testing.T, w *world, by limiter.Caller) {
+			if _, err := w.RevokeToken(ctx, limiter.Operator, by.Token); err == nil {
+				t.Error("its end is said to be durable")
+			}
+		},
+		"when its last use is saved": func(t *testing.T, w *world, _ limiter.Caller) { w.SweepAdmin() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 1, func(t *testing.T, c *nodes) {
+				w := c.w[0]
+				secret, caller := w.hire(limiter.Operator, "anna", "maker")
+				c.Write(t, func(tx store.Tx) error { return tx.Set(record.TokenKey(caller.Token), []byte("{")) })
+				meets(t, w, caller)
+				if _, err := w.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+					t.Errorf("it still works: %v", err)
+				}
+			}, func(w *world) { w.roles = roles })
+		})
+	}
+}
+
 // TestADamagedTokenKeepsNobodyFromMakingOthers: its name stays taken.
 func TestADamagedTokenKeepsNobodyFromMakingOthers(t *testing.T) {
 	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}

@@ -52,11 +52,15 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 	return nil
 }
 
-// complain logs what could not be written, unless the committer has said why: there
-// may be as many of these as there are requests. A store in doubt is refused.
+// complain logs what could not be written, unless the committer has said why, or this of a
+// damaged record before: there may be as many of these as there are requests. A store in
+// doubt is refused.
 func (l *Limiter) complain(what string, err error, args ...any) {
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)
+	}
+	if isDamaged(err) && !l.damaged.first(what, err) {
+		return
 	}
 	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrClosed) {
 		l.log.Error(what, append(args, "error", err)...)

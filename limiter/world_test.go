@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"flag"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -94,8 +95,9 @@ type world struct {
 	node    string
 	after   *limiter.Limiter // whose requests it takes over, once its store was repaired; nil: none
 
-	turnBytes int64       // 0: any
-	exiting   func() bool // nil: it does not
+	turnBytes int64        // 0: any
+	exiting   func() bool  // nil: it does not
+	log       *slog.Logger // nil: none
 }
 
 // newWorld opens a limiter on a simulated disk.
@@ -194,7 +196,7 @@ func (w *world) reopenBadger() {
 }
 
 func (w *world) options(s store.Store) limiter.Options {
-	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting, After: w.after, Repaired: w.after != nil}
+	o := limiter.Options{Patience: patience, Store: s, Shadow: w.shadow, Anchor: w.anchor, Disk: w.beside(), Roles: w.roles, Hooks: w.hooks, Posted: w.posted, Observe: w.observe, Lockdown: w.lockdown, TurnBytes: w.turnBytes, Exiting: w.exiting, Logger: w.log, After: w.after, Repaired: w.after != nil}
 	switch {
 	case w.cluster != nil:
 		o.Clock = w.cluster.Clock(w.node)

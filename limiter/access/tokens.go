@@ -52,18 +52,19 @@ func (t *Tokens) each(r store.Reader, fn func(rec *record.AdminToken)) error {
 		rec, err := record.DecodeToken(key, value)
 		if err == nil {
 			fn(rec)
-		} else if !t.leaveOut(string(key[len(record.TokenKey("")):]), err) {
+		} else if !t.LeaveOut(string(key[len(record.TokenKey("")):]), err) {
 			return false, err
 		}
 		return true, nil
 	})
 }
 
-// leaveOut reports whether an error is about one token alone, which then does not work.
-func (t *Tokens) leaveOut(id string, err error) bool {
+// LeaveOut reports whether an error is about one token alone, which then does not work.
+func (t *Tokens) LeaveOut(id string, err error) bool {
 	is := errors.Is(err, record.ErrRecord)
 	if is {
 		t.damaged(id, err)
+		t.drop(id)
 	}
 	return is
 }
@@ -244,7 +245,8 @@ func (t *Tokens) Follow(ids []string) error {
 		for _, id := range known {
 			rec, err := record.ReadToken(r, id)
 			switch {
-			case errors.Is(err, store.ErrNotFound), t.leaveOut(id, err):
+			case t.LeaveOut(id, err):
+			case errors.Is(err, store.ErrNotFound):
 				gone = append(gone, id)
 			case err != nil:
 				return err
@@ -290,7 +292,7 @@ func (t *Tokens) SaveUses() error {
 		saved = saved[:0]
 		for _, used := range changed {
 			rec, err := record.ReadToken(tx, used.ID)
-			if errors.Is(err, store.ErrNotFound) || t.leaveOut(used.ID, err) {
+			if errors.Is(err, store.ErrNotFound) || t.LeaveOut(used.ID, err) {
 				continue
 			}
 			if err != nil {

@@ -1,0 +1,44 @@
+package limiter_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// TestRequestsOfADamagedKeyAreLoggedOnce: whoever has the key can send as many as they like.
+func TestRequestsOfADamagedKeyAreLoggedOnce(t *testing.T) {
+	for which, inMemory := range map[string]bool{"that is in memory": true, "that is not": false} {
+		t.Run(which, func(t *testing.T) {
+			var log bytes.Buffer
+			withNodes(t, 1, func(t *testing.T, c *nodes) {
+				w := c.w[0]
+				k := w.mint(activations(100))
+				if inMemory {
+					if code := k.use(); code != "" {
+						t.Fatal(code)
+					}
+					c.sweep() // gives back, so that each request asks for more
+				}
+				row := rowsOf(t, k.id)["the account"][0]
+				c.Write(t, func(tx store.Tx) error { return tx.Set(row, []byte("{")) })
+				synctest.Wait()
+				log.Reset()
+				for range 20 {
+					if code := k.use(); code != record.CodeStoreUnavailable {
+						t.Fatalf("it answers %q", code)
+					}
+				}
+				lines := strings.TrimSpace(log.String())
+				if n := strings.Count(lines, "\n") + 1; n > 2 || !strings.Contains(lines, k.id[len(record.IDPrefix):]) {
+					t.Errorf("%d lines: %s", n, lines)
+				}
+			}, func(w *world) { w.log = slog.New(slog.NewTextHandler(&log, nil)) })
+		})
+	}
+}
