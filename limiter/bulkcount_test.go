@@ -24,7 +24,7 @@ func TestWhatIsBeingMintedDuringACountIsNotEnded(t *testing.T) {
 				}
 				counted := w.mint(ownedBy("anna"))
 				pass(time.Second)
-				release := func() {}
+				var release func()
 				minted := make(chan *key, 1)
 				if queued {
 					release = w.hang()

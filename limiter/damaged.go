@@ -3,6 +3,7 @@ package limiter
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -17,10 +18,14 @@ import (
 type damaged struct {
 	mu       sync.Mutex
 	reported map[string]bool
+	since    time.Time
 }
 
-// maxReported bounds how much is remembered. Beyond that some is reported again.
-const maxReported = 1024
+// maxReported bounds what is reported in reportAnew, after which all of it may be again.
+const (
+	maxReported = 1024
+	reportAnew  = time.Hour
+)
 
 // isDamaged reports whether an error is about one record alone. A store that contradicts what
 // is known is in doubt as a whole.
@@ -34,27 +39,37 @@ func (l *Limiter) leaveOut(what, id string, err error) bool {
 	if !isDamaged(err) {
 		return false
 	}
-	if l.damaged.first(what, err) {
+	if l.reports(what, err) {
 		l.log.Error("a record cannot be read, and is left out: "+what, "id", id, "error", err)
 	}
 	return true
 }
 
-// first reports whether what a damaged record keeps from being done is not reported yet, and
-// notes that it is.
-func (d *damaged) first(what string, err error) bool {
+// reports reports whether what a damaged record keeps from being done is to be logged, and
+// notes that it was.
+func (l *Limiter) reports(what string, err error) bool {
+	switch l.damaged.note(what+": "+err.Error(), l.clock.Now()) {
+	case maxReported:
+		l.log.Error("so many records cannot be read that no more are reported for an hour: a later version may have written them", "error", err)
+		return false
+	case 0:
+		return false
+	}
+	return true
+}
+
+// note returns how many were reported with this one; 0: it is not to be reported.
+func (d *damaged) note(reason string, now time.Time) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	reason := what + ": " + err.Error()
-	known := d.reported[reason]
-	if len(d.reported) >= maxReported {
-		d.reported = nil
+	if d.reported == nil || len(d.reported) >= maxReported && now.Sub(d.since) >= reportAnew {
+		d.reported, d.since = make(map[string]bool), now
 	}
-	if d.reported == nil {
-		d.reported = make(map[string]bool)
+	if d.reported[reason] || len(d.reported) >= maxReported {
+		return 0
 	}
 	d.reported[reason] = true
-	return !known
+	return len(d.reported)
 }
 
 // apart does something with many at once, and, if the record of any of them cannot be read,

@@ -2,14 +2,45 @@ package limiter_test
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
+
+// TestVeryManyDamagedRecordsDoNotFloodTheLog: a later version may have written all of them, and
+// each sweep goes through them again.
+func TestVeryManyDamagedRecordsDoNotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	w := newWorld(t)
+	w.Abandon()
+	w.log = slog.New(slog.NewTextHandler(&log, nil))
+	w.open(w.disk.Open())
+	sweep := func() (lines int) {
+		log.Reset()
+		for i := range 2 * limiter.MaxReported {
+			w.LeaveOut(fmt.Sprint("key ", i), fmt.Errorf("key %d: %w", i, record.ErrRecord))
+		}
+		return strings.Count(log.String(), "\n")
+	}
+	if n := sweep(); n != limiter.MaxReported || !strings.Contains(log.String(), "no more are reported") {
+		t.Errorf("%d lines, want %d, the last of which says that there are more", n, limiter.MaxReported)
+	}
+	if n := sweep(); n != 0 {
+		t.Errorf("again: %d lines", n)
+	}
+	w.clock.advance(2 * time.Hour)
+	if n := sweep(); n != limiter.MaxReported {
+		t.Errorf("hours later: %d lines", n)
+	}
+}
 
 // TestRequestsOfADamagedKeyAreLoggedOnce: whoever has the key can send as many as they like.
 func TestRequestsOfADamagedKeyAreLoggedOnce(t *testing.T) {

@@ -40,7 +40,7 @@ type Live struct {
 	gone  bool // evicted: ask the Limiter for the key again
 
 	dead     afterDeath
-	active   bool // listed in Limiter.active
+	active   bool // listed in cache.active
 	ending   bool // its final end is on its way to the store
 	inflight int
 	free     int    // of them, those that take nothing

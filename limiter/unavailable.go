@@ -59,7 +59,7 @@ func (l *Limiter) complain(what string, err error, args ...any) {
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)
 	}
-	if isDamaged(err) && !l.damaged.first(what, err) {
+	if isDamaged(err) && !l.reports(what, err) {
 		return
 	}
 	if l.Failed() == nil && !errors.Is(err, store.ErrNoSpace) && !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrClosed) {
