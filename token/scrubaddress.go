@@ -13,8 +13,12 @@ var addressScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 func ScrubAddress(text string) string {
 	scheme := addressScheme.FindString(text)
 	hidden, rest := "", text[len(scheme):]
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		hidden, rest = "…@", rest[i+1:]
+	user := strings.LastIndexByte(rest, '@') + 1
+	if i := strings.LastIndex(rest, "%40"); i >= 0 { // too much was encoded
+		user = max(user, i+len("%40"))
+	}
+	if user > 0 {
+		hidden, rest = "…@", rest[user:]
 	}
 	if i := strings.IndexAny(rest, "?#"); i >= 0 {
 		rest = rest[:i+1] + "…"
