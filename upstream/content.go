@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ type content struct {
 	thoughts int64    // the part of length that a model may have thought
 
 	documents bool // it holds documents, or may
+
+	film  bool   // it holds what may be a film
+	again string // how a model looks into films again and again; "": it does not
 
 	allText bool   // what looks like a picture may be text, so nothing is deducted
 	files   bool   // an address may lead to a film or a document
@@ -282,7 +286,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 	case data > 0 && kind == "redacted_thinking":
 		// The data is at least as long as what was thought.
 	case data > 0 && !strings.HasPrefix(media, "text/"):
-		c.window = true
+		c.window, c.film = true, true
 		c.encoded += data
 	case kind == "url":
 		c.window, c.remote = true, true // the source of a picture or of a document
@@ -339,15 +343,17 @@ func (c *content) media(key string, value []byte, tokens int64) {
 
 // plainMedia reports whether a member of a part of Gemini's leaves the size of pictures and
 // films to the model. It may set how many tokens they are, or have the model look into
-// them again and again (PartMediaResolution and MediaProcessing of @google/genai 2.32.0).
+// films again and again; parts without one ignore that (PartMediaResolution and
+// MediaProcessing of @google/genai 2.32.0).
 func (c *content) plainMedia(name string, value []byte) bool {
 	switch fold(name) {
 	case "numtokens":
 		c.window = c.window || value[0] != 'n'
 		return false
 	case "mediaprocessing":
-		if kind := word(value[:skipValue(value)]); value[0] != 'n' && kind != "STATIC" && kind != "MEDIA_PROCESSING_UNSPECIFIED" {
-			c.fail("media that is processed as %.64q may be read more than once", kind)
+		value = value[:skipValue(value)]
+		if kind := word(value); value[0] != 'n' && kind != "STATIC" && kind != "MEDIA_PROCESSING_UNSPECIFIED" {
+			c.again = cmp.Or(kind, string(value))
 		}
 		return false
 	}

@@ -190,6 +190,9 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if found.err != nil {
 		return found.err
 	}
+	if found.film && found.again != "" {
+		return notMeterable("films that are processed as %.64q may be read more than once", found.again)
+	}
 	if e.Predicted > 0 && p.Name == "openai" && e.field == MaxCompletionTokens && e.also != "" && e.Stated < 0 {
 		// max_completion_tokens is not supported with a prediction:
 		// https://platform.openai.com/docs/guides/predicted-outputs

@@ -92,6 +92,11 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"STATIC"}]}]`, true},
 		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"AGENTIC"}]}]`, false},
 		{"gemini", gemini, `"contents":[{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"media_processing":2}]}]`, false},
+		// Parts without a film ignore it, and a model's answer may have it.
+		{"gemini", gemini, `"contents":[{"role":"model","parts":[{"text":"x","mediaProcessing":"AGENTIC"},{"inlineData":{"mimeType":"image/png","data":"AAAA"},"mediaProcessing":"AGENTIC"}]}]`, true},
+		{"gemini", gemini, `"contents":[{"parts":[{"text":"x","mediaProcessing":"AGENTIC"}]},{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"}}]}]`, false},
+		{"gemini", gemini, `"contents":[{"parts":[{"mediaProcessing":"AGENTIC","inlineData":{"data":"AAAA"}}]}]`, false},
+		{"gemini", gemini, `"contents":[{"role":"user","parts":[{"functionResponse":{"name":"f","response":{},"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"AGENTIC"}]}}]}]`, false},
 		// Python's pydantic takes these for true, in vLLM and other servers.
 		{"vllm", "/v1/responses", `"background":1`, false},
 		{"vllm", "/v1/responses", `"background":"true"`, false},
