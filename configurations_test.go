@@ -94,6 +94,20 @@ func (r *reloads) mint(role string) (limiter.View, error) {
 	return l.Mint(r.t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 }
 
+// ended is a key of a role that was revoked two hours ago.
+func (r *reloads) ended(role string) limiter.View {
+	r.t.Helper()
+	v, err := r.mint(role)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, _, err := r.e.current().Revoke(r.t.Context(), limiter.Operator, v.ID, "it has ended"); err != nil {
+		r.t.Fatal(err)
+	}
+	time.Sleep(2 * time.Hour)
+	return v
+}
+
 func (r *reloads) end() {
 	r.t.Helper()
 	if err := r.e.Destruct(); err != nil {
@@ -109,14 +123,7 @@ func TestARefusedConfigurationDeletesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, first, second := newReloads(t, dir)
 		defer r.end()
-		v, err := r.mint("first")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := r.e.current().Revoke(t.Context(), limiter.Operator, v.ID, "it has ended"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Hour)
+		v := r.ended("first")
 		second.Retain = caddy.Duration(time.Minute)
 		if err := r.e.enter(second); err != nil {
 			t.Fatal(err)
@@ -257,14 +264,7 @@ func TestAStoreThatIsOpenLateHasTheSettingsInForce(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, first, second := newReloads(t, dir)
 			defer r.end()
-			v, err := r.mint("first")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := r.e.current().Revoke(t.Context(), limiter.Operator, v.ID, "it has ended"); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(2 * time.Hour)
+			v := r.ended("first")
 			second.Retain = caddy.Duration(time.Minute)
 			r.late, r.held = make(chan struct{}), 3 // before that, the second one tries whether it can be opened
 			if test.by == "first" {
@@ -293,7 +293,7 @@ func TestAStoreThatIsOpenLateHasTheSettingsInForce(t *testing.T) {
 			time.Sleep(time.Second)
 			r.inForce(test.inForce)
 			time.Sleep(2 * time.Minute)
-			_, err = r.e.current().Get(t.Context(), limiter.Operator, v.ID)
+			_, err := r.e.current().Get(t.Context(), limiter.Operator, v.ID)
 			if keeps := test.inForce == "first"; keeps && err != nil || !keeps && !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("opened by the %s, and in force is the %s: %v", test.by, test.inForce, err)
 			}

@@ -77,8 +77,9 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 	}
 }
 
-func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
-	t.Parallel()
+// newTeamWithReader is a team with a role that may read what it is shown of the audit log.
+func newTeamWithReader(t *testing.T) *world {
+	t.Helper()
 	w := newTeam(t)
 	reader := record.NewRole()
 	reader.Permissions = []record.Permission{record.AuditRead, record.KeysCreate}
@@ -86,6 +87,12 @@ func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 	if err := w.SetRoles(w.roles); err != nil {
 		t.Fatal(err)
 	}
+	return w
+}
+
+func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
+	t.Parallel()
+	w := newTeamWithReader(t)
 	_, rita := w.hire(limiter.Operator, "rita", "reader")                                                                                                   // 1: about her own token
 	_, ada := w.hire(limiter.Operator, "ada", "auditor")                                                                                                    // 2
 	_, lena := w.hire(limiter.Operator, "lena", "lead")                                                                                                     // 3
@@ -122,13 +129,7 @@ func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 // is free, and whoever gets it is somebody else.
 func TestAFreedNameGivesNoSightOfWhatItsFormerHolderDid(t *testing.T) {
 	t.Parallel()
-	w := newTeam(t)
-	reader := record.NewRole()
-	reader.Permissions = []record.Permission{record.AuditRead, record.KeysCreate}
-	w.roles["reader"] = reader
-	if err := w.SetRoles(w.roles); err != nil {
-		t.Fatal(err)
-	}
+	w := newTeamWithReader(t)
 	mint := func(by limiter.Caller, lookup byte) string {
 		t.Helper()
 		v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{lookup}})
