@@ -17,6 +17,10 @@ import (
 // Run checks one kind of store. open opens the store in a directory, making
 // it when it is new; it is called again on the same directory after Close.
 func Run(t *testing.T, open func(dir string) (store.Store, error)) {
+	openPatient := func(dir string) (store.Store, error) {
+		s, err := open(dir)
+		return patient{s}, err
+	}
 	tests := []struct {
 		name string
 		test func(t *testing.T, s store.Store)
@@ -33,7 +37,7 @@ func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			s := must(open(t.TempDir()))(t)
+			s := must(openPatient(t.TempDir()))(t)
 			defer func() { check(t, s.Close()) }()
 			test.test(t, s)
 		})
@@ -42,7 +46,7 @@ func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 		t.Parallel()
 		dir := t.TempDir()
 		for round := range 3 {
-			s := must(open(dir))(t)
+			s := must(openPatient(dir))(t)
 			for earlier := range round {
 				want(t, s, fmt.Sprintf("k/%d", earlier), fmt.Sprintf("round %d", earlier))
 			}
@@ -52,7 +56,7 @@ func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 	})
 	t.Run("ALargeBatchIsOneTransaction", func(t *testing.T) {
 		t.Parallel()
-		s := must(open(t.TempDir()))(t)
+		s := must(openPatient(t.TempDir()))(t)
 		defer func() { check(t, s.Close()) }()
 		value := bytes.Repeat([]byte("v"), 100)
 		check(t, s.Update(func(tx store.Tx) error {
@@ -67,6 +71,26 @@ func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 			t.Fatalf("%d entries are there, want 8192", n)
 		}
 	})
+}
+
+// patient tries a transaction again that a database could not take or finish: on a busy
+// machine a test may pause for longer than a node may in the middle of one.
+type patient struct{ store.Store }
+
+func (p patient) Update(fn func(store.Tx) error) error {
+	return p.again(func() error { return p.Store.Update(fn) })
+}
+
+func (p patient) View(fn func(store.Reader) error) error {
+	return p.again(func() error { return p.Store.View(fn) })
+}
+
+func (patient) again(transaction func() error) error {
+	for {
+		if err := transaction(); !errors.Is(err, store.ErrUnavailable) {
+			return err
+		}
+	}
 }
 
 func missingKey(t *testing.T, s store.Store) {
