@@ -208,6 +208,18 @@ func TestAFailedRunLeavesNothing(t *testing.T) {
 	r.nothingIsLeft()
 }
 
+// TestARunWithinATestOfAnotherHasItsFilesThere, so that they go when both are killed.
+func TestARunWithinATestOfAnotherHasItsFilesThere(t *testing.T) {
+	t.Parallel()
+	r, memory := newRunner(t, "+leak", "-timeout", "5m", "-run", "TestLeaksAndFails", "./leak"), t.TempDir()
+	r.Env = append(r.Env, memoryVariable+"="+memory)
+	r.ends(1)
+	if dir := r.reported("memory"); !strings.HasPrefix(dir, memory) {
+		t.Errorf("it keeps %s, outside of %s", dir, memory)
+	}
+	r.nothingIsLeft()
+}
+
 // TestPhasesRunBesideEachOther has two phases that wait for each other. The second
 // begins when one beside the first has ended, whose left process is not the first's.
 func TestPhasesRunBesideEachOther(t *testing.T) {
