@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"strconv"
-	"strings"
 )
 
 // ErrNotMeterable is wrapped by the errors about requests whose use cannot be bounded
@@ -152,8 +151,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return notMeterable("it must name exactly one model, and names %d", len(models))
 	}
 	e.Model, e.object, e.fields, e.zero = models[0], o, c.fields(), p.Dialect == Anthropic
-	if strings.Contains(e.Model, ":online") || strings.Contains(e.Model, "@preset") || strings.Contains(e.Model, "search") || strings.Contains(e.Model, "deep-research") {
-		return notMeterable("model %s may search, for a fee of its own", e.Model)
+	if asksOthers.MatchString(e.Model) {
+		return notMeterable("model %s may search, run tools or ask other models, which nothing bounds", e.Model)
 	}
 	if proModel.MatchString(e.Model) {
 		return notMeterable("how often model %s reasons for one answer is not known", e.Model)

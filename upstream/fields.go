@@ -83,6 +83,15 @@ func standardReasoning(value []byte) error {
 // GPT-5.6. The models that were called pro before have prices of their own.
 var proModel = regexp.MustCompile(`(?i)(^|/)gpt-(5\.([6-9]|\d\d)|[6-9]|\d\d)[a-z0-9.-]*-pro\b`)
 
+// asksOthers matches the models that search, run tools, or ask several models for one
+// answer, although no request asks for it, and that charge for each of these: OpenAI's for
+// searches, OpenRouter's variants and stored settings, Groq's
+// (https://console.groq.com/docs/compound/systems), xAI's
+// (https://docs.x.ai/developers/models/grok-4.20-multi-agent), OpenRouter's Fusion
+// (https://openrouter.ai/docs/guides/routing/routers/fusion-router) and its copies, and
+// Perplexity's (https://openrouter.ai/perplexity/sonar).
+var asksOthers = regexp.MustCompile(`(?i):online|@preset|search|multi-agent|(^|/)(compound|fusion|sonar)(-|:|$)`)
+
 // pageFee is what OpenRouter may take for a document: $2 for 1,000 pages, if the model
 // does not read documents itself and the request does not say who does. Nothing bounds
 // how many pages a document has.

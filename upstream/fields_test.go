@@ -171,6 +171,36 @@ func TestAModelThatReasonsInSeveralPassesIsNotBounded(t *testing.T) {
 	}
 }
 
+// TestAModelThatAsksOthersIsNotBounded: these search, run code, or ask several models for
+// one answer, without any tool in the request, and whatever bound it states.
+func TestAModelThatAsksOthersIsNotBounded(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, model string
+		good          bool
+	}{
+		// Up to ten tools run at Groq for one request: console.groq.com/docs/compound/systems.
+		{"groq", "groq/compound", false}, {"groq", "groq/compound-mini", false}, {"groq", "compound-beta", false}, {"groq", "compound-beta-mini", false},
+		// Four or sixteen agents: docs.x.ai/developers/models/grok-4.20-multi-agent. A prompt
+		// of 40 tokens was billed as 39,263 and an answer of 9,997
+		// (docs.apiyi.com/en/api-capabilities/grok/multi-agent).
+		{"xai", "grok-4.20-multi-agent-0309", false}, {"openrouter", "x-ai/grok-4.20-multi-agent", false},
+		// "priced as the sum of those underlying completions": openrouter.ai/openrouter/fusion.
+		{"openrouter", "openrouter/fusion", false}, {"openai", "litellm/fusion-1", false},
+		// $5 for 1,000 searches: openrouter.ai/perplexity/sonar.
+		{"openrouter", "perplexity/sonar", false}, {"openrouter", "perplexity/sonar-pro:floor", false}, {"openai", "sonar-reasoning-pro", false},
+		{"openrouter", "perplexity/sonar-deep-research", false}, {"openai", "gpt-4o-search-preview", false}, {"openai", "o3-deep-research", false},
+		{"openrouter", "openai/gpt-5.5:online", false}, {"openrouter", "OpenAI/GPT-5.5:Online", false}, {"openrouter", "x@preset/y", false},
+		{"groq", "openai/gpt-oss-120b", true}, {"xai", "grok-4.6", true}, {"openrouter", "openrouter/auto", true}, {"openrouter", "perplexity/r1-1776", true},
+		{"together", "compounding/chemistry-7b", true}, {"vllm", "sonarqube-reviewer", true}, {"vllm", "defusion-2", true}, {"openrouter", "openai/gpt-5.5:nitro", true},
+	} {
+		path := preset(t, test.preset).Prefix + "/chat/completions"
+		if _, err := estimate(t, test.preset, path, `{"model":"`+test.model+`","messages":[],"max_tokens":5}`); test.good != (err == nil) || !test.good && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %s: %v", test.preset, test.model, err)
+		}
+	}
+}
+
 // TestAPredictionIsHeldAsOutput in addition to the answer, once per answer: the part
 // that does not come true is billed as output
 // (completion_tokens_details.rejected_prediction_tokens of openai 6.49.0). The bound
