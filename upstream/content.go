@@ -224,7 +224,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			kept = kept || value[0] != 'n'
 		case at == inBlock && (name == "image_url" || name == "image_pil" || name == "image_embeds"):
 			pictured = true
-		case name == "audio_embeds", name == "video_embeds", strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
+		case name == "audio_embeds", name == "video_embeds", name == "multimodal_data", strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
 			if value[0] != 'n' {
 				c.window, c.remote = true, true
 			}

@@ -123,6 +123,10 @@ func TestWhatCannotBeBoundedIsSaid(t *testing.T) {
 		{"a model that searches always", "perplexity", "/chat/completions", `{"model":"sonar","messages":[]}`},
 		{"content that is not known", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"hologram"}]}]}`},
 		{"more answers than anybody reads", "openai", "/v1/completions", `{"model":"m","prompt":["a","b","c"],"n":100,"max_tokens":5}`},
+		// llama.cpp answers each of these, and reads their pictures (tools/server/README.md).
+		{"prompts that hold more than text", "llamacpp", "/v1/completions", `{"model":"m","prompt":[{"prompt_string":"a","multimodal_data":["AAAA"]},{"prompt_string":"b"}],"max_tokens":5}`},
+		{"one of them among texts", "llamacpp", "/v1/completions", `{"model":"m","prompt":["a",{"prompt_string":"b"}],"max_tokens":5}`},
+		{"one of them in a list of tokens", "llamacpp", "/v1/completions", `{"model":"m","prompt":[[1,{"prompt_string":"b"}]],"max_tokens":5}`},
 		{"answers that overflow", "openai", "/v1/completions", `{"model":"m","prompt":"a","n":128,"best_of":128,"num_generations":128,"max_tokens":2147483647}`},
 		{"Gemini's field in a chat", "together", "/v1/chat/completions", `{"model":"m","messages":[],"generationConfig":{"maxOutputTokens":1}}`},
 		{"a stored item of no type that says more", "openai", "/v1/responses", `{"model":"m","input":[{"id":"msg_1","type":null,"content":"x"}]}`},
@@ -398,6 +402,9 @@ func TestEachContentWithAnEmbeddingMayFillTheWindow(t *testing.T) {
 		{"texts", "gemini", "/v1beta/models/m:batchEmbedContents", `{"requests":[` + text + "," + text + `]}`, false, 0},
 		{"texts of OpenAI's", "openai", "/v1/embeddings", `{"model":"m","input":["a","b"]}`, false, 0},
 		{"sounds of OpenRouter's", "openrouter", "/api/v1/embeddings", `{"model":"m","input":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]},{"content":[{"type":"text","text":"x"}]}]}`, true, 2},
+		// tools/server/README.md of llama.cpp.
+		{"pictures of llama.cpp's", "llamacpp", "/v1/embeddings", `{"model":"m","input":[{"prompt_string":"<__media__>","multimodal_data":["AAAA"]},"x"]}`, true, 2},
+		{"a picture of llama.cpp's", "llamacpp", "/v1/embeddings", `{"model":"m","input":{"prompt_string":"<__media__>","multimodal_data":["AAAA"]}}`, true, 0},
 		{"the input of a response is one", "openai", "/v1/responses", `{"model":"m","input":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]},{"content":"x"}]}`, true, 0},
 	} {
 		e, err := estimate(t, test.preset, test.path, test.body)

@@ -255,12 +255,23 @@ func onlyText(format []byte) bool {
 	return false
 }
 
-// countPrompts counts the prompts in a list: texts, or lists of tokens.
+// countPrompts counts the prompts in a list: texts, or lists of tokens. Objects, with
+// which llama.cpp reads pictures and sound, are refused.
 func (e *Estimate) countPrompts(list []byte) error {
 	n := int64(0)
 	for value := range rawList(list).elements {
-		if value[0] == '"' || value[0] == '[' {
+		switch value[0] {
+		case '"':
 			n++
+		case '[':
+			n++
+			for part := range rawList(value).elements {
+				if part[0] == '{' || part[0] == '[' {
+					return errPrompt
+				}
+			}
+		case '{':
+			return errPrompt
 		}
 	}
 	if n > maxAnswers {
@@ -268,6 +279,8 @@ func (e *Estimate) countPrompts(list []byte) error {
 	}
 	return e.multiplyAnswers(n)
 }
+
+var errPrompt = notMeterable("a prompt may only be text or tokens")
 
 // parseCount reads a whole number. Languages with only one kind of number write
 // 100.0.
