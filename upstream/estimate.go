@@ -163,6 +163,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		shape: e.shape(p, c.Path), preset: p}
 	e.reader = found
 	tools, list := false, e.listed()
+	templated := e.field != ""
 	for name, value := range c.members {
 		if seen.add(name) {
 			return bodyError("the field %.64q stands twice", name)
@@ -178,6 +179,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 			return FieldError{name, UnknownFieldError{name}}
 		}
 		tools = tools || name == "tools" || name == "functions"
+		templated = templated || name == "messages" // vLLM has embeddings of conversations
 		if name == list {
 			e.turns = value
 		}
@@ -227,7 +229,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	e.refs, e.reader.defined = found.references, found.defined
 	e.stored, e.sent, e.thoughts = found.stored, found.sent, found.thoughts
 	e.Input = found.tokens() + 16
-	if e.field != "" {
+	if templated {
 		e.Input += p.ServerInput()
 	}
 	if tools {

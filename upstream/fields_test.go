@@ -363,6 +363,8 @@ func TestWhatServersAddIsHeld(t *testing.T) {
 		{"openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 192, 260}, // and of what calls itself so
 		{"anthropic", "/v1/messages", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 260},
 		{"together", "/v1/embeddings", `{"model":"m","input":"hi"}`, 4, 100}, // no template
+		// EmbeddingChatRequest of vLLM.
+		{"vllm", "/v1/embeddings", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 200, 1200},
 	} {
 		e, err := estimate(t, test.preset, test.path, test.body)
 		if err != nil || e.Input < test.least || e.Input > test.most {
