@@ -254,6 +254,8 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case name == "images" || name == "cache_control":
 		found.cached = found.cached || name == "cache_control"
 		found.walk(value, name, unknown, 0)
+	case name == "chat_template_kwargs": // templates print lists of tools and documents that they find there
+		found.addText(value, p.toolForm())
 	case name == "tools" || name == "functions":
 		before := found.length
 		found.addText(value, p.toolForm())
@@ -273,6 +275,8 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		return notMeterable("a thread is kept by the provider, and not in the request; send all messages")
 	case "prediction":
 		return e.predict(value, found)
+	case "chat_template_kwargs":
+		return keepsTemplate(value)
 	case "context_management":
 		return contextEdits(value)
 	case "thinking":

@@ -92,6 +92,26 @@ var proModel = regexp.MustCompile(`(?i)(^|/)gpt-(5\.([6-9]|\d\d)|[6-9]|\d\d)[a-z
 // Perplexity's (https://openrouter.ai/perplexity/sonar).
 var asksOthers = regexp.MustCompile(`(?i):online|@preset|search|multi-agent|(^|/)(compound|fusion|sonar)(-|:|$)`)
 
+// templateArguments are the arguments of apply_chat_template (transformers) that replace
+// the template of a model, or lengthen the prompt that it printed. SGLang passes on what
+// a request names (its serving_chat.py); vLLM does, except for the first two (its
+// renderers/hf.py).
+var templateArguments = set("chat_template", "tokenize", "padding", "max_length", "tokenizer_kwargs")
+
+// keepsTemplate refuses chat_template_kwargs under which the length of a request would not
+// bound its prompt.
+func keepsTemplate(value []byte) error {
+	if value[0] != '{' {
+		return nil // no server takes anything else
+	}
+	for name := range rawObject(value).members {
+		if templateArguments[name] {
+			return notMeterable("how long %.64q in chat_template_kwargs makes the prompt is not known", name)
+		}
+	}
+	return nil
+}
+
 // pageFee is what OpenRouter may take for a document: $2 for 1,000 pages, if the model
 // does not read documents itself and the request does not say who does. Nothing bounds
 // how many pages a document has.

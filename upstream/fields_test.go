@@ -134,6 +134,15 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"anthropic", messages, `"fallback_credit_token":"x"`, false},
 		{"together", openai, `"enable_search":true`, false},
 		{"together", openai, `"chat_template":"{{ messages }}{{ messages }}"`, false},
+		// SGLang passes these on to apply_chat_template of transformers, where they are the
+		// template itself, or lengthen what it printed; vLLM passes on the last three.
+		{"sglang", openai, `"chat_template_kwargs":{"chat_template":"{% for i in range(100000) %}x {% endfor %}"}`, false},
+		{"sglang", openai, `"chat_template_kwargs":{"enable_thinking":false,"chat\u005ftemplate":"x"}`, false},
+		{"sglang", openai, `"chat_template_kwargs":{"tokenize":true,"padding":"max_length","max_length":100000}`, false},
+		{"vllm", openai, `"chat_template_kwargs":{"padding":"max_length"}`, false},
+		{"vllm", openai, `"chat_template_kwargs":{"max_length":100000}`, false},
+		{"vllm", openai, `"chat_template_kwargs":{"tokenizer_kwargs":{"padding":"max_length","max_length":100000}}`, false},
+		{"vllm", openai, `"chat_template_kwargs":{"enable_thinking":false,"thinking":true,"reasoning_effort":"high","clear_thinking":false,"documents":[{"title":"t","text":"x"}]}`, true},
 		{"together", openai, `"use_beam_search":true`, false},
 		{"together", openai, `"mm_processor_kwargs":{"max_pixels":1000000000}`, false},
 		{"together", openai, `"session_params":{"id":"x"}`, false},
