@@ -66,9 +66,12 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 		reported.Input = -1 // there was no answer, or it was not passed on
 	}
 	refused := status >= 400 && status < 500 || status >= 500 && u.ownError
+	shown := u.meter != nil && u.meter.ShowsText()
 	switch {
-	case refused && !reported.Known(), u.meter != nil && u.meter.Forgiven():
+	case refused && !reported.Known() && !shown, u.meter != nil && u.meter.Forgiven():
 		return 0, 0, false
+	case u.fromCache && !reported.Known() && status < 300:
+		return 0, 0, false // it reports that it used nothing
 	case reported.Known() && final && (u.readToEnd || refused || u.meter.Ended()):
 		tokens = reported.Tokens()
 		if u.priced {
@@ -151,6 +154,7 @@ func (u *usage) cost(reported upstream.Usage) int64 {
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
+	u.fromCache = preset.FromCache(res.Header)
 	if u.earlier != nil {
 		u.meter.WantIDs()
 	}

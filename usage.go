@@ -45,6 +45,7 @@ type usage struct {
 	meter     *upstream.Meter
 	readToEnd bool // the answer was read to its end
 	ownError  bool // the answer is an error of the upstream itself
+	fromCache bool // the answer is one that was billed before
 
 	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 

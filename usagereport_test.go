@@ -73,11 +73,17 @@ func (a *reportedAnswer) use(t *testing.T) (*usage, *upstream.Preset) {
 // reads lets a client read the answer in pieces, and returns what it got.
 func (a *reportedAnswer) reads(t *testing.T, u *usage, preset *upstream.Preset, header http.Header, n int) string {
 	t.Helper()
+	return a.answers(t, 200, u, preset, header, n)
+}
+
+// answers is reads of an answer with a status.
+func (a *reportedAnswer) answers(t *testing.T, status int, u *usage, preset *upstream.Preset, header http.Header, n int) string {
+	t.Helper()
 	answer := io.Reader(strings.NewReader(a.answer))
 	if a.left {
 		answer = io.MultiReader(answer, iotest.ErrReader(io.ErrUnexpectedEOF))
 	}
-	res := &http.Response{StatusCode: 200, Header: header, Body: io.NopCloser(answer), ContentLength: -1}
+	res := &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(answer), ContentLength: -1}
 	u.meterAnswer(res, preset, false)
 	var got bytes.Buffer
 	piece := make([]byte, n)
@@ -246,6 +252,70 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 			if tokens != in+out || nano != want {
 				t.Errorf("%s: %s, by %d bytes: %d tokens, %d nano-dollars; want %d+%d, %d", test.source, test.name, n, tokens, nano, in, out, want)
 			}
+		}
+	}
+}
+
+// TestAnErrorThatShowsWhatAModelWroteCostsTheBound: Groq answers with 400 what does not
+// match a schema or a tool, and shows what its model has written
+// (console.groq.com/docs/tool-use/overview, groq-typescript#28). Otherwise whoever asks
+// for what never matches would read any number of answers for nothing.
+func TestAnErrorThatShowsWhatAModelWroteCostsTheBound(t *testing.T) {
+	t.Parallel()
+	const failed = `{"error":{"message":"Failed to generate JSON. See 'failed_generation' for more details.","type":"invalid_request_error","code":"json_validate_failed","failed_generation":"A long\npoem."}}`
+	for _, test := range []struct {
+		name   string
+		status int
+		answer string
+		want   int64
+	}{
+		{"a plain one", 400, failed, heldIn + heldOut},
+		{"as a fault of the server", 500, failed, heldIn + heldOut},
+		{"in a stream", 200, data(failed), heldIn + heldOut},
+		{"with what was used", 400, strings.Replace(failed, "{", `{"usage":{"prompt_tokens":10,"completion_tokens":5},`, 1), 15},
+		{"nothing was written", 400, strings.Replace(failed, `A long\npoem.`, "", 1), 0},
+		{"the request was wrong", 400, `{"error":{"message":"'messages' is missing","type":"invalid_request_error"}}`, 0},
+		{"the request comes back", 422, `{"detail":[{"type":"missing","msg":"Field required","input":{"messages":[{"role":"user","content":"Some words."}]}}]}`, 0},
+	} {
+		for _, n := range []int{1, 1000} {
+			a := reportedAnswer{preset: "groq", path: "/openai/v1/chat/completions", model: "openai/gpt-oss-120b", stream: test.status == 200, answer: test.answer}
+			u, preset := a.use(t)
+			a.answers(t, test.status, u, preset, http.Header{}, n)
+			u.ownError = true
+			if tokens, _, _ := u.used(test.status); tokens != test.want {
+				t.Errorf("%s, by %d bytes: %d tokens, want %d", test.name, n, tokens, test.want)
+			}
+		}
+	}
+}
+
+// TestAnAnswerFromOpenRoutersCacheCostsNothing: "All billable usage counters are reported
+// as 0" (openrouter.ai/docs/guides/features/response-caching).
+func TestAnAnswerFromOpenRoutersCacheCostsNothing(t *testing.T) {
+	t.Parallel()
+	const (
+		none = `{"choices":[{"message":{"content":"Some words."}}],"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"cost":0}}`
+		some = `{"choices":[{"message":{"content":"Some words."}}],"usage":{"prompt_tokens":10,"completion_tokens":5,"cost":0.001}}`
+	)
+	for _, test := range []struct {
+		name, preset, cache, answer string
+		tokens, nano                int64
+	}{
+		{"from the cache", "openrouter", "HIT", none, 0, 0},
+		{"from the cache, and it cost something", "openrouter", "HIT", some, 15, 1_000_000},
+		{"not from the cache", "openrouter", "MISS", none, heldIn + heldOut, heldIn*250 + heldOut*2000},
+		{"without a word about a cache", "openrouter", "", none, heldIn + heldOut, heldIn*250 + heldOut*2000},
+		{"another vendor", "openai", "HIT", none, heldIn + heldOut, heldIn*250 + heldOut*2000},
+	} {
+		a := reportedAnswer{preset: test.preset, model: map[string]string{"openrouter": "openai/gpt-5-mini", "openai": "gpt-5-mini"}[test.preset], answer: test.answer}
+		u, preset := a.use(t)
+		header := http.Header{}
+		if test.cache != "" {
+			header.Set("X-OpenRouter-Cache-Status", test.cache)
+		}
+		a.answers(t, 200, u, preset, header, 1000)
+		if tokens, nano, _ := u.used(200); tokens != test.tokens || nano != test.nano {
+			t.Errorf("%s: %d tokens, %d nano-dollars; want %d, %d", test.name, tokens, nano, test.tokens, test.nano)
 		}
 	}
 }

@@ -27,6 +27,7 @@ const (
 	keyID
 	keyOutput // holds the items of an answer of OpenAI's Responses
 	keyItem   // one such item, as an event carries it
+	keyFailed // what a model wrote, in an error of Groq's
 	keyQuiet  // text that the client sent or that others wrote
 )
 
@@ -76,6 +77,8 @@ func answerKeyOf(name string) answerKey {
 		return keyError
 	case "finish_reason":
 		return keyFinish
+	case "failed_generation":
+		return keyFailed
 	case "id":
 		return keyID
 	case "output":

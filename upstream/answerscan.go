@@ -304,8 +304,9 @@ func (s *scan) open(m *Meter) {
 		return
 	}
 	switch at := s.place(); s.key {
-	case keyText, keyArguments, keyDelta, keyResponse:
+	case keyText, keyArguments, keyDelta, keyResponse, keyFailed:
 		s.text = s.quiet == 0 && s.inObject()
+		m.shown = m.shown || s.text && s.key == keyFailed
 	case keyType:
 		if at == atTop {
 			s.begin(aWord)

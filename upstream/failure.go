@@ -1,5 +1,10 @@
 package upstream
 
+import (
+	"net/http"
+	"strings"
+)
+
 // SpeaksError reports whether the body of an answer is an error as an API writes it,
 // and not one of a proxy in front of the API.
 func SpeaksError(body []byte) bool {
@@ -24,6 +29,11 @@ var insured = set("openrouter")
 // Failed reports whether an answer that began well contained an error.
 func (m *Meter) Failed() bool { return m.failed }
 
+// ShowsText reports whether an error shows what a model wrote, as Groq's do where that does
+// not match a schema or a tool. Groq does not say what it bills then
+// (https://console.groq.com/docs/tool-use/overview).
+func (m *Meter) ShowsText() bool { return m.shown && m.wrote > 0 }
+
 // Forgiven reports whether an answer that began well (200) contained an error, and
 // nothing is billed for it: by the vendor's rule, or because nothing was written or
 // reported before the error, so that a status could have reported it as well.
@@ -35,4 +45,11 @@ func (m *Meter) Forgiven() bool {
 		return !m.final || m.usage.Nanodollars == 0
 	}
 	return m.wrote == 0 && !m.embeds && m.usage == unreported
+}
+
+// FromCache reports whether an answer with this header comes from a cache of the vendor's
+// for whole answers, for which it bills nothing
+// (https://openrouter.ai/docs/guides/features/response-caching).
+func (p *Preset) FromCache(h http.Header) bool {
+	return p.Name == "openrouter" && strings.EqualFold(h.Get("X-Openrouter-Cache-Status"), "HIT")
 }

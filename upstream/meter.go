@@ -18,6 +18,7 @@ type Meter struct {
 	failed  bool   // the answer contained an error
 	embeds  bool   // it holds embeddings, which are not output
 	insured bool   // see the table insured
+	shown   bool   // an error shows what a model wrote
 	stream  bool   // it may be several JSON texts
 	model   string // the model that answered, as the answer says
 	tier    string // the service tier, as the answer says
