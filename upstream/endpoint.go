@@ -10,7 +10,7 @@ import (
 
 // knowsCompletionTokens are the presets whose chat completions are bounded by
 // max_completion_tokens as well as by max_tokens.
-var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gemini", "fireworks"}
+var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gemini", "fireworks", "anthropic"}
 
 // Estimate reads a request. It returns nil for one that uses nothing, an error
 // that wraps ErrNotMeterable for one whose use cannot be bounded, and one that

@@ -150,7 +150,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if !named || len(models) != 1 {
 		return notMeterable("it must name exactly one model, and names %d", len(models))
 	}
-	e.Model, e.object, e.fields, e.zero = models[0], o, c.fields(), p.Dialect == Anthropic
+	e.Model, e.object, e.fields, e.zero = models[0], o, c.fields(), p.Dialect == Anthropic && speaksMessages(c.Path)
 	if asksOthers.MatchString(e.Model) {
 		return notMeterable("model %s may search, run tools or ask other models, which nothing bounds", e.Model)
 	}

@@ -26,6 +26,10 @@ func TestEveryEndpointStatesItsBound(t *testing.T) {
 		{"chat, both", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"max_completion_tokens":300}`, 300, 1},
 		{"chat, a field of another endpoint", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_output_tokens":1}`, -1, 1},
 		{"chat, a field that DeepSeek does not know", "deepseek", "/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":1}`, -1, 1},
+		// platform.claude.com/docs/en/api/openai-sdk: max_completion_tokens is fully supported.
+		{"chat at Anthropic", "anthropic", "/v1/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":50}`, 50, 1},
+		{"chat at Anthropic, both", "anthropic", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":100,"max_completion_tokens":300}`, 300, 1},
+		{"chat at Anthropic, 0", "anthropic", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":0}`, -1, 1},
 		{"chat, a field that Ollama does not know", "ollama", "/v1/chat/completions", `{"model":"m","messages":[],"max_completion_tokens":1,"max_tokens":50}`, 50, 1},
 		{"responses, a field of chat", "xai", "/v1/responses", `{"model":"m","input":"hi","max_tokens":1}`, -1, 1},
 		{"chat, none", "openai", "/v1/chat/completions", `{"model":"m","messages":[],"max_tokens":null}`, -1, 1},
