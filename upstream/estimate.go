@@ -175,7 +175,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 			found.member(kind, value)
 			continue
 		}
-		if !e.knownFields[name] && !p.allowed[name] {
+		if !e.knownFields[name] && !p.allowed[name] && (name != extraBody || p.Name != "gemini") {
 			return FieldError{name, UnknownFieldError{name}}
 		}
 		tools = tools || name == "tools" || name == "functions"
@@ -277,6 +277,10 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		return e.predict(value, found)
 	case "chat_template_kwargs":
 		return keepsTemplate(value)
+	case extraBody:
+		if !p.allowed[name] {
+			return googleExtras(value)
+		}
 	case "context_management":
 		return contextEdits(value)
 	case "thinking":

@@ -112,6 +112,23 @@ func keepsTemplate(value []byte) error {
 	return nil
 }
 
+// extraBody is where Gemini's chat completions have what OpenAI's do not.
+const extraBody = "extra_body"
+
+// googleExtras allows of that what says how a model thinks
+// (https://ai.google.dev/gemini-api/docs/openai). Another member names stored content.
+func googleExtras(value []byte) error {
+	if err := allowOnly(extraBody, value, map[string]string{"google": ""}); err != nil {
+		return err
+	}
+	for name, value := range rawObject(value).members {
+		if err := allowOnly(name, value, map[string]string{"thinking_config": "", "thought_tag_marker": ""}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // pageFee is what OpenRouter may take for a document: $2 for 1,000 pages, if the model
 // does not read documents itself and the request does not say who does. Nothing bounds
 // how many pages a document has.

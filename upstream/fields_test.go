@@ -97,6 +97,14 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"gemini", gemini, `"contents":[{"parts":[{"text":"x","mediaProcessing":"AGENTIC"}]},{"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"}}]}]`, false},
 		{"gemini", gemini, `"contents":[{"parts":[{"mediaProcessing":"AGENTIC","inlineData":{"data":"AAAA"}}]}]`, false},
 		{"gemini", gemini, `"contents":[{"role":"user","parts":[{"functionResponse":{"name":"f","response":{},"parts":[{"inlineData":{"mimeType":"video/mp4","data":"AAAA"},"mediaProcessing":"AGENTIC"}]}}]}]`, false},
+		// ai.google.dev/gemini-api/docs/openai, which has the member in the body itself.
+		{"gemini", "/v1beta/openai/chat/completions", `"extra_body":{"google":{"thinking_config":{"thinking_budget":800,"include_thoughts":true},"thought_tag_marker":"think"}}`, true},
+		{"gemini", "/v1beta/openai/chat/completions", `"extra_body":{"google":{"thinking_config":{"thinking_level":"low"},"cached_content":"cachedContents/x"}}`, false},
+		{"gemini", "/v1beta/openai/chat/completions", `"extra_body":{"google":{"thinking_config":{}},"tools":[]}`, false},
+		{"gemini", "/v1beta/openai/chat/completions", `"extra_body":{"google":{"thinking_config":{}},"Google":{"cached_content":"x"}}`, false},
+		{"gemini", "/v1beta/openai/chat/completions", `"extra_body":{"google":{"thinking_config":{}},"google":{"cached_content":"x"}}`, false},
+		{"gemini", "/v1beta/openai/chat/completions", `"extra_body":{"google":"x"}`, false},
+		{"openai", openai, `"extra_body":{"google":{"thinking_config":{"thinking_budget":800}}}`, false},
 		// Python's pydantic takes these for true, in vLLM and other servers.
 		{"vllm", "/v1/responses", `"background":1`, false},
 		{"vllm", "/v1/responses", `"background":"true"`, false},
@@ -150,7 +158,7 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"together", openai, `"draft_model":"x"`, false},
 	} {
 		body := `{"model":"m","messages":[],"input":"x",` + test.field + `}`
-		if test.preset == "gemini" {
+		if test.preset == "gemini" && !strings.Contains(test.path, "/openai/") {
 			body = `{` + test.field + `}`
 		}
 		e, err := estimate(t, test.preset, test.path, body)
