@@ -32,6 +32,7 @@ type content struct {
 	allText bool   // what looks like a picture may be text, so nothing is deducted
 	files   bool   // an address may lead to a film or a document
 	bare    bool   // "images" holds pictures and nothing else
+	embeds  bool   // it gets embeddings: media may stand in it without a type
 	layout  layout // how a prompt may print the messages
 	outline *outline
 
@@ -229,6 +230,13 @@ func (c *content) object(b []byte, at position, depth int) int {
 				c.window, c.remote = true, true
 			}
 			timed = true
+		case (name == "max_dynamic_patch" || name == "min_dynamic_patch" || name == "modalities" && word(value[:skipValue(value)]) != "image") && value[0] != 'n':
+			c.window = true // at SGLang, a picture has as many pieces as this says, or is a film
+		case c.embeds && name == "image" && value[0] != 'n':
+			c.images++
+			c.remote = true
+		case c.embeds && (name == "video" || name == "audio") && value[0] != 'n':
+			c.window, c.remote = true, true
 		case c.shape == geminiShape && !c.plainMedia(name, value):
 		case (name == "media_type" || name == "mimeType" || name == "mime_type") && value[0] == '"':
 			media = view(value[:skipString(value)])
@@ -329,7 +337,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 		return
 	case strings.HasPrefix(head, "data:image/"):
 		c.images++
-	case data || key == "file_data":
+	case data, key == "file_data", strings.HasPrefix(head, "video:"): // the latter is SGLang's
 		c.window = true
 		c.remote = c.remote || !data
 	default:

@@ -159,7 +159,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", layout: p.contentForm(), outline: c.outline,
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", embeds: e.field == "", layout: p.contentForm(), outline: c.outline,
 		shape: e.shape(p, c.Path), preset: p}
 	e.reader = found
 	tools, list := false, e.listed()

@@ -75,6 +75,17 @@ func TestInputThatItsLengthDoesNotBound(t *testing.T) {
 		{"Anthropic's picture", "anthropic", "/v1/messages", chat(`{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + picture + `"}}`), 1, false},
 		{"Anthropic's document", "anthropic", "/v1/messages", chat(`{"type":"document","source":{"data":"` + picture + `","type":"base64","media_type":"application/pdf"}}`), 0, true},
 		{"a picture in a tool's result", "anthropic", "/v1/messages", chat(`{"type":"tool_result","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + picture + `"}}]}`), 1, false},
+		// SGLang cuts a picture into as many pieces as it is told, and takes some for films
+		// (ChatCompletionMessageContentImageURL and …ImagePart in its protocol.py).
+		{"a picture in pieces", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png","max_dynamic_patch":1000}}`), 1, true},
+		{"a picture in many pieces", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png","min_dynamic_patch":1000}}`), 1, true},
+		{"a picture in as many pieces as usual", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png","max_dynamic_patch":null},"modalities":"image"}`), 1, false},
+		{"a picture that is a film", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png"},"modalities":"video"}`), 1, true},
+		{"a film where a picture is due", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"video:AAAA"}}`), 1, true},
+		// MultimodalEmbeddingInput there.
+		{"a picture to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","image":"https://x/y.png"},{"text":"y","image":null}]}`, 1, false},
+		{"a film to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","video":"https://x/y.mp4"}]}`, 0, true},
+		{"sound to embed", "openai", "/v1/embeddings", `{"model":"m","input":[{"audio":"AAAA"}]}`, 0, true},
 		{"Gemini's picture", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"` + picture + `"}}]}]}`, 1, false},
 		{"Gemini's film", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inline_data":{"mime_type":"video/mp4","data":"` + picture + `"}}]}]}`, 0, true},
 	} {
