@@ -75,6 +75,11 @@ func TestInputThatItsLengthDoesNotBound(t *testing.T) {
 		{"Anthropic's picture", "anthropic", "/v1/messages", chat(`{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + picture + `"}}`), 1, false},
 		{"Anthropic's document", "anthropic", "/v1/messages", chat(`{"type":"document","source":{"data":"` + picture + `","type":"base64","media_type":"application/pdf"}}`), 0, true},
 		{"a picture in a tool's result", "anthropic", "/v1/messages", chat(`{"type":"tool_result","content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + picture + `"}}]}`), 1, false},
+		// openrouter.ai/docs/guides/overview/multimodal/videos, docs.vllm.ai/en/latest/features/multimodal_inputs.html
+		{"a film in chat", "openrouter", "/api/v1/chat/completions", chat(`{"type":"video_url","video_url":{"url":"data:video/mp4;base64,AAAA"}}`), 0, true},
+		{"a film at an address", "vllm", "/v1/chat/completions", chat(`{"type":"video_url","video_url":{"url":"https://x/y.mp4"}}`), 1, true}, // and what its address may be
+		{"sound at an address", "sglang", "/v1/chat/completions", chat(`{"type":"audio_url","audio_url":{"url":"https://x/y.mp3"}}`), 1, true},
+		{"a film that the server has", "vllm", "/v1/chat/completions", chat(`{"type":"video_url","video_url":null,"uuid":"u"}`), 0, true},
 		// SGLang cuts a picture into as many pieces as it is told, and takes some for films
 		// (ChatCompletionMessageContentImageURL and …ImagePart in its protocol.py).
 		{"a picture in pieces", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png","max_dynamic_patch":1000}}`), 1, true},

@@ -168,6 +168,8 @@ func (s shape) kind(at position, kind string) bounding {
 		switch {
 		case at == inCall && kind == "custom":
 			return byLength
+		case at == inBlock && (kind == "video_url" || kind == "audio_url"): // OpenRouter, vLLM, SGLang
+			return byWindow
 		case at == inBlock && kind == "tool_reference": // Baseten's page about deferred tool loading
 			return byReference
 		}

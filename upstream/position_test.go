@@ -161,7 +161,7 @@ func TestNothingHidesBelowANameThatIsMadeUp(t *testing.T) {
 		{"chat", `{"type":"web_search_result","url":"https://x"}`},
 		{"message", `{"role":"assistant","tool_calls":[{"type":"builtin_function","function":{"name":"$web_search"}}]}`}, // Moonshot's, which its server runs
 		{"router", `{"role":"assistant","annotations":[{"type":"file","file":{"content":[{"type":"file","file":{"file_id":"f"}}]}}]}`},
-		{"router", `{"role":"assistant","annotations":[{"type":"file","file":{"content":[{"type":"video_url"}]}}]}`},
+		{"router", `{"role":"assistant","annotations":[{"type":"file","file":{"content":[{"type":"hologram"}]}}]}`},
 		{"items", `{"type":"additional_tools","tools":[{"type":"web_search"}]}`},
 		{"items", `{"type":"additional_tools","Tools":[{"type":"function"}]}`},
 		{"items", `{"type":"additional_tools","tools":[],"tools":[{"type":"mcp","server_url":"https://x"}]}`},
