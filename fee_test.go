@@ -32,8 +32,15 @@ func TestADocumentThatIsReadForAFeeIsNoRequestOfAKeyWithDollars(t *testing.T) {
 		{"a document without a type", chat(`{"file":{"file_data":`+pdf+`}}`, ""), false},
 		{"a document of the Responses API", asks{method: "POST", path: "/api/v1/responses", body: `{"model":"openai/gpt-5-mini","max_output_tokens":100,"input":[{"role":"user","content":[{"type":"input_file","file_data":` + pdf + `}]}]}`}, false},
 		{"a document in a message of Anthropic's form", asks{method: "POST", path: "/api/v1/messages", body: `{"model":"openai/gpt-5-mini","max_tokens":100,"messages":[{"role":"user","content":[{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"AAAA"}}]}]}`}, false},
+		{"a document where a picture is due", chat(`{"type":"image_url","image_url":{"url":`+pdf+`}}`, ""), false},
+		{"a document of no type where a picture is due", chat(`{"type":"image_url","image_url":{"url":"data:;base64,AAAA"}}`, ""), false},
+		{"a document at an address where a picture is due", chat(`{"type":"image_url","image_url":{"url":"https://example.com/long.PDF?page=1"}}`, ""), false},
+		{"a document that is called a picture", asks{method: "POST", path: "/api/v1/messages", body: `{"model":"openai/gpt-5-mini","max_tokens":100,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"application/pdf","data":"AAAA"}}]}]}`}, false},
 		{"a document that the model reads", chat(file, `,"plugins":[{"id":"file-parser","pdf":{"engine":"native"}}]`), true},
 		{"a document that is read for nothing", chat(file, `,"plugins":[{"id":"file-parser","pdf":{"engine":"cloudflare-ai"}}]`), true},
+		{"a picture at an address", chat(`{"type":"image_url","image_url":{"url":"https://example.com/pdf/x.png"}}`, ""), true},
+		{"sound", chat(`{"type":"input_audio","input_audio":{"data":"AAAA","format":"wav"}}`, ""), true},
+		{"a film", chat(`{"type":"video_url","video_url":{"url":"data:video/mp4;base64,AAAA"}}`, ""), true},
 		{"a picture", chat(`{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}`, ""), true},
 	} {
 		status, code, message := s.serve(dollars, test.asks)

@@ -295,6 +295,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 		// The data is at least as long as what was thought.
 	case data > 0 && !strings.HasPrefix(media, "text/"):
 		c.window, c.film = true, true
+		c.documents = c.documents || strings.HasPrefix(media, "application/")
 		c.encoded += data
 	case kind == "url":
 		c.window, c.remote = true, true // the source of a picture or of a document
@@ -329,7 +330,7 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	whole := view(value)
 	head := strings.ToLower(strings.TrimSpace(whole[:min(len(whole), 64)]))
 	data := strings.HasPrefix(head, "data:")
-	c.documents = c.documents || key == "file_data"
+	c.documents = c.documents || key == "file_data" || isDocument(head, whole)
 	switch {
 	case c.allText:
 		c.images++
@@ -347,6 +348,16 @@ func (c *content) media(key string, value []byte, tokens int64) {
 		return
 	}
 	c.encoded += tokens
+}
+
+// isDocument reports whether a document may be at the address of a picture.
+func isDocument(head, whole string) bool {
+	if strings.HasPrefix(head, "data:") {
+		return !strings.HasPrefix(head, "data:image/") && !strings.HasPrefix(head, "data:video/") && !strings.HasPrefix(head, "data:audio/")
+	}
+	address, _, _ := strings.Cut(whole, "?")
+	address, _, _ = strings.Cut(address, "#")
+	return len(address) >= len(".pdf") && strings.EqualFold(address[len(address)-len(".pdf"):], ".pdf")
 }
 
 // plainMedia reports whether a member of a part of Gemini's leaves the size of pictures and
