@@ -209,7 +209,8 @@ func TestAModelThatAsksOthersIsNotBounded(t *testing.T) {
 		{"openrouter", "perplexity/sonar-deep-research", false}, {"openai", "gpt-4o-search-preview", false}, {"openai", "o3-deep-research", false},
 		{"openrouter", "openai/gpt-5.5:online", false}, {"openrouter", "OpenAI/GPT-5.5:Online", false}, {"openrouter", "x@preset/y", false},
 		{"groq", "openai/gpt-oss-120b", true}, {"xai", "grok-4.6", true}, {"openrouter", "openrouter/auto", true}, {"openrouter", "perplexity/r1-1776", true},
-		{"together", "compounding/chemistry-7b", true}, {"vllm", "sonarqube-reviewer", true}, {"vllm", "defusion-2", true}, {"openrouter", "openai/gpt-5.5:nitro", true},
+		{"together", "compounding/chemistry-7b", true}, {"together", "sonarqube-reviewer", true}, {"together", "defusion-2", true},
+		{"vllm", "Alibaba-NLP/Tongyi-DeepResearch-30B-A3B", true}, {"llamacpp", "my-research-model", true}, {"sglang", "fusion-7b", true}, {"openrouter", "openai/gpt-5.5:nitro", true},
 	} {
 		path := preset(t, test.preset).Prefix + "/chat/completions"
 		if _, err := estimate(t, test.preset, path, `{"model":"`+test.model+`","messages":[],"max_tokens":5}`); test.good != (err == nil) || !test.good && !errors.Is(err, ErrNotMeterable) {
