@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,8 +172,10 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	d.latest.Store(call)
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
 	if before := d.state.Load(); before != nil && !before.Since.IsZero() {
-		s.Since = before.Since
+		// Who sets it again without a reason does not take away the one that was given.
+		s.Since, s.Reason = before.Since, cmp.Or(reason, before.Reason)
 	}
+	reason = s.Reason
 	d.state.Store(s)
 	cut := d.cut()
 	d.log.Warn("lockdown: every key is refused", "by", by.Name, "reason", reason, "requests_cut", cut)

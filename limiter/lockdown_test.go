@@ -89,6 +89,9 @@ func TestLockdownRefusesEveryKeyAtOnceAndSurvivesARestart(t *testing.T) {
 	if s, _ := w.lock(t, "still"); s.Reason != "still" || !s.Since.Equal(since) {
 		t.Errorf("set twice: %+v, want the first one's time", s)
 	}
+	if s, _ := w.lock(t, ""); s.Reason != "still" || w.lockdown.State().Reason != "still" {
+		t.Errorf("set again without a reason: %+v, want the one that was given", s)
+	}
 	if err := w.lockdown.Lift(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}

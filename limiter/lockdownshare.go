@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func (b *batch) shareLockdown(a *lockdownAct) error {
 	}
 	s := LockedDown{Since: a.At.UTC(), By: a.By, Reason: a.Reason}
 	if before != nil && !before.Since.IsZero() {
-		s.Since = before.Since
+		s.Since, s.Reason = before.Since, cmp.Or(a.Reason, before.Reason)
 	}
 	v, err := json.Marshal(&s)
 	if err != nil {
