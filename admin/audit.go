@@ -53,8 +53,8 @@ func auditFilterOf(q url.Values, now time.Time) (f audit.Filter, err error) {
 		case "cursor":
 			f.Cursor = value
 		case "limit":
-			if f.Limit, err = strconv.Atoi(value); err != nil || f.Limit < 1 {
-				return f, invalid("limit must be from 1 to %d, got %q", wire.MaxPage, value)
+			if f.Limit, err = pageSize(value); err != nil {
+				return f, err
 			}
 		default:
 			return f, invalid("unknown filter %q; the filters are since, actor, action, key, sort, limit, cursor", name)

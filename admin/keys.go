@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -63,19 +62,16 @@ func (a *api) filterOf(l *limiter.Limiter, q url.Values) (limiter.Filter, error)
 		value, err := values[0], error(nil)
 		switch label, labelled := strings.CutPrefix(name, "label."); {
 		case name == "unused_for":
-			f.UnusedFor, err = caddy.ParseDuration(value)
-			if err == nil && f.UnusedFor <= 0 {
-				err = errors.New("it must be more than 0")
+			if f.UnusedFor, err = caddy.ParseDuration(value); err != nil || f.UnusedFor <= 0 {
+				return f, invalid("unused_for must be a duration above 0, such as 90s, 24h or 7d, got %q", value)
 			}
 		case name == "created_before":
-			f.CreatedBefore, err = moment(value, l.Time())
-			if err != nil {
+			if f.CreatedBefore, err = moment(value, l.Time()); err != nil {
 				return f, invalid("created_before must be %v", err)
 			}
 		case name == "limit":
-			f.Limit, err = strconv.Atoi(value)
-			if err == nil && f.Limit < 1 {
-				err = errors.New("it must be at least 1")
+			if f.Limit, err = pageSize(value); err != nil {
+				return f, err
 			}
 		case labelled && label != "":
 			if f.Labels == nil {
@@ -84,9 +80,6 @@ func (a *api) filterOf(l *limiter.Limiter, q url.Values) (limiter.Filter, error)
 			f.Labels[label] = value
 		case !f.Set(name, value):
 			return f, invalid("unknown filter %q; the filters are %s", name, strings.Join(filterNames(), ", "))
-		}
-		if err != nil {
-			return f, invalid("%s: %q: %v", name, value, err)
 		}
 	}
 	if f.Fingerprint != "" {

@@ -29,11 +29,10 @@ func (a *api) stale(l *limiter.Limiter, r *http.Request) (any, error) {
 		case "cursor":
 			cursor = values[0]
 		case "limit":
-			n, err := strconv.Atoi(values[0])
-			if err != nil || n < 1 {
-				return nil, invalid("limit must be at least 1, got %q", values[0])
+			var err error
+			if limit, err = pageSize(values[0]); err != nil {
+				return nil, err
 			}
-			limit = n
 		default:
 			return nil, invalid("unknown filter %q; the filters are reason, limit, cursor", prose.Cut(name, 64))
 		}

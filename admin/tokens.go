@@ -80,6 +80,15 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (any, error) {
 // defaultPage is the size of a page if the call names none.
 const defaultPage = 50
 
+// pageSize reads the limit of a list.
+func pageSize(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > wire.MaxPage {
+		return 0, invalid("limit must be from 1 to %d, got %q", wire.MaxPage, text)
+	}
+	return n, nil
+}
+
 // pageOf reads the limit and cursor of a list without filters.
 func pageOf(q url.Values) (size int, cursor string, err error) {
 	size = defaultPage
@@ -90,8 +99,8 @@ func pageOf(q url.Values) (size int, cursor string, err error) {
 		case name == "cursor":
 			cursor = values[0]
 		case name == "limit":
-			if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > wire.MaxPage {
-				return 0, "", invalid("limit must be from 1 to %d, got %q", wire.MaxPage, values[0])
+			if size, err = pageSize(values[0]); err != nil {
+				return 0, "", err
 			}
 		default:
 			return 0, "", invalid("unknown parameter %q; the parameters are limit, cursor", name)
