@@ -306,13 +306,24 @@ func TestUsageCountsByHourAndDay(t *testing.T) {
 	w.Use(m, 3)
 	w.Live(m).Count(record.CodePathNotAllowed)
 	h := admintest.Get[limiter.History](t, w.Do("GET", "/keys/"+m.ID+"/usage", ""))
-	var used, refused int64
+	var admitted, refused int64
 	for _, b := range h.Hours {
-		used += b.Activations
+		admitted += b.Activations
 		refused += b.Refusals[record.CodePathNotAllowed]
 	}
-	if used != 3 || refused != 1 || len(h.Days) == 0 {
+	if admitted != 3 || refused != 1 || len(h.Days) == 0 {
 		t.Errorf("the history is %+v", h)
+	}
+	paid := w.NewKey(`{"upstream":"openai","max_spend_usd":"5.00"}`)
+	used := record.Amounts{record.Activations: 1, record.Nanodollars: 1_250_000_000}
+	g := new(limiter.Grant)
+	if refusal := w.Live(paid).Reserve(t.Context(), &limiter.Ask{Bound: used, Method: "POST", Path: "/v1/chat/completions"}, g); refusal != nil {
+		t.Fatal(refusal)
+	}
+	g.Settle(used)
+	a := w.Do("GET", "/keys/"+paid.ID+"/usage", "")
+	if h := admintest.Get[wire.UsageAnswer](t, a); len(h.Hours) != 1 || h.Hours[0].SpendUSD != "1.25" || len(h.Days) != 1 || h.Days[0].SpendUSD != "1.25" {
+		t.Errorf("what was spent is not written as amounts are elsewhere: %s", a.Body)
 	}
 	if a := w.Do("GET", "/keys/key_01M86CZR4HQ80C5C66DDK59VMG/usage", ""); a.Status != 404 {
 		t.Errorf("an unknown key's usage answered %d", a.Status)

@@ -146,7 +146,8 @@ func (a *api) forget(l *limiter.Limiter, r *http.Request) (any, error) {
 }
 
 func (a *api) usage(l *limiter.Limiter, r *http.Request) (any, error) {
-	return l.Usage(r.Context(), a.caller, r.PathValue("id"))
+	history, err := l.Usage(r.Context(), a.caller, r.PathValue("id"))
+	return wire.UsageOf(history), err
 }
 
 func (a *api) grant(l *limiter.Limiter, r *http.Request) (any, error) {

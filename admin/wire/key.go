@@ -128,6 +128,28 @@ type RevokedKey struct {
 
 // UsageAnswer is what a key did, by hour and by day.
 type UsageAnswer struct {
-	Hours []limiter.Bucket `json:"hours"`
-	Days  []limiter.Bucket `json:"days"`
+	Hours []Bucket `json:"hours"`
+	Days  []Bucket `json:"days"`
+}
+
+// Bucket is what a key did in one hour or one day.
+type Bucket struct {
+	limiter.Bucket
+	SpendUSD string `json:"spend_usd,omitempty"` // Nanodollars, as amounts are written elsewhere
+}
+
+// UsageOf is the answer for the history of a key.
+func UsageOf(h limiter.History) UsageAnswer {
+	return UsageAnswer{Hours: bucketsOf(h.Hours), Days: bucketsOf(h.Days)}
+}
+
+func bucketsOf(all []limiter.Bucket) []Bucket {
+	buckets := make([]Bucket, len(all))
+	for i, b := range all {
+		buckets[i].Bucket = b
+		if b.Nanodollars != 0 {
+			buckets[i].SpendUSD = record.FormatUSD(b.Nanodollars)
+		}
+	}
+	return buckets
 }
