@@ -107,6 +107,11 @@ type withStatus struct {
 func (a *api) handle(op *operation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a, call := a, op.call
+		if r.URL.RawQuery != "" && r.Method != http.MethodGet && r.Method != http.MethodHead {
+			// A caller must not believe that a dry_run there holds.
+			a.fail(w, invalid("%s takes no parameters in the address: write them as fields of the body", r.Method))
+			return
+		}
 		if op.replays && len(r.Header.Values(idempotencyHeader)) > 0 {
 			repeatable, err := a.withIdempotencyKey(r)
 			if err != nil {

@@ -374,6 +374,28 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	}
 }
 
+// TestAnActTakesNoParametersInTheAddress: a dry_run that is written there would be
+// ignored, and the act done.
+func TestAnActTakesNoParametersInTheAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	m := w.NewKey(`{"upstream":"openai","max_activations":5,"owner":"ann"}`)
+	for pattern := range operations {
+		method, path, _ := strings.Cut(pattern, " ")
+		if method == "GET" {
+			continue
+		}
+		path = strings.NewReplacer("{id}", m.ID, "{name}", "a").Replace(path)
+		a := w.Do(method, path+"?dry_run=true", `{"filter":{"owner":"ann"}}`)
+		if code, message := a.Fault(t); a.Status != 400 || code != "invalid_request" || !strings.Contains(message, "no parameters in the address") {
+			t.Errorf("%s answered %d %s %q", pattern, a.Status, code, message)
+		}
+	}
+	if k := admintest.Get[wire.KeyObject](t, w.Do("GET", "/keys/"+m.ID, "")); k.Status != record.Active || k.Version != 1 {
+		t.Errorf("the key is %s, at version %d", k.Status, k.Version)
+	}
+}
+
 func TestAClosedStoreIsUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
