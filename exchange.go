@@ -202,14 +202,47 @@ func (s *headerValues) set(h http.Header, place int, name, value string) {
 	h[name] = s[place : place+1 : place+1]
 }
 
+// setKey names the key and its expiry.
+func (s *headerValues) setKey(h http.Header, key *record.Key) {
+	s.set(h, 0, "Till-Key", key.ID)
+	if !key.ExpiresAt.IsZero() {
+		s.set(h, 1, "Till-Expires", key.ExpiresAt.UTC().Format(time.RFC3339))
+	}
+}
+
+// setRemaining says what is left of the limits that the key has.
+func (s *headerValues) setRemaining(h http.Header, left record.Amounts) {
+	if n := left[record.Activations]; n != record.NoLimit {
+		s.set(h, 2, "Till-Activations-Remaining", strconv.FormatInt(n, 10))
+	}
+	if n := left[record.Tokens]; n != record.NoLimit {
+		s.set(h, 3, "Till-Tokens-Remaining", strconv.FormatInt(n, 10))
+	}
+	if n := left[record.Nanodollars]; n != record.NoLimit {
+		s.set(h, 4, "Till-Spend-Remaining", record.FormatUSD(n))
+	}
+}
+
+// setRefusedHeaders tells the client what is left of a key that goes on working: the
+// request was refused, and not the key. An address that may not use the key learns
+// nothing of it.
+func setRefusedHeaders(h http.Header, key *record.Key, k *limiter.Live, refusal *record.Refusal) {
+	switch refusal.Code {
+	case record.CodeLockedDown, record.CodeKeyRevoked, record.CodeKeySuspended, record.CodeKeyExpired, record.CodeKeyIdle,
+		record.CodeActivationsExhausted, record.CodeTokensExhausted, record.CodeSpendExhausted,
+		record.CodeIPNotAllowed, record.CodeStoreUnavailable:
+		return
+	}
+	values := new(headerValues)
+	values.setKey(h, key)
+	values.setRemaining(h, k.Remaining())
+}
+
 // setKeyHeaders identifies the key of an admitted request to the client and to the
 // handlers below.
 func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 	key := x.grant.Key()
-	x.headers.set(h, 0, "Till-Key", key.ID)
-	if !key.ExpiresAt.IsZero() {
-		x.headers.set(h, 1, "Till-Expires", key.ExpiresAt.UTC().Format(time.RFC3339))
-	}
+	x.headers.setKey(h, key)
 	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(func(name string) (any, bool) {
 		switch name {
@@ -232,16 +265,7 @@ func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 // setRemainingHeaders tells the client what is left. That is known only once there is
 // an answer: what was reserved for a request that fails earlier may be refunded.
 func (x *exchange) setRemainingHeaders(h http.Header) {
-	left := x.grant.Remaining()
-	if n := left[record.Activations]; n != record.NoLimit {
-		x.headers.set(h, 2, "Till-Activations-Remaining", strconv.FormatInt(n, 10))
-	}
-	if n := left[record.Tokens]; n != record.NoLimit {
-		x.headers.set(h, 3, "Till-Tokens-Remaining", strconv.FormatInt(n, 10))
-	}
-	if n := left[record.Nanodollars]; n != record.NoLimit {
-		x.headers.set(h, 4, "Till-Spend-Remaining", record.FormatUSD(n))
-	}
+	x.headers.setRemaining(h, x.grant.Remaining())
 	if n := x.usage.lowered(); n >= 0 {
 		x.headers.set(h, 5, "Till-Output-Limit", strconv.FormatInt(n, 10))
 	}

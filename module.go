@@ -147,7 +147,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	if refusal != nil {
-		return h.refuse(w, r, t, path, k.Refuse(r.Context(), &ask, refusal), 0)
+		refusal = k.Refuse(r.Context(), &ask, refusal)
+		setRefusedHeaders(w.Header(), key, k, refusal)
+		return h.refuse(w, r, t, path, refusal, 0)
 	}
 
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
@@ -157,6 +159,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer x.releaseBody()
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
+		setRefusedHeaders(w.Header(), key, k, refusal)
 		return h.refuse(w, r, t, x.path, refusal, 0)
 	}
 	// This has no effect once the grant is settled. Something may panic before the request

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -195,6 +196,60 @@ func TestOfTwoReasonsTheEarlierIsNamed(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestARefusalTellsWhatIsLeftOfAKeyThatGoesOnWorking makes each reason hold alone. A key
+// that has ended, or is used from a wrong address, is not described.
+func TestARefusalTellsWhatIsLeftOfAKeyThatGoesOnWorking(t *testing.T) {
+	t.Parallel()
+	for _, reason := range reasons {
+		t.Run(reason.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, map[string]record.Role{"crew": record.NewRole()})
+			k := s.mint(func(k *record.Key) {
+				k.Role, k.ExpiresAt = "crew", time.Now().Add(time.Hour)
+				if reason.mint != nil {
+					reason.mint(k)
+				}
+			})
+			wish := wished{path: "/v1/chat/completions", model: "gpt-5-mini"}
+			if reason.early != nil {
+				reason.early(t, s, k, k)
+			}
+			if reason.wish != nil {
+				reason.wish(&wish)
+			}
+			if reason.set != nil {
+				s.change(k, reason.set)
+			}
+			if reason.act != nil {
+				reason.act(t, s, k)
+			}
+			_, h, says := s.serveAll(k, wish.asks())
+			if code := record.Code(h.Get("Till-Refusal")); code != reason.code {
+				t.Fatalf("answered %q: %s", code, says)
+			}
+			v := s.view(k)
+			want := http.Header{}
+			if reason.place > 3 && reason.place != 7 && reason.place != 8 {
+				want.Set("Till-Key", k.id)
+				want.Set("Till-Expires", v.ExpiresAt.UTC().Format(time.RFC3339))
+				for kind, name := range map[record.Kind]string{record.Activations: "Activations", record.Tokens: "Tokens"} {
+					if n := v.Remaining[kind]; n != record.NoLimit {
+						want.Set("Till-"+name+"-Remaining", strconv.FormatInt(n, 10))
+					}
+				}
+				if n := v.Remaining[record.Nanodollars]; n != record.NoLimit {
+					want.Set("Till-Spend-Remaining", record.FormatUSD(n))
+				}
+			}
+			for _, name := range []string{"Till-Key", "Till-Expires", "Till-Activations-Remaining", "Till-Tokens-Remaining", "Till-Spend-Remaining"} {
+				if h.Get(name) != want.Get(name) {
+					t.Errorf("%s: %q, want %q", name, h.Get(name), want.Get(name))
+				}
+			}
+		})
 	}
 }
 

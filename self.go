@@ -162,5 +162,6 @@ func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder
 		refusal, status = storeClosed(), 0
 	}
 	by.k.Count(refusal.Code)
+	setRefusedHeaders(w.Header(), key, by.k, refusal)
 	return h.refuse(w, r, by.target, childrenPath, refusal, status)
 }

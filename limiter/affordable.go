@@ -6,6 +6,18 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
+// Remaining returns what is left of the key's own limits, and NoLimit where it has none,
+// without what its requests hold.
+func (k *Live) Remaining() record.Amounts {
+	now := k.l.clock.Now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.due(now) {
+		return k.key.Limit // what was used is of the past
+	}
+	return k.remaining()
+}
+
 // Left returns how much of the key's and its role's budget no request holds, and what
 // would be left if all requests, also those of other nodes, gave back what they hold.
 // Nothing is taken, so it may have changed a moment later.
