@@ -185,6 +185,43 @@ func TestADamagedRecordHoldsUpNothingElse(t *testing.T) {
 	}
 }
 
+// TestManyDamagedRecordsHoldUpNoSweep: as many as a sweep tries one by one stand before the
+// others in the time index.
+func TestManyDamagedRecordsHoldUpNoSweep(t *testing.T) {
+	within := func(d time.Duration) func(*record.Key) {
+		return func(k *record.Key) { k.Limit[record.Activations], k.FirstUseWithin = 100, d }
+	}
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		var bad [][]byte
+		for range 2*limiter.SweepKeys + 1 {
+			bad = append(bad, record.RecordKey(w.mint(within(time.Hour)).id))
+		}
+		good := w.mint(within(2 * time.Hour))
+		c.Write(t, func(tx store.Tx) (err error) {
+			for _, row := range bad {
+				err = errors.Join(err, tx.Set(row, []byte("{")))
+			}
+			return err
+		})
+		c.pass(3 * time.Hour)
+		for range 3 {
+			w.SweepDue()
+		}
+		if acts := w.acts(good.id); !strings.Contains(acts, audit.ActKeyExpired) {
+			t.Errorf("it is not recorded as expired: %s", acts)
+		}
+		early := w.mint(within(time.Hour)) // and then the sweep begins at the front again
+		c.pass(2 * time.Hour)
+		for range 3 {
+			w.SweepDue()
+		}
+		if acts := w.acts(early.id); !strings.Contains(acts, audit.ActKeyExpired) {
+			t.Errorf("a later one is not recorded as expired: %s", acts)
+		}
+	})
+}
+
 // TestADamagedRowOfWhatNodesTellEachOtherHoldsUpNothing: a node that cannot follow admits
 // nothing.
 func TestADamagedRowOfWhatNodesTellEachOtherHoldsUpNothing(t *testing.T) {

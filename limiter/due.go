@@ -19,6 +19,10 @@ func (l *Limiter) sweepDue() {
 		return
 	}
 	var after []byte
+	if resume := l.dueResume.Swap(nil); resume != nil {
+		after = *resume
+	}
+	left := 0
 	for !l.stopping() {
 		var found []dueEntry
 		err := l.store.View(func(r store.Reader) (err error) {
@@ -34,7 +38,6 @@ func (l *Limiter) sweepDue() {
 		}
 		after = found[len(found)-1].key
 		var rest []string
-		left := 0
 		err = apart(found, func(some []dueEntry) error {
 			others, err := l.endDue(some)
 			rest = append(rest, others...)
@@ -43,9 +46,6 @@ func (l *Limiter) sweepDue() {
 			left++
 			l.leaveOut("ending keys whose time is over", due.id, err)
 		})
-		if left == sweepKeys {
-			return // it is no single record, and all that follow would be tried one by one
-		}
 		if err != nil {
 			if !errors.Is(err, store.ErrClosed) {
 				l.log.Error("ending keys whose time is over failed", "error", err)
@@ -57,6 +57,10 @@ func (l *Limiter) sweepDue() {
 			if err != nil && !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrNotFound) && !l.leaveOut("ending keys whose time is over", id, err) {
 				l.log.Error("ending a key whose time is over failed", "key_id", id, "error", err)
 			}
+		}
+		if left >= sweepKeys { // each took a change of its own, so the next sweep goes on behind them
+			l.dueResume.Store(&after)
+			return
 		}
 	}
 }

@@ -138,6 +138,7 @@ func (l *Limiter) Loaded() int { return len(l.everyLive()) }
 
 const (
 	MaxJobs    = maxJobs
+	SweepKeys  = sweepKeys
 	KeepJobs   = keepJobs
 	MaxWaiting = maxWaiting
 )

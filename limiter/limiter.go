@@ -129,6 +129,7 @@ type Limiter struct {
 	exiting   func() bool
 	forfeited atomic.Int64
 	damaged   damaged
+	dueResume atomic.Pointer[[]byte] // where the next sweep of due keys begins; nil: at the front
 	closed    atomic.Bool
 	// contradicted is Contradicted of a Limiter that is closed.
 	contradicted atomic.Bool
