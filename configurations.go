@@ -95,6 +95,11 @@ func (a *App) putInForce(beside configuration) error {
 		o.keepOf(beside.storeOptions())
 	}
 	restores := a.engine.runs(a) // then all that can be put into force has to be
+	if former, ok := beside.(*App); ok && !restores {
+		if err := a.keepSealKeys(former); err != nil {
+			return err
+		}
+	}
 	if err := a.engine.reconnect(o); err != nil {
 		if !restores {
 			return err

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -66,7 +67,7 @@ func newReloads(t *testing.T, dir string) (r *reloads, first, second *App) {
 }
 
 func (r *reloads) configure(name string) *App {
-	return &App{engine: r.e, storage: storageOf{r, name}, roles: map[string]record.Role{name: record.NewRole()}, slogger: slog.New(slog.DiscardHandler)}
+	return &App{engine: r.e, ctx: caddy.Context{Context: r.t.Context()}, sealing: new(sealing), storage: storageOf{r, name}, roles: map[string]record.Role{name: record.NewRole()}, slogger: slog.New(slog.DiscardHandler)}
 }
 
 // inForce fails the test unless this one's role is in force, and no other.
@@ -299,6 +300,58 @@ func TestAStoreThatIsOpenLateHasTheSettingsInForce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAReloadKeepsTheSealKeysThatAreNeeded: what they sealed could not be opened any more.
+func TestAReloadKeepsTheSealKeysThatAreNeeded(t *testing.T) {
+	t.Parallel()
+	r, first, second := newReloads(t, t.TempDir())
+	defer r.end()
+	var keys []token.SealKey
+	sealer := func(keys ...token.SealKey) *token.Sealer {
+		s, err := token.NewSealer(keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for range 2 {
+		key, err := token.NewSealKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+	}
+	first.sealing.sealer, second.sealing.sealer = sealer(keys...), sealer(keys[1])
+	_, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: keys[0].ID(), Origins: []string{"https://a"}}
+	spec.Limit[record.Activations] = 1
+	v, err := r.e.current().Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.e.enter(second)
+	if err == nil || !strings.Contains(err.Error(), keys[0].ID().String()) || !strings.Contains(err.Error(), "put it back") {
+		t.Errorf("without a seal key that a key needs: %v", err)
+	}
+	r.inForce("first")
+	second.sealing.sealer = sealer(keys[1], keys[0])
+	if err := r.e.enter(second); err != nil {
+		t.Errorf("with another before it: %v", err)
+	}
+	r.e.leave(second)
+	if _, _, err := r.e.current().Revoke(t.Context(), limiter.Operator, v.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	second.sealing.sealer = sealer(keys[1])
+	if err := r.e.enter(second); err != nil {
+		t.Errorf("without a seal key that none needs: %v", err)
+	}
+	r.e.leave(first)
+	r.inForce("second")
 }
 
 // TestWhatARefusedConfigurationHasOpenedIsUsedAsBefore: the store can no longer be reached

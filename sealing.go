@@ -117,6 +117,22 @@ func (a *App) applySealKeys(ctx context.Context, keys []token.SealKey) (changed 
 	return true, nil
 }
 
+// keepSealKeys returns an error if this configuration lacks a seal key that the former one
+// has and that is still needed.
+func (a *App) keepSealKeys(former *App) error {
+	former.sealing.mu.Lock()
+	before := former.sealing.sealer
+	former.sealing.mu.Unlock()
+	if before == nil {
+		return nil
+	}
+	next, err := a.sealing.get()
+	if err != nil {
+		return err
+	}
+	return a.sealKeysGone(a.ctx, before, next)
+}
+
 func (a *App) sealKeysGone(ctx context.Context, before, next *token.Sealer) error {
 	gone := slices.DeleteFunc(before.IDs(), next.Has)
 	if len(gone) == 0 {
