@@ -81,6 +81,22 @@ func (r *reloads) inForce(want string) {
 	}
 }
 
+// use makes a request with a key, and returns the code with which it was refused.
+func (r *reloads) use(v limiter.View) record.Code {
+	r.t.Helper()
+	k, refusal := r.e.current().Find(r.t.Context(), v.Lookup)
+	if refusal != nil {
+		return refusal.Code
+	}
+	var g limiter.Grant
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	if refusal := k.Reserve(r.t.Context(), ask, &g); refusal != nil {
+		return refusal.Code
+	}
+	g.Settle(record.Amounts{record.Activations: 1})
+	return ""
+}
+
 func (r *reloads) mint(role string) (limiter.View, error) {
 	_, lookup, err := token.MintKey()
 	if err != nil {
@@ -155,6 +171,17 @@ func TestWhileTwoConfigurationsRunWhatEitherKeepsIsKept(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	hook := func(url string) event.Hook { return event.Hook{URL: url} }
+	budget := func(renews record.Renewal, most int64) record.RoleBudget {
+		return record.RoleBudget{Limit: record.Amounts{record.Activations: most}, Renews: renews}
+	}
+	day1, day2, month1, month2 := budget(record.Daily, 1), budget(record.Daily, 2), budget(record.Monthly, 1), budget(record.Monthly, 2)
+	roles := func(budgets ...record.RoleBudget) map[string]record.Role {
+		all := make(map[string]record.Role)
+		for i, b := range budgets {
+			all[string(rune('a'+i))] = record.Role{Budget: b}
+		}
+		return all
+	}
 	for _, test := range []struct{ next, former, want storeOptions }{
 		{storeOptions{}, storeOptions{}, storeOptions{retain: limiter.DefaultRetain, staleAfter: limiter.DefaultStaleAfter}},
 		{storeOptions{keepAudit: day, retain: day, staleAfter: day, staleRevoke: true}, storeOptions{},
@@ -165,11 +192,59 @@ func TestWhileTwoConfigurationsRunWhatEitherKeepsIsKept(t *testing.T) {
 			storeOptions{keepAudit: 2 * day, retain: 2 * day, staleAfter: 2 * day, staleRevoke: true}},
 		{storeOptions{hooks: []event.Hook{hook("a"), hook("b")}, retain: day, staleAfter: day}, storeOptions{hooks: []event.Hook{hook("c"), hook("b")}, retain: day, staleAfter: day},
 			storeOptions{hooks: []event.Hook{hook("a"), hook("b"), hook("c")}, retain: day, staleAfter: day}},
+		{storeOptions{roles: roles(day1, month1), retain: day, staleAfter: day}, storeOptions{roles: roles(day2, month2), retain: day, staleAfter: day},
+			storeOptions{roles: roles(day1, month1), retain: day, staleAfter: day}},
+		{storeOptions{roles: roles(day1, month1), retain: day, staleAfter: day}, storeOptions{roles: roles(month2), retain: day, staleAfter: day},
+			storeOptions{roles: roles(month2, month1), retain: day, staleAfter: day}},
 	} {
 		if test.next.keepOf(test.former); !reflect.DeepEqual(test.next, test.want) {
 			t.Errorf("%+v, want %+v", test.next, test.want)
 		}
 	}
+}
+
+// TestARefusedConfigurationRenewsNoBudget: in a role's shorter window, nothing would be used.
+func TestARefusedConfigurationRenewsNoBudget(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r, first, second := newReloads(t, dir)
+		defer r.end()
+		limited := func(renews record.Renewal, most int64) record.Role {
+			role := record.NewRole()
+			role.Budget.Limit[record.Activations], role.Budget.Renews = most, renews
+			return role
+		}
+		first.roles["shared"], second.roles["shared"] = limited(record.Monthly, 1), limited(record.Daily, 1)
+		time.Sleep(48 * time.Hour) // a month begins with a day
+		r.e.leave(first)
+		if err := r.e.enter(first); err != nil {
+			t.Fatal(err)
+		}
+		uses := func(want record.Code) {
+			t.Helper()
+			v, err := r.mint("shared")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code := r.use(v); code != want {
+				t.Errorf("the role's budget: %q, want %q", code, want)
+			}
+		}
+		uses("")
+		uses(record.CodeActivationsExhausted)
+		if err := r.e.enter(second); err != nil {
+			t.Fatal(err)
+		}
+		uses(record.CodeActivationsExhausted)
+		r.e.leave(second)
+		uses(record.CodeActivationsExhausted)
+		if err := r.e.enter(second); err != nil { // and now it is accepted
+			t.Fatal(err)
+		}
+		r.e.leave(first)
+		uses("")
+	})
 }
 
 // TestARefusedConfigurationDropsNoMessages that wait for a webhook that it does not have.

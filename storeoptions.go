@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -67,8 +68,8 @@ func (o *storeOptions) apply(l *limiter.Limiter) error {
 	return errors.Join(l.SetRoles(o.roles), l.Outbox().SetHooks(o.hooks))
 }
 
-// keepOf adds what another configuration keeps: for how long, and messages for its
-// webhooks.
+// keepOf adds what another configuration keeps: for how long, messages for its webhooks,
+// and the present windows of its roles' budgets.
 func (o *storeOptions) keepOf(other storeOptions) {
 	forEver := o.keepAudit == 0 || other.keepAudit == 0
 	if o.keepAudit = max(o.keepAudit, other.keepAudit); forEver {
@@ -77,6 +78,14 @@ func (o *storeOptions) keepOf(other storeOptions) {
 	o.retain = max(cmp.Or(o.retain, limiter.DefaultRetain), cmp.Or(other.retain, limiter.DefaultRetain))
 	o.staleAfter = max(cmp.Or(o.staleAfter, limiter.DefaultStaleAfter), cmp.Or(other.staleAfter, limiter.DefaultStaleAfter))
 	o.staleRevoke = o.staleRevoke && other.staleRevoke
+	o.roles = maps.Clone(o.roles)
+	for name, role := range o.roles {
+		former, known := other.roles[name]
+		if known && role.Budget.Renews != former.Budget.Renews { // a new window would begin with nothing used
+			role.Budget = former.Budget
+			o.roles[name] = role
+		}
+	}
 	o.hooks = slices.Clone(o.hooks)
 	for _, h := range other.hooks {
 		if !slices.ContainsFunc(o.hooks, func(own event.Hook) bool { return own.URL == h.URL }) {
