@@ -17,7 +17,7 @@ func jobJSON(j limiter.Job) wire.BulkJSON {
 	done := j.Done()
 	return wire.BulkJSON{
 		Matched: j.Matched, Revoked: j.Revoked, AlreadyRevoked: j.Already, StreamsCut: j.Cut,
-		Job: strconv.FormatInt(j.Number, 10), Done: &done, At: &j.At, By: j.By, Reason: j.Reason, Failure: j.Failure,
+		Job: strconv.FormatInt(j.Number, 10), Done: &done, At: &j.At, By: j.By, Reason: j.Reason, Unreadable: j.Left, Failure: j.Failure,
 		Pending: j.Pending,
 	}
 }

@@ -171,6 +171,7 @@ var fieldDocs = map[string]string{
 	"tokens_revoked":         "admin tokens that were revoked because it is not known which were revoked before",
 	"unknown":                "strings that belong to no key and no token here",
 	"unlimited":              "must be true for a key that nothing ends by itself",
+	"unreadable":             "keys that the job cannot end because their records cannot be read; they are refused, and end once they can be read; absent until all others are ended",
 	"unmeasured":             "tokens charged at the bound, because nobody reported what was used",
 	"upstream_key":           "the upstream's own key, to be sealed into the scoped key or asked about; it is never stored",
 	"upstreams":              "the upstreams; in a role, those that its keys may be for",

@@ -133,7 +133,7 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 		}
 		pending = append(pending, now.Pending...) // only the first answer has them
 		p.set(now.Revoked)
-		if now.Done == nil || *now.Done {
+		if now.Done == nil || *now.Done || now.Unreadable > 0 {
 			break
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
@@ -144,14 +144,18 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 		}
 	}
 	p.end()
-	if now.Pending = pending; f.json && len(pending) > 0 {
-		return printValue(cmd.OutOrStdout(), now)
+	switch now.Pending = pending; {
+	case f.json && len(pending) > 0:
+		err = printValue(cmd.OutOrStdout(), now)
+	case f.json:
+		err = printJSON(cmd.OutOrStdout(), raw)
+	default:
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "Revoked %s%s, and ended %s.%s\n",
+			keysOf(now.Revoked), alreadyOf(now), prose.Counted(int64(now.StreamsCut), "running request"), pendingText("\n", pending))
 	}
-	if f.json {
-		return printJSON(cmd.OutOrStdout(), raw)
+	if err == nil && now.Unreadable > 0 {
+		return fmt.Errorf("job %s goes on: %s", now.Job, now.Failure)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "Revoked %s%s, and ended %s.%s\n",
-		keysOf(now.Revoked), alreadyOf(now), prose.Counted(int64(now.StreamsCut), "running request"), pendingText("\n", pending))
 	return err
 }
 

@@ -379,7 +379,8 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counte
 	}
 }
 
-// Await waits until a job is done, or the context is. Where several nodes share the
+// Await waits until a job is done, or has ended all keys but those that cannot be read, or
+// the context is done. Where several nodes share the
 // store, it waits for this node's part in it, too.
 func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, error) {
 	s, err := l.JobOf(by, fmt.Sprint(number))
@@ -405,6 +406,7 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 			if l.shared == nil {
 				return j.snapshot(), nil
 			}
+		case <-j.stands:
 		case <-ctx.Done():
 			if l.shared == nil {
 				return j.snapshot(), nil

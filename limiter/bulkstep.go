@@ -3,6 +3,7 @@ package limiter
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -19,7 +20,8 @@ const (
 	bulkBytes  = 256 << 10 // of their records
 	bulkLooked = 2048
 	bulkRetry  = time.Second
-	bulkUnread = 256 // whose records cannot be read; with more, a job does not go on
+	bulkUnread = 256         // whose records cannot be read, and which a job remembers by their ids
+	bulkAgain  = time.Minute // until it goes through all keys again, if there are more
 )
 
 // errUnread says that a key's record cannot be read, and nothing was written of it.
@@ -73,18 +75,15 @@ func (l *Limiter) jobsLoop() {
 		default:
 		}
 		err := l.step(j)
-		if err == nil {
-			continue
-		}
 		if errors.Is(err, store.ErrClosed) {
 			return
 		}
-		j.mu.Lock()
-		logged := j.state.Failure == err.Error()
-		j.state.Failure = err.Error()
-		j.mu.Unlock()
+		news := j.fail(err)
+		if err == nil {
+			continue
+		}
 		l.jobs.delay(j)
-		if !logged {
+		if news {
 			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
 		}
 		select {
@@ -117,26 +116,24 @@ func (l *Limiter) step(j *job) error {
 		var rest []string
 		rest, elsewhere = l.unended(j, ids)
 		if len(rest) > bulkKeys {
-			ids, already, next, whole = rest[:bulkKeys], 0, s.Cursor, false
+			ids, already, next, whole, unread = rest[:bulkKeys], 0, s.Cursor, false, s.Unread
 		} else {
 			again := l.lookAgain(j, unread)
 			if again.err != nil {
 				return again.err
 			}
-			ids, unread, late = unite(append(ids, rest...), again.ids), again.unread, again.already
+			ids, unread, late = unite(again.ids, append(ids, rest...)), again.unread, again.already
 		}
-	}
-	if len(unread) > bulkUnread {
-		return fmt.Errorf("the records of %d keys cannot be read, among them %s", len(unread), unread[0])
 	}
 	var ended []*record.Key
 	var after Job
-	var over bool // another node has done the last step
-	var cut int64 // what this one counts of j.cut
-	var left []string
+	var over bool       // another node has done the last step
+	var cut int64       // what this one counts of j.cut
+	var passed []string // could not be read when they were to end
 	err = l.committer.DoPatiently(func(b *batch) error {
-		ended, after, over, cut, left = nil, s, false, 0, nil
+		ended, after, over, cut, passed = nil, s, false, 0, nil
 		changed := elsewhere // counted at the end
+		before := after
 		if b.Shared() {
 			// Other nodes count in the record what they end, and one that led
 			// before may have come further.
@@ -144,13 +141,17 @@ func (l *Limiter) step(j *job) error {
 			if err != nil {
 				return err
 			}
-			if after, over = stored, stored.Done(); over || stored.Cursor != s.Cursor || !slices.Equal(stored.Unread, s.Unread) {
+			if after, over = stored, stored.Done(); over || stored.Cursor != s.Cursor || stored.Again != s.Again || stored.More != s.More || !slices.Equal(stored.Unread, s.Unread) {
 				return nil
 			}
-			changed, cut = 0, j.cut.Load()
+			before, changed, cut = after, 0, j.cut.Load()
 			after.Cut += int(cut)
 		}
-		left = unread
+		if after.Again { // what was revoked before the job is counted again
+			after.Matched -= after.Already
+			after.Already, after.More, after.Again = 0, 0, false
+		}
+		left := unread
 		if err := l.fetchKeys(b, ids); err != nil {
 			return err
 		}
@@ -158,7 +159,7 @@ func (l *Limiter) step(j *job) error {
 			key, since, err := b.endIn(&s, id)
 			switch {
 			case errors.Is(err, errUnread):
-				left = unite(left, []string{id})
+				left, passed = unite(left, []string{id}), append(passed, id)
 			case err != nil && !errors.Is(err, store.ErrNotFound):
 				return err
 			case key != nil:
@@ -167,21 +168,26 @@ func (l *Limiter) step(j *job) error {
 				changed++
 			}
 		}
-		after.Cursor, after.Failure, after.Unread = next, "", left
-		done, counted := whole && len(left) == 0, already+late
+		named := min(len(left), bulkUnread)
+		after.Cursor, after.Unread, after.More = next, left[:named], after.More+int64(len(left)-named)
+		rest, counted := int64(named)+after.More, already+late
+		done := whole && rest == 0
 		switch {
 		case done:
+			after.Left = 0
 			after.Revoked += changed
 			after.Matched += changed
+		case whole && after.More > 0: // only all keys lead to them again
+			after.Cursor, after.Again, after.Left = "", true, rest
 		case whole: // this step comes again
-			after.Cursor, counted = s.Cursor, late
-			if len(ended) == 0 && cut == 0 && counted == 0 && slices.Equal(left, s.Unread) {
-				return nil
-			}
+			after.Cursor, after.Left, counted = s.Cursor, rest, late
 		}
 		after.Already += counted
 		after.Revoked += int64(len(ended))
 		after.Matched += int64(len(ended)) + counted
+		if !done && reflect.DeepEqual(after, before) {
+			return nil
+		}
 		if done {
 			after.DoneAt = l.clock.Now().UTC()
 			if err := forgetJobs(b); err != nil {
@@ -191,23 +197,38 @@ func (l *Limiter) step(j *job) error {
 		return b.setJob(&after)
 	}, func() {
 		l.followEnded(j, ended)
-		j.mu.Lock()
-		j.state = after
-		j.mu.Unlock()
+		j.set(after)
 		j.cut.Add(-cut)
 	})
-	if err == nil && over {
-		j.over.Store(true) // what this node has stopped is left to end
-	}
-	if err == nil && whole && len(left) > 0 {
-		return fmt.Errorf("all other keys are revoked, but the records of %d cannot be read, among them %s", len(left), left[0])
-	}
-	if err != nil || over || !after.Done() {
+	if err != nil {
 		return err
 	}
-	l.jobs.remove(j)
-	l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
+	if j.pass(passed); whole {
+		j.passed = nil
+	}
+	switch {
+	case over:
+		j.over.Store(true) // what this node has stopped is left to end
+	case after.Done():
+		l.jobs.remove(j)
+		l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
+	case whole && after.Left > 0:
+		if after.Again {
+			l.jobs.rest(j, bulkAgain)
+		}
+		return after.unreadable()
+	}
 	return nil
+}
+
+// pass notes keys that could not be read in this pass.
+func (j *job) pass(ids []string) {
+	if j.passed == nil {
+		j.passed = make(map[string]bool)
+	}
+	for _, id := range ids {
+		j.passed[id] = true
+	}
 }
 
 // unite returns what is in either list, each once.
@@ -221,13 +242,13 @@ func unite(all, more []string) []string {
 	return all
 }
 
-// unended are the keys in memory, except those given, that a job has stopped and
-// not yet ended; elsewhere counts those of its other keys that a change has ended.
+// unended are the keys in memory, except those given and those that could not be read, that
+// a job has stopped and not yet ended; elsewhere counts those of its other keys that a change has ended.
 func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
 	for _, k := range c.everyLive() {
 		k.mu.Lock()
 		switch {
-		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID):
+		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID) || j.passed[k.key.ID]:
 		case k.halt == record.CodeKeyRevoked:
 			ids = append(ids, k.key.ID)
 		case k.key.EndedStatus == record.Revoked && k.key.Judged >= j.number.Load():

@@ -357,7 +357,7 @@ func TestAJobEndsAllKeysButThoseWhoseRecordsAreDamaged(t *testing.T) {
 				if code := bad.on(w).use(); code != record.CodeKeyRevoked {
 					t.Errorf("the key whose record can be read again: %q", code)
 				}
-				done, err := w.Await(ctx, limiter.Operator, j.Number)
+				done, err := w.mended(j.Number)
 				if err != nil || !done.Done() || done.Revoked != 301 || done.Matched != 302 || done.Already != 1 {
 					t.Errorf("at the end it says %+v, %v", done, err)
 				}

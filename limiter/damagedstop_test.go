@@ -1,13 +1,17 @@
 package limiter_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
@@ -231,7 +235,7 @@ func TestAJobCountsWhatWasDamagedOnce(t *testing.T) {
 							t.Errorf("the job says %+v, %v", now, err)
 						}
 						c.mend(map[string][]byte{string(row): was})
-						done, err := w.Await(ctx, limiter.Operator, j.Number)
+						done, err := w.mended(j.Number)
 						already := int64(0)
 						if before {
 							already = 1
@@ -247,4 +251,93 @@ func TestAJobCountsWhatWasDamagedOnce(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAJobGoesOnBesideAnyNumberOfDamagedKeys, more than it remembers by their ids, and says
+// how many there are.
+func TestAJobGoesOnBesideAnyNumberOfDamagedKeys(t *testing.T) {
+	for which, inMemory := range map[string]bool{"in memory": true, "not in memory": false} {
+		t.Run(which, func(t *testing.T) { goesOnBesideDamagedKeys(t, inMemory) })
+	}
+}
+
+func goesOnBesideDamagedKeys(t *testing.T, inMemory bool) {
+	var log bytes.Buffer
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		was, broken := make(map[string][]byte), make(map[string][]byte)
+		var bad []*key
+		damage := func(k *key, row []byte) {
+			was[string(row)], broken[string(row)] = c.row(row), []byte("{")
+			bad = append(bad, k)
+		}
+		const records, accounts, revoked = limiter.BulkUnread + 40, 30, 3
+		for i := range records + accounts {
+			k := w.mint(ownedBy("anna"))
+			if i%100 == 0 && i < records { // which the job finds revoked, once it can be read
+				if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			which := "the record"
+			if i >= records {
+				which = "the account"
+			}
+			damage(k, rowsOf(t, k.id)[which][0])
+		}
+		stays := w.mint(ownedBy("ben"))
+		var good []*key
+		for range 3 {
+			good = append(good, w.mint(ownedBy("anna")))
+		}
+		left := int64(len(bad))
+		if c.restartClean(w); inMemory {
+			left -= revoked // this node knows that they are
+			for _, k := range bad {
+				k.use()
+			}
+		}
+		c.Write(t, func(tx store.Tx) (err error) { // which no node hears of
+			for row, value := range broken {
+				err = errors.Join(err, tx.Set([]byte(row), value))
+			}
+			return err
+		})
+		j := w.revokeAll("anna")
+		now, err := w.Await(ctx, limiter.Operator, j.Number)
+		if err != nil || now.Done() || now.Left != left || now.Revoked != int64(len(good)) || !strings.Contains(now.Failure, fmt.Sprint(left)) {
+			t.Fatalf("the job says %+v, %v", now, err)
+		}
+		time.Sleep(3 * time.Minute) // in which it looks again
+		if again, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || again.Left != now.Left || again.Matched != now.Matched {
+			t.Errorf("later it says %+v, %v", again, err)
+		}
+		for _, k := range good {
+			if acts := w.acts(k.id); !strings.Contains(acts, audit.ActKeyRevoke) {
+				t.Errorf("not revoked because the records of others are damaged: %s", acts)
+			}
+		}
+		for _, k := range bad {
+			if code := k.use(); code == "" {
+				t.Error("a key that cannot be read is used")
+			}
+		}
+		if code := stays.use(); code != "" {
+			t.Errorf("another key: %q", code)
+		}
+		synctest.Wait()
+		if n := strings.Count(log.String(), "a job cannot go on now"); n != 1 {
+			t.Errorf("it is logged %d times", n)
+		}
+		c.mend(was)
+		done, err := w.mended(j.Number)
+		if all := int64(len(bad) + len(good)); err != nil || done.Matched != all || done.Already != revoked || done.Revoked != all-revoked || done.Left != 0 || done.Failure != "" {
+			t.Errorf("at the end it says %+v, %v", done, err)
+		}
+		for _, k := range bad {
+			if code := k.use(); code != record.CodeKeyRevoked {
+				t.Errorf("a key that can be read again: %q", code)
+			}
+		}
+	}, func(w *world) { w.log = slog.New(slog.NewTextHandler(&log, nil)) })
 }

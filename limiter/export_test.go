@@ -139,6 +139,7 @@ func (l *Limiter) Loaded() int { return len(l.everyLive()) }
 const (
 	MaxJobs    = maxJobs
 	SweepKeys  = sweepKeys
+	BulkUnread = bulkUnread
 	KeepJobs   = keepJobs
 	MaxWaiting = maxWaiting
 )

@@ -50,9 +50,14 @@ type Job struct {
 	// Cut is how many running requests were ended.
 	Cut    int    `json:"cut"`
 	Cursor string `json:"cursor,omitempty"` // where to go on
-	// Unread are keys whose records could not be read. They are tried again at the end,
-	// and until then the job is not done.
-	Unread []string  `json:"unread,omitempty"`
+	// Unread are keys whose records could not be read, bulkUnread of them at most. They
+	// are tried again at the end, and until then the job is not done.
+	Unread []string `json:"unread,omitempty"`
+	// More counts those beyond. They are found again by going through all keys Again.
+	More  int64 `json:"more,omitempty"`
+	Again bool  `json:"again,omitempty"`
+	// Left is how many could not be read, once all other keys are ended; 0 before.
+	Left   int64     `json:"left,omitempty"`
 	DoneAt time.Time `json:"done_at,omitzero"`
 	// Failure is why the job cannot go on now. It is tried again.
 	Failure string `json:"-"`
@@ -62,6 +67,15 @@ type Job struct {
 
 // Done reports whether nothing is left to do.
 func (j *Job) Done() bool { return !j.DoneAt.IsZero() }
+
+// unreadable says that only keys are left whose records cannot be read.
+func (j *Job) unreadable() error {
+	among := ""
+	if len(j.Unread) > 0 {
+		among = ", among them " + slices.Min(j.Unread) // the same each time
+	}
+	return fmt.Errorf("all other keys are revoked, but the records of %d cannot be read%s: these are refused, and end once they can be read", j.Left, among)
+}
 
 const (
 	maxJobs  = 16 // jobs that run at a time
@@ -82,10 +96,18 @@ type job struct {
 	state   Job
 	stopped []stoppedKey  // keys that were in memory at the call, while number is 0
 	done    chan struct{} // closed at the end
+	stands  chan struct{} // closed, by standing, once only keys are left that cannot be read
 	ready   atomic.Bool   // jobsLoop may go on with it
 	ahead   chan found    // what the step after this one ends; jobsLoop alone has it
 	over    atomic.Bool   // another node has ended what it knew of; see finishJob
 	cut     atomic.Int64  // requests that this node cut, as one that has followed the job
+
+	// jobsLoop alone has these: the keys that could not be read in this pass, so that those
+	// in memory are not tried again in it; and what was logged last.
+	passed map[string]bool
+	logged string
+
+	standing sync.Once
 }
 
 // stoppedKey is a key that matched a job, and the record that was judged.
@@ -95,9 +117,34 @@ type stoppedKey struct {
 }
 
 func newJob(s Job) *job {
-	j := &job{at: s.At, filter: s.Filter, state: s, done: make(chan struct{})}
+	j := &job{at: s.At, filter: s.Filter, done: make(chan struct{}), stands: make(chan struct{})}
 	j.number.Store(s.Number)
+	j.set(s)
 	return j
+}
+
+// set notes how far a job has come.
+func (j *job) set(s Job) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s.Left > 0 {
+		j.standing.Do(func() { close(j.stands) })
+	}
+	if s.Failure = j.state.Failure; s.Done() {
+		s.Failure = ""
+	}
+	j.state = s
+}
+
+// fail notes why a job cannot go on now, or that it does. It reports whether that is news.
+func (j *job) fail(err error) (news bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.state.Failure = ""; err != nil {
+		j.state.Failure = err.Error()
+		news, j.logged = j.logged != j.state.Failure, j.state.Failure
+	}
+	return news
 }
 
 func (j *job) snapshot() Job {
@@ -169,6 +216,9 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 				j = now
 			}
 			j.Failure = now.Failure // in a shared store, the record knows the rest best
+		}
+		if j.Failure == "" && j.Left > 0 { // another node goes on with it, or it looks again
+			j.Failure = j.unreadable().Error()
 		}
 		if by.Role == record.OperatorRole || by.Token != "" && by.Token == j.Token {
 			jobs = append(jobs, j)

@@ -85,6 +85,15 @@ func (s *jobs) delay(j *job) {
 	}
 }
 
+// rest has a job wait before it goes on.
+func (s *jobs) rest(j *job, d time.Duration) {
+	j.ready.Store(false)
+	time.AfterFunc(d, func() {
+		j.ready.Store(true)
+		s.nudge()
+	})
+}
+
 // remove takes a job that is done off the list.
 func (s *jobs) remove(j *job) {
 	if j.ahead != nil {
@@ -124,10 +133,7 @@ func (s *jobs) follow(stored []Job) {
 		}
 		state, is := known[number]
 		if is {
-			j.mu.Lock()
-			state.Failure = j.state.Failure
-			j.state = state
-			j.mu.Unlock()
+			j.set(state)
 		}
 		if !is || state.Done() {
 			j.over.Store(true)

@@ -24,6 +24,17 @@ func (w *world) revokeAll(owner string) limiter.Job {
 	return j
 }
 
+// mended waits until a job is done that had only keys left which could not be read.
+func (w *world) mended(number int64) (limiter.Job, error) {
+	for {
+		j, err := w.Await(ctx, limiter.Operator, number)
+		if err != nil || j.Done() {
+			return j, err
+		}
+		time.Sleep(time.Second) // of the bubble's time: then it is tried again
+	}
+}
+
 func ownedBy(owner string) func(*record.Key) { return func(k *record.Key) { k.Owner = owner } }
 
 func TestAJobIsFeltOnAllNodesAndDoneByOne(t *testing.T) {

@@ -20,6 +20,8 @@ type BulkJSON struct {
 	At     *time.Time `json:"at,omitempty"`
 	By     string     `json:"by,omitempty"`
 	Reason string     `json:"reason,omitempty"`
+	// Unreadable counts keys whose records cannot be read, once all others are ended.
+	Unreadable int64 `json:"unreadable,omitempty"`
 	// Failure is why the job does not make progress now.
 	Failure string `json:"failure,omitempty"`
 	// Pending names the nodes that have not yet heard of the job.
