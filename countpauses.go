@@ -21,6 +21,9 @@ const (
 	// countPatience is how long a vendor may fail to count, each time for a reason that
 	// may be over soon, until its requests are told that it will not be.
 	countPatience = 5 * time.Minute
+	// countTries is how often it must have failed for a key in that time: two failures
+	// that are minutes apart say nothing of what lies between them.
+	countTries = 4
 	// pausedKeys is how many paused keys pause the upstream for all: if it is one key
 	// alone, with those below it, its requests may be impossible to count.
 	pausedKeys = 8
@@ -38,6 +41,7 @@ type countPauses struct {
 // failedFor is a key that a vendor has failed to count for, and not counted for since.
 type failedFor struct {
 	since   time.Time // the first failure in a row that might have been over soon; zero if the last one was another
+	tries   int       // failures in that row
 	until   time.Time // the vendor is not asked before
 	lasting bool      // it is of no use to wait for that
 }
@@ -67,7 +71,7 @@ func (p *countPauses) check(id string, now time.Time) (paused bool, again time.D
 	switch {
 	case others < pausedKeys:
 		return false, 0
-	case lasting >= pausedKeys, p.hopeless(now, now):
+	case lasting >= pausedKeys, p.hopeless(failedFor{}, now):
 		return true, 0
 	}
 	return true, first
@@ -80,10 +84,10 @@ func (f failedFor) again(now time.Time) time.Duration {
 	return f.until.Sub(now)
 }
 
-// hopeless reports whether failures since a time, or those of all keys, have gone on for
+// hopeless reports whether the failures of a key, or those of all keys, have gone on for
 // too long.
-func (p *countPauses) hopeless(since, now time.Time) bool {
-	return now.Sub(since) >= countPatience || len(p.of) >= pausedKeys && !p.since.IsZero() && now.Sub(p.since) >= countPatience
+func (p *countPauses) hopeless(f failedFor, now time.Time) bool {
+	return f.tries >= countTries && now.Sub(f.since) >= countPatience || len(p.of) >= pausedKeys && !p.since.IsZero() && now.Sub(p.since) >= countPatience
 }
 
 // forget drops the keys that have not failed for long.
@@ -115,13 +119,13 @@ func (p *countPauses) fail(id string, now time.Time, why countFailure) (pause, a
 	f := failedFor{lasting: true}
 	p.of[id] = f
 	if why.passes {
-		if f.since = before.since; f.since.IsZero() {
+		if f.since, f.tries = before.since, before.tries+1; f.since.IsZero() {
 			f.since = now
 		}
 		if p.since.IsZero() {
 			p.since = now
 		}
-		if f.lasting = p.hopeless(f.since, now); f.lasting {
+		if f.lasting = p.hopeless(f, now); f.lasting {
 			why.pause = max(why.pause, countPause)
 		}
 	}

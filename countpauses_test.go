@@ -119,6 +119,18 @@ func TestOneKeyThatFailsForLongTakesNoHopeFromOthers(t *testing.T) {
 	}
 }
 
+// TestFailuresThatAreMinutesApartAreNotFinal: nobody has asked between them.
+func TestFailuresThatAreMinutesApartAreNotFinal(t *testing.T) {
+	t.Parallel()
+	p, now := new(countPauses), noon
+	for i := range countTries {
+		if _, again, _ := p.fail("key", now, overload); (again == 0) != (i == countTries-1) {
+			t.Errorf("failure %d: %s", i+1, again)
+		}
+		now = now.Add(countPatience)
+	}
+}
+
 // countedBy returns a site with an upstream of OpenAI's dialect, whose endpoint for counting
 // answers so.
 func countedBy(t *testing.T, answer http.HandlerFunc) (s *site, asked *atomic.Int64) {
@@ -270,7 +282,7 @@ func TestAVendorThatCountsAgainIsAsked(t *testing.T) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		f := p.of[k.id]
-		f.since, f.until = f.since.Add(-d), f.until.Add(-d)
+		f.since, f.until, f.tries = f.since.Add(-d), f.until.Add(-d), countTries // in which it went on asking
 		p.of[k.id], p.since = f, p.since.Add(-d)
 	}
 	if status, _, answer := s.comesAgain(k, tooLong); status != http.StatusTooManyRequests {
