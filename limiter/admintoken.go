@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -46,6 +47,34 @@ func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, er
 	}
 	return Caller{}, ErrToken
 }
+
+// Standing returns a caller as it is now, for code that has authenticated it
+// before and acts for it again without its token's string. It is ErrToken if the
+// token has ended since. The call counts as a use of the token. A node that has lost
+// touch with the others says ErrStale, because it may not know.
+//
+// Callers without a token are returned as they are: nothing ends them.
+func (l *Limiter) Standing(by Caller) (Caller, error) {
+	if by.Token == "" {
+		return by, nil
+	}
+	if err := l.fresh(); err != nil {
+		return Caller{}, err
+	}
+	rec, ok := l.tokens.Use(by.Token, l.clock.Now())
+	if !ok {
+		return Caller{}, ErrToken
+	}
+	return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: by.From}, nil
+}
+
+// StandingError is why a caller who was authenticated when a call began is not entitled
+// any more, or is not known to be, once all of it has arrived.
+type StandingError struct{ Err error }
+
+func (e *StandingError) Error() string { return e.Err.Error() }
+
+func (e *StandingError) Unwrap() error { return e.Err }
 
 // network is what attempts are counted by: the address, or its /64 in IPv6.
 func network(from string) string {
@@ -131,7 +160,7 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 	case spec.Role == record.OperatorRole && by.Role != record.OperatorRole:
 		return fmt.Errorf("%w: only the operator gives the role %q", ErrForbidden, record.OperatorRole)
 	case spec.Role != record.OperatorRole && l.policy(spec.Role) == nil:
-		return record.Invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, listed(l.roleNames(), ", "))
+		return record.Invalid("role", "must name a configured role, got %q; there are: %s", spec.Role, cmp.Or(strings.Join(l.roleNames(), ", "), "none"))
 	case !spec.ExpiresAt.IsZero() && !spec.ExpiresAt.After(now):
 		return record.Invalid("expires_at", "must be in the future, got %s", record.Stamp(spec.ExpiresAt))
 	}

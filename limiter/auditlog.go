@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/till-proxy/till/limiter/access"
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -186,4 +187,18 @@ func (l *Limiter) pruneAudit() error {
 		}
 	}
 	return nil
+}
+
+// reportAttempts writes attempts into the audit log.
+func (l *Limiter) reportAttempts(at access.Attempt, n int64) {
+	changes := map[string]record.Delta{"attempts": {Before: nil, After: n}}
+	if at.What != "" {
+		changes["refused"] = record.Delta{Before: nil, After: at.What}
+	}
+	entry := Caller{Name: at.By, From: at.From}.entry(at.Action, "", changes)
+	l.committer.Submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
+		if err != nil {
+			l.complain("a refused attempt is not in the audit log", err, "by", at.By, "from", at.From)
+		}
+	})
 }

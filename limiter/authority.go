@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -75,6 +76,7 @@ func (a *authority) Sees(by Caller, key *record.Key) bool {
 	}
 }
 
+// seesAll reports whether no key is hidden from the caller.
 func (a *authority) seesAll(by Caller) bool {
 	if by.Role == record.OperatorRole {
 		return true
@@ -102,11 +104,7 @@ func (a *authority) seesToken(by Caller, t *record.AdminToken) bool {
 // to see every key or every act. All others see that there is one, and holders of
 // keys see the reason in each refusal.
 func (a *authority) SeesReason(by Caller) bool {
-	if by.Role == record.OperatorRole {
-		return true
-	}
-	role := a.policy(by.Role)
-	return role != nil && role.Sees == record.SeesAll && (a.Allows(by, record.KeysRead) || a.Allows(by, record.AuditRead))
+	return a.seesAll(by) && (a.Allows(by, record.KeysRead) || a.Allows(by, record.AuditRead))
 }
 
 // Authorise decides whether a caller may do something that is done outside this
@@ -135,22 +133,9 @@ func (a *authority) forbidden(by Caller, p record.Permission) error {
 	case by.Role == "" || role == nil:
 		why = fmt.Errorf("%w: the role %q of %s is not configured now", ErrForbidden, by.Role, by.Name)
 	case p != record.Everything:
-		why = fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, listed(role.Permissions, " "))
+		why = fmt.Errorf("%w: %s needs the permission %s; its role %s has: %s", ErrForbidden, by.Name, p, by.Role, cmp.Or(strings.Trim(fmt.Sprint(role.Permissions), "[]"), "none"))
 	}
 	return &attemptError{why, string(p)}
-}
-
-// listed joins names for an error.
-func listed[T ~string](names []T, between string) string {
-	if len(names) == 0 {
-		return "none"
-	}
-	var b strings.Builder
-	b.WriteString(string(names[0]))
-	for _, name := range names[1:] {
-		b.WriteString(between + string(name))
-	}
-	return b.String()
 }
 
 // onlyOperator admits only the operator. It guards what is done to a closed store,

@@ -83,12 +83,6 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 	return b.Set(key, after)
 }
 
-// act is an entry of the audit log, and the call that caused it.
-type act struct {
-	audit.Entry
-	once *Once
-}
-
 // audit adds an entry to the log, and marks the call that caused it as done.
 func (b *batch) audit(e *act) error {
 	if err := b.log.Add(b.Transaction, b.clock.Now(), &e.Entry); err != nil || e.once == nil {

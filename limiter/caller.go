@@ -1,10 +1,12 @@
 package limiter
 
 import (
+	"cmp"
+	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
-	"github.com/till-proxy/till/limiter/access"
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 )
@@ -50,67 +52,31 @@ func Holder(key *record.Key, from string) Caller {
 // the permission.
 var ErrForbidden = errors.New("not permitted")
 
-// reach returns a key on which the caller has the permission.
-func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error) {
-	if err := l.authorise(by, p, nil); err != nil {
-		return nil, err
-	}
-	k, err := l.load(id)
-	if err != nil {
-		return nil, err
-	}
-	if err := l.authorise(by, p, k.Key()); err != nil {
-		return nil, err
-	}
-	if by.holder != "" && p == record.KeysRevoke && !k.View().SelfRevoke {
-		return nil, fmt.Errorf("%w: the key may not be revoked by its holder", ErrForbidden)
-	}
-	return k, nil
-}
-
-// entry is an act of the caller, for [batch.audit].
+// entry is an act of the caller, for the audit log.
 func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {
 	return &act{audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
 }
 
-// reportAttempts writes attempts into the audit log.
-func (l *Limiter) reportAttempts(at access.Attempt, n int64) {
-	changes := map[string]record.Delta{"attempts": {Before: nil, After: n}}
-	if at.What != "" {
-		changes["refused"] = record.Delta{Before: nil, After: at.What}
-	}
-	entry := Caller{Name: at.By, From: at.From}.entry(at.Action, "", changes)
-	l.committer.Submit(func(b *batch) error { return b.audit(entry) }, func(err error) {
-		if err != nil {
-			l.complain("a refused attempt is not in the audit log", err, "by", at.By, "from", at.From)
-		}
-	})
+// act is an entry of the audit log, and the call that caused it.
+type act struct {
+	audit.Entry
+	once *Once
 }
 
-// Standing returns a caller as it is now, for code that has authenticated it
-// before and acts for it again without its token's string. It is ErrToken if the
-// token has ended since. The call counts as a use of the token. A node that has lost
-// touch with the others says ErrStale, because it may not know.
-//
-// Callers without a token are returned as they are: nothing ends them.
-func (l *Limiter) Standing(by Caller) (Caller, error) {
-	if by.Token == "" {
-		return by, nil
-	}
-	if err := l.fresh(); err != nil {
-		return Caller{}, err
-	}
-	rec, ok := l.tokens.Use(by.Token, l.clock.Now())
-	if !ok {
-		return Caller{}, ErrToken
-	}
-	return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: by.From}, nil
+// Once identifies a call that is to be done once.
+type Once struct {
+	id   [sha256.Size]byte // of the caller and the key
+	call [sha256.Size]byte // of the call's content
+	try  [16]byte          // this attempt, which may write more than one entry
+
+	reserve bool // it may take what is reserved for the operator
 }
 
-// StandingError is why a caller who was authenticated when a call began is not entitled
-// any more, or is not known to be, once all of it has arrived.
-type StandingError struct{ Err error }
-
-func (e *StandingError) Error() string { return e.Err.Error() }
-
-func (e *StandingError) Unwrap() error { return e.Err }
+// Once makes the caller's next call happen once under a key. call is a hash of
+// everything that makes two calls the same.
+func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
+	who := cmp.Or(c.Token, c.Name)
+	c.once = &Once{id: sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(who), who, key)), call: call, reserve: c.Role == record.OperatorRole}
+	rand.Read(c.once.try[:]) // never fails
+	return c
+}

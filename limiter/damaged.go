@@ -2,20 +2,24 @@ package limiter
 
 import (
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A record that cannot be decoded was changed by somebody, or written by a later version. What
-// it is about is refused, since nobody knows what it allows; nothing else has to suffer for it.
-// So whatever goes through many records leaves it out, says so once, and goes on.
-
-// damaged remembers what was reported. Many records may be left out for one reason, which
-// then has no record's name in it.
+// damaged remembers which damaged records were reported, and for what. A record that cannot be
+// decoded was changed by somebody, or written by a later version. What it is about is refused,
+// since nobody knows what it allows; nothing else has to suffer for it. So whatever goes
+// through many records leaves it out, says so once, and goes on. Many may be left out for one
+// reason, which then has no record's name in it.
 type damaged struct {
+	log   *slog.Logger
+	clock commit.TimeSource
+
 	mu       sync.Mutex
 	reported map[string]bool
 	since    time.Time
@@ -35,22 +39,22 @@ func isDamaged(err error) bool {
 
 // leaveOut reports whether an error is about one record alone, and logs that once. what says
 // what goes on without it.
-func (l *Limiter) leaveOut(what, id string, err error) bool {
+func (d *damaged) leaveOut(what, id string, err error) bool {
 	if !isDamaged(err) {
 		return false
 	}
-	if l.reports(what, err) {
-		l.log.Error("a record cannot be read, and is left out: "+what, "id", id, "error", err)
+	if d.reports(what, err) {
+		d.log.Error("a record cannot be read, and is left out: "+what, "id", id, "error", err)
 	}
 	return true
 }
 
 // reports reports whether what a damaged record keeps from being done is to be logged, and
 // notes that it was.
-func (l *Limiter) reports(what string, err error) bool {
-	switch l.damaged.note(what+": "+err.Error(), l.clock.Now()) {
+func (d *damaged) reports(what string, err error) bool {
+	switch d.note(what+": "+err.Error(), d.clock.Now()) {
 	case maxReported:
-		l.log.Error("so many records cannot be read that no more are reported for an hour: a later version may have written them", "error", err)
+		d.log.Error("so many records cannot be read that no more are reported for an hour: a later version may have written them", "error", err)
 		return false
 	case 0:
 		return false

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 
 	"github.com/till-proxy/till/limiter/record"
 )
@@ -111,6 +112,24 @@ func (l *Limiter) rewrite(id string, write func(b *batch, old, key *record.Key, 
 		key = old.Clone()
 		return write(b, old, key, &acct)
 	}, func() { l.follow(key, after) })
+}
+
+// reach returns a key on which the caller has the permission.
+func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error) {
+	if err := l.authorise(by, p, nil); err != nil {
+		return nil, err
+	}
+	k, err := l.load(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.authorise(by, p, k.Key()); err != nil {
+		return nil, err
+	}
+	if by.holder != "" && p == record.KeysRevoke && !k.View().SelfRevoke {
+		return nil, fmt.Errorf("%w: the key may not be revoked by its holder", ErrForbidden)
+	}
+	return k, nil
 }
 
 // viewNow is the key after an act on it.

@@ -128,7 +128,7 @@ type Limiter struct {
 	turns     turns
 	exiting   func() bool
 	forfeited atomic.Int64
-	damaged   damaged
+	damaged                          // records, which are left out
 	dueResume atomic.Pointer[[]byte] // where the next sweep of due keys begins; nil: at the front
 	closed    atomic.Bool
 	// contradicted is Contradicted of a Limiter that is closed.
@@ -196,6 +196,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	if err := l.readClock(o.Clock, o.After); err != nil {
 		return nil, err
 	}
+	l.damaged.log, l.damaged.clock = l.log, l.clock
 	jobs, err := l.readBooks()
 	if err != nil {
 		return nil, err

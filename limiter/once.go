@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -41,29 +40,6 @@ var (
 	// errOnceFull is an InvalidError's message when no more keys can be known.
 	errOnceFull = fmt.Sprintf("cannot be taken: more than %d are known, and no more are kept; send none, or wait", maxOnce-keptOnce)
 )
-
-// Once identifies a call that is to be done once.
-type Once struct {
-	id   [sha256.Size]byte // of the caller and the key
-	call [sha256.Size]byte // of the call's content
-	try  [16]byte          // this attempt, which may write more than one entry
-	most int               // how many may be known for it still to be accepted
-}
-
-// Once makes the caller's next call happen once under a key. call is a hash of
-// everything that makes two calls the same.
-func (c Caller) Once(key string, call [sha256.Size]byte) Caller {
-	who := c.Name
-	if c.Token != "" {
-		who = c.Token
-	}
-	c.once = &Once{id: sha256.Sum256(fmt.Appendf(nil, "%d:%s%s", len(who), who, key)), call: call, most: maxOnce}
-	if c.Role != record.OperatorRole {
-		c.once.most -= keptOnce
-	}
-	rand.Read(c.once.try[:]) // never fails
-	return c
-}
 
 // onceRecord is the record of a call.
 type onceRecord struct {
@@ -175,7 +151,7 @@ func (b *batch) once(o *Once, about string) error {
 		if err != nil {
 			return err
 		}
-		if *n >= o.most {
+		if *n >= maxOnce || *n >= maxOnce-keptOnce && !o.reserve {
 			return record.Invalid("Idempotency-Key", "%s", errOnceFull)
 		}
 		*n++
