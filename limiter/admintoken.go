@@ -20,14 +20,6 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// The errors of authentication.
-var (
-	// ErrToken says that no living token has this string.
-	ErrToken = errors.New("this admin token is not known here, or has expired or was revoked")
-	// ErrAttempts says that too many unknown tokens came from the address.
-	ErrAttempts = errors.New("too many unknown admin tokens came from this address: wait a minute")
-)
-
 // Authenticate returns the caller that an admin token stands for. Unknown tokens
 // are limited per address, and reported in the audit log once a minute.
 func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, error) {
@@ -234,7 +226,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 			return nil
 		}
 		after.RevokedAt = now
-		if action == ActTokenLeak {
+		if action == audit.ActTokenLeak {
 			err = b.emit(event.Event{Name: event.KeyLeaked, Token: rec, By: by.Name})
 		}
 		return errors.Join(err, rec.Write(b), b.audit(by.entry(action, id, record.Deltas(before.Facts(now), after.Facts(now)))))

@@ -67,3 +67,23 @@ type Ask struct {
 	// stopped while the request runs. It must not block.
 	OnCut func(*record.Refusal)
 }
+
+// Terms are what the records say about how a request has to be read before it is
+// reserved: the records of its key, of the key's ancestors, and of its role's budget.
+// Reading takes time, in which the records may change. So a request carries the terms
+// under which it was read, and is reserved only where they still suffice; see
+// [Refusal.Moved].
+type Terms struct {
+	// Models says that a key lists models, so those of the request must be known.
+	Models bool
+	// Tokens and Dollars say that the key or its role has a limit in them, so what
+	// the request can use at most must be known.
+	Tokens, Dollars bool
+	// KeepBound and CountOnly are as of the topmost key, of which all below it are
+	// parts.
+	KeepBound, CountOnly bool
+	// MaxRequestSpend is the least of all, in nano-dollars; 0: there is none.
+	MaxRequestSpend int64
+
+	known bool // the zero value is of no key, and is compared with none
+}

@@ -48,9 +48,16 @@ func Holder(key *record.Key, from string) Caller {
 	return Caller{Name: key.ID, From: from, holder: key.ID}
 }
 
-// ErrForbidden is wrapped by the answer to a caller whose role does not give it
-// the permission.
-var ErrForbidden = errors.New("not permitted")
+// These say who is not let in, and what a caller may not do.
+var (
+	// ErrToken says that no living token has this string.
+	ErrToken = errors.New("this admin token is not known here, or has expired or was revoked")
+	// ErrAttempts says that too many unknown tokens came from the address.
+	ErrAttempts = errors.New("too many unknown admin tokens came from this address: wait a minute")
+	// ErrForbidden is wrapped by the answer to a caller whose role does not give it the
+	// permission.
+	ErrForbidden = errors.New("not permitted")
+)
 
 // entry is an act of the caller, for the audit log.
 func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {

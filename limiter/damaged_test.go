@@ -98,7 +98,7 @@ func TestADamagedRecordHoldsUpNothingElse(t *testing.T) {
 			w.SetStale(time.Hour, false)
 			c.pass(25 * time.Hour)
 			w.SweepStale()
-			if acts := w.acts(good.id); !strings.Contains(acts, limiter.ActKeyStale) {
+			if acts := w.acts(good.id); !strings.Contains(acts, audit.ActKeyStale) {
 				t.Errorf("it is not reported: %s", acts)
 			}
 		}},

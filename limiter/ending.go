@@ -52,7 +52,7 @@ func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) err
 	if err := writeKey(b, old, key, acct, e.by.entry(e.action, key.ID, record.Changes(old, key))); err != nil {
 		return err
 	}
-	if err := b.emit(happened); err != nil || e.action != ActKeyLeak {
+	if err := b.emit(happened); err != nil || e.action != audit.ActKeyLeak {
 		return err
 	}
 	return b.emit(event.Event{Name: event.KeyLeaked, Key: key, By: e.by.Name})

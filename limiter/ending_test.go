@@ -18,7 +18,7 @@ import (
 
 // endings are the actions and events of which one key has one each.
 var (
-	endActions = []string{audit.ActKeyRevoke, limiter.ActKeyLeak, audit.ActKeyExpired, audit.ActKeyExhausted}
+	endActions = []string{audit.ActKeyRevoke, audit.ActKeyLeak, audit.ActKeyExpired, audit.ActKeyExhausted}
 	endEvents  = []event.Name{event.KeyRevoked, event.KeyExpired, event.KeyExhausted}
 )
 
@@ -261,7 +261,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				m.w.leak(limiter.Operator, m.lookup, false)
 				m.w.leak(limiter.Operator, m.lookup, false)
 			},
-			action: limiter.ActKeyLeak, event: event.KeyRevoked, by: "operator", also: event.KeyLeaked,
+			action: audit.ActKeyLeak, event: event.KeyRevoked, by: "operator", also: event.KeyLeaked,
 			reason: "its string was found in the open by operator",
 		},
 		{
@@ -273,7 +273,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 				}
 				m.w.disk.Heal()
 			},
-			action: limiter.ActKeyLeak, event: event.KeyRevoked, by: "operator", also: event.KeyLeaked,
+			action: audit.ActKeyLeak, event: event.KeyRevoked, by: "operator", also: event.KeyLeaked,
 			reason: "its string was found in the open by operator",
 		},
 		{

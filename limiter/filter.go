@@ -97,7 +97,7 @@ func BulkNames() string {
 			names = append(names, field.Name)
 		}
 	}
-	return list(names)
+	return strings.Join(names, ", ")
 }
 
 // Set sets a field from text, and reports whether there is such a text field.
@@ -134,6 +134,9 @@ func (f *Filter) empty() bool {
 	}
 	return len(f.Labels) == 0 && f.UnusedFor <= 0 && f.CreatedBefore.IsZero() && !f.named()
 }
+
+// named reports whether the query is more than the beginning of every id.
+func (f *Filter) named() bool { return f.Query != "" && !strings.HasPrefix(record.IDPrefix, f.Query) }
 
 // byUse reports whether what a filter picks depends on more than the records.
 func (f *Filter) byUse() bool { return f.Status != "" || f.UnusedFor > 0 }
@@ -172,4 +175,18 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 		since = v.CreatedAt
 	}
 	return f.UnusedFor <= 0 || now.Sub(since) >= f.UnusedFor
+}
+
+// dependsOn reports whether a box of the key that still opens holds the
+// credential.
+func (v *View) dependsOn(fingerprint string) bool {
+	if v.EndedStatus == record.Revoked {
+		return false
+	}
+	for i := range v.Former {
+		if v.Former[i].Fingerprint == fingerprint {
+			return true
+		}
+	}
+	return v.Fingerprint == fingerprint
 }

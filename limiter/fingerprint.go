@@ -19,36 +19,30 @@ const (
 	fingerprintInfo   = "till/credential/1\x00"
 )
 
+// fingerprints name real keys in the records of one store.
+type fingerprints struct{ secret token.Secret }
+
 // Fingerprint names a real key without showing it: an HMAC-SHA256 under a
 // random secret of this store, cut in half. It cannot be reversed, and the same
 // key has another one in another store. Only the owner of the store could try
 // guesses, and a real key has too much entropy for that.
-func (l *Limiter) Fingerprint(credential token.Secret) string {
-	h := hmac.New(sha256.New, []byte(l.fingerprintKey.Reveal()))
+func (f *fingerprints) Fingerprint(credential token.Secret) string {
+	h := hmac.New(sha256.New, []byte(f.secret.Reveal()))
 	h.Write([]byte(fingerprintInfo))
 	h.Write([]byte(credential.Reveal()))
 	return hex.EncodeToString(h.Sum(nil)[:fingerprintLen])
 }
 
-// CredentialFingerprint is [Limiter.Fingerprint] for callers who ask which keys
-// depend on a real key.
-func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (string, error) {
-	if err := l.authorise(by, record.KeysRead, nil); err != nil {
-		return "", err
-	}
-	return l.Fingerprint(credential), nil
-}
-
 // makeFingerprintKey makes the secret of a new store.
-func makeFingerprintKey(b *batch) error {
-	if _, err := b.Get(record.MetaSecret); !errors.Is(err, store.ErrNotFound) {
+func makeFingerprintKey(tx store.Tx) error {
+	if _, err := tx.Get(record.MetaSecret); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
 	var key [fingerprintKeyLen]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return fmt.Errorf("reading random bytes: %w", err)
 	}
-	return b.Set(record.MetaSecret, key[:])
+	return tx.Set(record.MetaSecret, key[:])
 }
 
 func readFingerprintKey(r store.Reader) (token.Secret, error) {
@@ -60,18 +54,4 @@ func readFingerprintKey(r store.Reader) (token.Secret, error) {
 		return token.Secret{}, fmt.Errorf("the secret of fingerprints: %w", err)
 	}
 	return token.NewSecret(string(b)), nil
-}
-
-// dependsOn reports whether a box of the key that still opens holds the
-// credential.
-func (v *View) dependsOn(fingerprint string) bool {
-	if v.EndedStatus == record.Revoked {
-		return false
-	}
-	for i := range v.Former {
-		if v.Former[i].Fingerprint == fingerprint {
-			return true
-		}
-	}
-	return v.Fingerprint == fingerprint
 }

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"bytes"
 	"encoding/binary"
 	"strings"
 
@@ -91,55 +90,4 @@ func lastUseKey(id record.AccountID, last int64) []byte {
 	const perMinute = int64(60)
 	minted := int64(ulid.ULID(id).Time()) / 1000
 	return indexTime(byLastUse, max(last/1e9, minted)/perMinute, record.IDPrefix+ulid.ULID(id).String())
-}
-
-// index writes what has changed from old to key; either may be nil.
-func (b *batch) index(old, key *record.Key) error {
-	var before, after [][]byte
-	if old != nil && !b.reindex {
-		before = indexKeys(old)
-	}
-	if key != nil {
-		after = indexKeys(key)
-	}
-	return b.moveIndexes(before, after)
-}
-
-// indexUse does the same for an account; nil where there is none.
-func (b *batch) indexUse(id record.AccountID, old, rec *record.Account) error {
-	var before, after [][]byte
-	if old != nil && !b.reindex {
-		before = [][]byte{lastUseKey(id, old.Last)}
-	}
-	if rec != nil {
-		after = [][]byte{lastUseKey(id, rec.Last)}
-	}
-	return b.moveIndexes(before, after)
-}
-
-func (b *batch) moveIndexes(before, after [][]byte) error {
-	for _, key := range before {
-		if !among(after, key) {
-			if err := b.Delete(key); err != nil {
-				return err
-			}
-		}
-	}
-	for _, key := range after {
-		if !among(before, key) {
-			if err := b.Set(key, nil); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func among(keys [][]byte, key []byte) bool {
-	for _, k := range keys {
-		if bytes.Equal(k, key) {
-			return true
-		}
-	}
-	return false
 }

@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
-)
-
-// The ends of what was found in a leak, in the audit log.
-const (
-	ActKeyLeak   = "key.leak"
-	ActTokenLeak = "token.leak"
 )
 
 // LeakState says what became of a string that was found in a leak.
@@ -80,7 +76,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 
 func (l *Limiter) revokeLeaked(ctx context.Context, k *Live, by Caller) error {
 	id := k.Key().ID
-	if _, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, ActKeyLeak, "its string was found in the open by "+by.Name)); err != nil {
+	if _, err := l.halt(by, k, record.CodeKeyRevoked, revoking(by, audit.ActKeyLeak, "its string was found in the open by "+by.Name)); err != nil {
 		return err
 	}
 	l.windUpNow(ctx, by, id)
@@ -104,7 +100,7 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 	case dryRun:
 		return done, nil
 	}
-	err := l.endToken(by, ActTokenLeak, rec.ID)
+	err := l.endToken(by, audit.ActTokenLeak, rec.ID)
 	if errors.Is(err, store.ErrNotFound) { // pruned meanwhile
 		return Leaked{State: LeakUnknown}, nil
 	}
@@ -112,4 +108,23 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 		l.log.Warn("the string of an admin token was found in the open, and the token was revoked", "token_id", rec.ID, "by", by.Name)
 	}
 	return done, err
+}
+
+// endGrace ends the grace of one former string at once, and cuts what runs with it.
+func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
+	id, ended := k.Key().ID, false
+	err := l.edit(by, audit.ActKeyEndGrace, id, func(key *record.Key, _ *record.Account) error {
+		now := l.clock.Now().UTC()
+		i := slices.IndexFunc(key.Former, func(f record.Former) bool { return f.Lookup == lookup })
+		if ended = i >= 0 && key.Former[i].Works(now); ended {
+			key.Former[i].Limit(now, now)
+		}
+		return nil
+	}, nil)
+	if err != nil || !ended {
+		return err
+	}
+	cut := k.cutReplaced(l.clock.Now())
+	l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
+	return nil
 }

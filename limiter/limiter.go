@@ -26,7 +26,6 @@ import (
 	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
-	"github.com/till-proxy/till/token"
 )
 
 // Options configures a Limiter.
@@ -114,8 +113,8 @@ type Limiter struct {
 	authority // over what callers may do and see
 	tokens    *access.Tokens
 
-	fingerprintKey token.Secret
-	stale          staleRule
+	fingerprints
+	stale staleRule
 
 	outbox   *event.Outbox
 	auditLog audit.Log

@@ -7,6 +7,7 @@ import (
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/token"
 )
 
 // Page is one page of a list.
@@ -132,4 +133,13 @@ func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
 		}
 	}
 	return k, nil
+}
+
+// CredentialFingerprint is [Limiter.Fingerprint] for callers who ask which keys
+// depend on a real key.
+func (l *Limiter) CredentialFingerprint(by Caller, credential token.Secret) (string, error) {
+	if err := l.authorise(by, record.KeysRead, nil); err != nil {
+		return "", err
+	}
+	return l.Fingerprint(credential), nil
 }

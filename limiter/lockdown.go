@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
@@ -187,7 +188,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	ended := d.await(patience, func() {
 		d.turn <- struct{}{}
 		defer func() { <-d.turn }()
-		act := lockdownAct{At: now, Action: ActLockdownSet, By: by.Name, From: by.From, Reason: reason}
+		act := lockdownAct{At: now, Action: audit.ActLockdownSet, By: by.Name, From: by.From, Reason: reason}
 		if d.lifted > call { // by a caller who knew of it
 			d.note(act)
 			return
@@ -308,7 +309,7 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 	if s == nil {
 		return ErrNotLocked
 	}
-	lift := lockdownAct{At: time.Now(), Action: ActLockdownLift, By: by.Name, From: by.From}
+	lift := lockdownAct{At: time.Now(), Action: audit.ActLockdownLift, By: by.Name, From: by.From}
 	if d.shared.Load() {
 		if err := d.liftShared(lift); err != nil { // where all nodes look
 			return fmt.Errorf("the lockdown stays in force: %w", err)

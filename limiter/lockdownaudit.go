@@ -18,13 +18,7 @@ import (
 // log as soon as a Limiter has it open. A crash between the two writes the act twice
 // rather than never; both entries have the time of the act.
 
-// The actions on a lockdown.
-const (
-	ActLockdownSet  = "lockdown.set"
-	ActLockdownLift = "lockdown.lift"
-)
-
-var lockdownEvents = map[string]event.Name{ActLockdownSet: event.LockdownSet, ActLockdownLift: event.LockdownLifted}
+var lockdownEvents = map[string]event.Name{audit.ActLockdownSet: event.LockdownSet, audit.ActLockdownLift: event.LockdownLifted}
 
 type lockdownAct struct {
 	At     time.Time `json:"at"`
@@ -107,7 +101,7 @@ func (d *Lockdown) commit(l *Limiter) error {
 	if err != nil {
 		return err
 	}
-	set := d.acts[len(d.acts)-1].Action == ActLockdownSet
+	set := d.acts[len(d.acts)-1].Action == audit.ActLockdownSet
 	d.acts = nil
 	d.owed.Store(0)
 	if d.shared.Load() && set && state != nil {

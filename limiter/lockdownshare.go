@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -48,7 +49,7 @@ func (b *batch) shareLockdown(a *lockdownAct) error {
 	if err != nil {
 		return err
 	}
-	if a.Action == ActLockdownLift {
+	if a.Action == audit.ActLockdownLift {
 		return b.Delete(lockdownKey)
 	}
 	s := LockedDown{Since: a.At.UTC(), By: a.By, Reason: a.Reason}

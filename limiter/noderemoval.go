@@ -33,11 +33,6 @@ var (
 	ErrNodeLives = errors.New("the node is alive: stop it first")
 )
 
-// removalKey is where it is kept what was folded of a node by now, until the node's removal is
-// in the audit log: so one that is cut off and begun again is one entry, with all that was
-// folded. A node that comes back meanwhile deletes it.
-func removalKey(node string) []byte { return record.NodeKey(node, "removal") }
-
 // removal is what was folded of a node. The error wraps ErrNotFound if it is not being removed.
 func removal(r store.Reader, node string) (folded NodeRemoved, err error) {
 	v, err := r.Get(removalKey(node))

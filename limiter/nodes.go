@@ -151,6 +151,11 @@ func (n *nodes) gone(r store.Reader, name string) (bool, error) {
 	return err == nil && bytes.Equal(begun, began), err
 }
 
+// removalKey is where it is kept what was folded of a node by now, until the node's removal is
+// in the audit log: so one that is cut off and begun again is one entry, with all that was
+// folded. A node that comes back meanwhile deletes it.
+func removalKey(node string) []byte { return record.NodeKey(node, "removal") }
+
 // begunBy is the last session that a node's limiter has begun; nil if there is none. It
 // writes that after it has joined, and before it reserves anything.
 func begunBy(r store.Reader, name string) ([]byte, error) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -87,7 +88,7 @@ func TestALockdownIsFeltOnAllNodesAndLiftedByAny(t *testing.T) {
 			t.Errorf("the store says %s", v)
 		}
 		log := strings.Join(a.auditLines(), "\n")
-		if set, lifted := strings.Count(log, limiter.ActLockdownSet), strings.Count(log, limiter.ActLockdownLift); set != 2 || lifted != 1 {
+		if set, lifted := strings.Count(log, audit.ActLockdownSet), strings.Count(log, audit.ActLockdownLift); set != 2 || lifted != 1 {
 			t.Errorf("the audit log says that it was set %d times, and lifted %d times", set, lifted)
 		}
 		if err := a.lockdown.Lift(limiter.Operator); !errors.Is(err, limiter.ErrNotLocked) {

@@ -30,13 +30,6 @@ func (b *bucket) take(r record.Rate, now int64) {
 	}
 }
 
-// rate is the key's rate on this node. Callers hold the key.
-func (k *Live) rate(nanos int64) record.Rate {
-	r := k.key.Rate
-	r.N = k.portion(r.N, nanos)
-	return r
-}
-
 // pacing is the state of all rates of a key. It outlives the key's stay in memory
 // until all its buckets are full again: otherwise a client that waits until the key
 // is evicted would get a new one.

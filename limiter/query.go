@@ -199,9 +199,6 @@ func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*q
 	return q, nil
 }
 
-// named reports whether the query is more than the beginning of every id.
-func (f *Filter) named() bool { return f.Query != "" && !strings.HasPrefix(record.IDPrefix, f.Query) }
-
 // indexed is the index that leads to the fewest keys, as far as can be known; 0 if
 // none does.
 func (f *Filter) indexed() byte {

@@ -88,7 +88,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		l.shadow.Begin(next, boot)
 	}
 	return l.store.View(func(r store.Reader) error {
-		l.fingerprintKey, err = readFingerprintKey(r)
+		l.fingerprints.secret, err = readFingerprintKey(r)
 		return err
 	})
 }

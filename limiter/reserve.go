@@ -264,6 +264,13 @@ func (k *Live) pacer(ask *Ask, nanos int64) (record.Rate, *bucket) {
 	return k.rate(nanos), &k.pacing.rate
 }
 
+// rate is the key's rate on this node. Callers hold the key.
+func (k *Live) rate(nanos int64) record.Rate {
+	r := k.key.Rate
+	r.N = k.portion(r.N, nanos)
+	return r
+}
+
 // refused counts a refusal. What an attacker can trigger stays in memory and
 // is written at most once an hour.
 func (k *Live) refused(now time.Time, r *record.Refusal) *record.Refusal {

@@ -82,9 +82,6 @@ func (l *Limiter) endWith(by Caller, id string, parent *record.Key) error {
 	}, nil)
 }
 
-// ActKeyReturn is the return of a child's remaining budget, in the audit log.
-const ActKeyReturn = "key.return"
-
 // errInFlight says that a child has requests in flight, which may use what it
 // has left.
 var errInFlight = errors.New("requests of the child key are in flight")
@@ -154,7 +151,7 @@ func (l *Limiter) moveRestOf(k *Live) error {
 		if err := b.Delete(record.ChildKey(key.Parent, id)); err != nil {
 			return err
 		}
-		return writeKey(b, old, key, &acct, itself.entry(ActKeyReturn, id, returned(&acct, changed)))
+		return writeKey(b, old, key, &acct, itself.entry(audit.ActKeyReturn, id, returned(&acct, changed)))
 	}, func() {
 		if key == nil {
 			return

@@ -7,15 +7,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
-	"github.com/till-proxy/till/token"
-)
-
-// These are the actions on a key's strings, in the audit log.
-const (
-	ActKeyRotate   = "key.rotate"
-	ActKeyEndGrace = "key.end_grace"
 )
 
 // Rotate gives a key another string. The previous one works for the grace, and no
@@ -70,7 +64,7 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 				return err
 			}
 		}
-		return writeKey(b, old, key, &acct, by.entry(ActKeyRotate, id, record.Changes(old, key)))
+		return writeKey(b, old, key, &acct, by.entry(audit.ActKeyRotate, id, record.Changes(old, key)))
 	}, func() {
 		l.follow(key, func(k *Live) {
 			if !next.Box.Salt.IsZero() {
@@ -103,23 +97,4 @@ func (l *Limiter) Rotating(by Caller, id string) (*record.Key, error) {
 		return nil, ErrRevoked
 	}
 	return key, l.noted(by, l.couldMint(by, key))
-}
-
-// endGrace ends the grace of one former string at once, and cuts what runs with it.
-func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
-	id, ended := k.Key().ID, false
-	err := l.edit(by, ActKeyEndGrace, id, func(key *record.Key, _ *record.Account) error {
-		now := l.clock.Now().UTC()
-		i := slices.IndexFunc(key.Former, func(f record.Former) bool { return f.Lookup == lookup })
-		if ended = i >= 0 && key.Former[i].Works(now); ended {
-			key.Former[i].Limit(now, now)
-		}
-		return nil
-	}, nil)
-	if err != nil || !ended {
-		return err
-	}
-	cut := k.cutReplaced(l.clock.Now())
-	l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
-	return nil
 }

@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
-
-// ActSealRotate is a new seal key, in the audit log.
-const ActSealRotate = "seal.rotate"
 
 // SealUse says how many keys have boxes that one seal key opens.
 type SealUse struct {
@@ -27,7 +25,7 @@ func (l *Limiter) SealRotated(by Caller, next token.SealKeyID) error {
 		return err
 	}
 	err := l.committer.Do(func(b *batch) error {
-		return b.audit(by.entry(ActSealRotate, "", map[string]record.Delta{"seal_key": {Before: nil, After: next.String()}}))
+		return b.audit(by.entry(audit.ActSealRotate, "", map[string]record.Delta{"seal_key": {Before: nil, After: next.String()}}))
 	}, nil)
 	if err != nil {
 		return fmt.Errorf("recording the rotation of the seal key: %w", err)

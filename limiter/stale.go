@@ -20,8 +20,6 @@ const (
 )
 
 const (
-	// DefaultStaleAfter is after how long without use a key counts as stale.
-	DefaultStaleAfter = 30 * 24 * time.Hour
 	// overGrantedAfter is when a key that does not expire, or expires late, has
 	// had enough time to use what it was granted.
 	overGrantedAfter = 30 * 24 * time.Hour
@@ -131,27 +129,12 @@ func (s *StaleKey) findReasons(now time.Time, after time.Duration) {
 	}
 }
 
-// unusedSince is when the key was last used, or minted, or revived.
-func (v *View) unusedSince() time.Time {
-	since := v.CreatedAt
-	for _, t := range []time.Time{v.LastUsedAt, v.RevivedAt} {
-		if t.After(since) {
-			since = t
-		}
-	}
-	return since
-}
-
 // overGranted are the limits of which at most a tenth was used, once the key has had
 // time to use them. For a limit that renews, it is a tenth of all that was granted in
 // the windows that are over.
 func (v *View) overGranted(now time.Time) []OverGrant {
 	age := now.Sub(v.CreatedAt)
-	had := age >= overGrantedAfter
-	if !v.ExpiresAt.IsZero() && age >= v.ExpiresAt.Sub(v.CreatedAt)/2 {
-		had = true
-	}
-	if !had {
+	if age < overGrantedAfter && (v.ExpiresAt.IsZero() || age < v.ExpiresAt.Sub(v.CreatedAt)/2) {
 		return nil
 	}
 	windows := int64(1)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,10 +15,9 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// ActKeyStale is the report that a key is stale, in the audit log.
-const ActKeyStale = "key.stale"
-
 const (
+	// DefaultStaleAfter is after how long without use a key counts as stale.
+	DefaultStaleAfter = 30 * 24 * time.Hour
 	// staleWarning is how long before its end a stale key is reported.
 	staleWarning = 24 * time.Hour
 	// One sweep looks at this many keys, and acts on this many.
@@ -54,10 +54,12 @@ func (l *Limiter) SetStale(after time.Duration, revoke bool) {
 func (l *Limiter) staleAfter() time.Duration {
 	l.stale.mu.Lock()
 	defer l.stale.mu.Unlock()
-	if l.stale.after == 0 {
-		return DefaultStaleAfter
-	}
 	return l.stale.after
+}
+
+// unusedSince is when the key was last used, or minted, or revived.
+func (v *View) unusedSince() time.Time {
+	return slices.MaxFunc([]time.Time{v.CreatedAt, v.LastUsedAt, v.RevivedAt}, time.Time.Compare)
 }
 
 // sweepStale reports keys that have become stale, and revokes them where the
@@ -72,9 +74,6 @@ func (l *Limiter) sweepStale() {
 	now := l.clock.Now()
 	l.stale.mu.Lock()
 	after, revoke, from := l.stale.after, l.stale.revoke, l.stale.from
-	if after == 0 {
-		after = DefaultStaleAfter
-	}
 	if now.Sub(l.stale.whole) >= staleAgain {
 		from, l.stale.whole = nil, now
 	}
@@ -85,7 +84,7 @@ func (l *Limiter) sweepStale() {
 		return
 	}
 	l.stale.mu.Lock()
-	if l.stale.after == after || l.stale.after == 0 { // not set again meanwhile
+	if l.stale.after == after { // not set again meanwhile
 		l.stale.from = s.resume
 	}
 	l.stale.mu.Unlock()
@@ -217,7 +216,7 @@ func (s *staleSweep) warn(v *View, since time.Time) error {
 			e.EndsAt = earliest.UTC()
 		}
 	}
-	err := s.l.editIn(itself, ActKeyStale, v.ID, func(b *batch, key *record.Key, acct *record.Account) error {
+	err := s.l.editIn(itself, audit.ActKeyStale, v.ID, func(b *batch, key *record.Key, acct *record.Account) error {
 		if key.StaleToldAt.After(since) || record.FromNanos(acct.Last).After(since) {
 			return nil // another node has reported it, or it was used
 		}

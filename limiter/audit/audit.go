@@ -47,18 +47,30 @@ type Hash [sha256.Size]byte
 
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
-// These are the actions on keys. Actions on other things are declared beside those
-// things.
+// These are the actions that entries name.
 const (
 	ActKeyCreate    = "key.create"
 	ActKeyUpdate    = "key.update"
 	ActKeyGrant     = "key.grant"
+	ActKeyRotate    = "key.rotate"
+	ActKeyEndGrace  = "key.end_grace" // a former string stopped working before its time
 	ActKeySuspend   = "key.suspend"
 	ActKeyResume    = "key.resume"
 	ActKeyRevoke    = "key.revoke"
+	ActKeyLeak      = "key.leak"   // its string was found in the open, so it was revoked
+	ActKeyReturn    = "key.return" // a child's remaining budget went back to its parent
+	ActKeyStale     = "key.stale"  // it was reported as stale
 	ActKeyForget    = "key.forget"
 	ActKeyExhausted = "key.exhausted"
 	ActKeyExpired   = "key.expired"
+	ActTokenCreate  = "token.create"
+	ActTokenRevoke  = "token.revoke"
+	ActTokenLeak    = "token.leak"
+	ActTokenRefused = "token.refused" // an unknown token was presented
+	ActRefused      = "act.refused"   // a caller lacked a permission
+	ActSealRotate   = "seal.rotate"   // there is a new seal key
+	ActLockdownSet  = "lockdown.set"
+	ActLockdownLift = "lockdown.lift"
 	ActClockRepair  = "clock.repair"
 	ActStoreRepair  = "store.repair"
 	ActStoreBackup  = "store.backup"
@@ -66,10 +78,6 @@ const (
 	ActStoreMigrate = "store.migrate"
 	ActNodeRemove   = "node.remove"
 	ActAuditPrune   = "audit.prune"
-	ActTokenCreate  = "token.create"
-	ActTokenRevoke  = "token.revoke"
-	ActTokenRefused = "token.refused" // an unknown token was presented
-	ActRefused      = "act.refused"   // a caller lacked a permission
 )
 
 // seal computes the entry's hash and returns its canonical form. There, the hash
