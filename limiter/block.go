@@ -122,8 +122,8 @@ func (a *account) current(rec *record.Account) error {
 
 // await waits for a block, or a window, that was asked for.
 func (l *Limiter) await(ctx context.Context, r *refill) error {
-	defer l.dequeued()
-	if !l.enqueued() {
+	defer l.waiting.Add(-1)
+	if l.waiting.Add(1) > maxWaiting {
 		return errCrowded
 	}
 	patience := time.NewTimer(l.committer.Patience())
@@ -159,14 +159,6 @@ func (l *Limiter) awaitBooks(ctx context.Context, p *parking) *record.Refusal {
 	}
 	return nil
 }
-
-// crowded reports whether the sweeper would delay requests.
-func (l *Limiter) crowded() bool { return l.committer.Backlog() >= maxAside }
-
-// enqueued counts a request that is about to wait for the store, and reports
-// whether it may. The caller calls dequeued afterwards in any case.
-func (l *Limiter) enqueued() bool { return l.waiting.Add(1) <= maxWaiting }
-func (l *Limiter) dequeued()      { l.waiting.Add(-1) }
 
 // readAccount reads an account's record. That of a role is made on first use, and
 // has its limit from the configuration.

@@ -153,7 +153,7 @@ func (l *Limiter) recordJob(j *job) error {
 		j.state.Revoked += int64(len(ended))
 		j.state.Matched += int64(len(ended))
 		j.mu.Unlock()
-		l.followEnded(j, ended)
+		l.followEnded(ended)
 	})
 	return err
 }
@@ -364,7 +364,7 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counte
 	f.CreatedBefore, f.Thorough = n.Before, true
 	for {
 		err := l.store.View(func(r store.Reader) (err error) {
-			f.Cursor, err = l.walk(ctx, r, Operator, &f, record.MaxLookedAt, func(v View) bool {
+			f.Cursor, err = l.walk(ctx, r, Operator, &f, func(v View) bool {
 				n.Matched++
 				if v.Status != record.Revoked {
 					n.Revocable++

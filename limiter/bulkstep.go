@@ -42,7 +42,7 @@ func (b *batch) endIn(s *Job, id string) (key *record.Key, since bool, err error
 	return key, false, b.endKey(old, key, &acct, s.ending(b.clock.Now()))
 }
 
-func (l *Limiter) followEnded(j *job, ended []*record.Key) {
+func (l *Limiter) followEnded(ended []*record.Key) {
 	for _, key := range ended {
 		l.follow(key, func(k *Live) { k.revocation = nil })
 	}
@@ -196,7 +196,7 @@ func (l *Limiter) step(j *job) error {
 		}
 		return b.setJob(&after)
 	}, func() {
-		l.followEnded(j, ended)
+		l.followEnded(ended)
 		j.set(after)
 		j.cut.Add(-cut)
 	})

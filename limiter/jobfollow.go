@@ -83,7 +83,7 @@ func (l *Limiter) finishJob(j *job) error {
 			after.Matched += int64(len(ended))
 			after.Cut += cut
 			return b.setJob(&after)
-		}, func() { l.followEnded(j, ended) })
+		}, func() { l.followEnded(ended) })
 		if err != nil {
 			return err
 		}

@@ -35,7 +35,7 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 	}
 	page.Keys = make([]View, 0, f.Limit)
 	err = l.store.View(func(r store.Reader) (err error) {
-		page.Next, err = l.walk(ctx, r, by, &f, record.MaxLookedAt, func(v View) bool {
+		page.Next, err = l.walk(ctx, r, by, &f, func(v View) bool {
 			page.Keys = append(page.Keys, v)
 			return len(page.Keys) < f.Limit
 		})

@@ -208,18 +208,18 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 }
 
 // evict drops a key of which memory holds nothing that the store does not.
-func (l *Limiter) evict(id string) bool {
+func (l *Limiter) evict(id string) {
 	l.liveMu.Lock()
 	defer l.liveMu.Unlock()
 	k := l.live[id].peek()
 	if k == nil {
-		return false
+		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||
 		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || k.forgetting > 0 || k.slot != nil || k.history.dirty() {
-		return false
+		return
 	}
 	k.gone = true
 	if !k.pacing.full(l.clock.Now().UnixNano()) {
@@ -229,7 +229,6 @@ func (l *Limiter) evict(id string) bool {
 	l.uncache(k)
 	k.detach()
 	l.digest.Recheck(k.account.id)
-	return true
 }
 
 // check compares what the store says of an account with the digest, at least the

@@ -243,11 +243,11 @@ func (a *authority) seenSources(by Caller) []*source {
 }
 
 // walk calls fn for each key that the filter picks and the caller sees, until fn
-// returns false or most keys were looked at. It returns the cursor from which to
+// returns false or many keys were looked at. It returns the cursor from which to
 // continue, which is empty at the end.
-func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, most int, fn func(View) bool) (next string, err error) {
+func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
-	return l.scan(ctx, r, by, f, most, func(id string) (bool, error) {
+	return l.scan(ctx, r, by, f, record.MaxLookedAt, func(id string) (bool, error) {
 		value, err := r.Get(record.RecordKey(id))
 		if errors.Is(err, store.ErrNotFound) {
 			return true, nil // the entry is of no key

@@ -73,7 +73,7 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	after := l.staleAfter()
 	err = l.store.View(func(r store.Reader) error {
 		var failed error
-		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, record.MaxLookedAt, func(v View) bool {
+		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, func(v View) bool {
 			s := StaleKey{View: v}
 			s.findReasons(now, after)
 			if reason != "" {

@@ -97,7 +97,7 @@ func (l *Limiter) sweepActive() {
 		if k.due(now) {
 			k.call(0) // a new window holds nothing that those in line would have to wait for
 		}
-		if l.crowded() {
+		if l.committer.Backlog() >= maxAside {
 			later = append(later, k)
 		} else {
 			l.tidy(k, nanos)
@@ -172,7 +172,7 @@ func (l *Limiter) sweepIdle() {
 	l.liveMu.Unlock()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
-		if k.history.dirty() && !k.active && k.pending == 0 && !l.crowded() && nanos-k.savedAt >= int64(saveRefusals) {
+		if k.history.dirty() && !k.active && k.pending == 0 && l.committer.Backlog() < maxAside && nanos-k.savedAt >= int64(saveRefusals) {
 			l.save(&k.account, k, false)
 		}
 		k.sweepDead(now)

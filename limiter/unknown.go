@@ -128,8 +128,8 @@ func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id str
 	if l.unknown.has(lookup, now) {
 		return "", store.ErrNotFound
 	}
-	defer l.dequeued()
-	if !l.enqueued() {
+	defer l.waiting.Add(-1)
+	if l.waiting.Add(1) > maxWaiting {
 		return "", errCrowded
 	}
 	q := l.unknown.ask(lookup)

@@ -106,8 +106,8 @@ func DecodeAccount(b []byte) (Account, error) {
 	r.Lineage = d.uvarint()
 	r.First = d.varint()
 	r.Last = d.varint()
-	r.Pin = d.text(maxAddrLen)
-	r.Addr = d.text(maxAddrLen)
+	r.Pin = d.text()
+	r.Addr = d.text()
 	r.Epoch = d.varint()
 	for k := range r.Past {
 		r.Past[k] = d.varint()
@@ -159,9 +159,9 @@ func (d *decoder) skip(n int) {
 	d.b = d.b[n:]
 }
 
-func (d *decoder) text(limit int) string {
+func (d *decoder) text() string {
 	n := d.uvarint()
-	if n > uint64(limit) || n > uint64(len(d.b)) {
+	if n > maxAddrLen || n > uint64(len(d.b)) {
 		d.bad, d.b = true, nil
 		return ""
 	}
