@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"bytes"
-	"errors"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
@@ -51,8 +50,8 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 		counted, after = rec.Counted(), rec.Encode()
 	}
 	var former *record.Account
-	before, err := b.Get(key)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	before, _, err := store.Find(b, key)
+	if err != nil {
 		return err
 	}
 	change := counted

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/till-proxy/till/limiter/record"
@@ -38,11 +37,8 @@ func ownPart(r store.Reader, node string, id record.AccountID, rec *record.Accou
 // readPart reads a node's part of an account as it was written, perhaps in an earlier
 // lineage. A node that has not used the account has none.
 func readPart(r store.Reader, key []byte) (record.Part, error) {
-	v, err := r.Get(key)
-	if errors.Is(err, store.ErrNotFound) {
-		return record.Part{}, nil
-	}
-	if err != nil {
+	v, there, err := store.Find(r, key)
+	if err != nil || !there {
 		return record.Part{}, err
 	}
 	p, err := record.DecodePart(v)

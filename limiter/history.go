@@ -170,12 +170,7 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 	if err != nil || !first {
 		return err
 	}
-	for _, key := range old {
-		if err := tx.Delete(key); err != nil {
-			return err
-		}
-	}
-	return nil
+	return store.DeleteAll(tx, old)
 }
 
 // forgetSharedHours does the same where nodes share the store, for each of these keys
@@ -225,14 +220,7 @@ func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
 }
 
 func (l *Limiter) deleteHours(k *Live, hours [][]byte) {
-	l.committer.SubmitRows(l.rows(&k.account), func(b *batch) error {
-		for _, key := range hours {
-			if err := b.Delete(key); err != nil {
-				return err
-			}
-		}
-		return nil
-	}, func(err error) {
+	l.committer.SubmitRows(l.rows(&k.account), func(b *batch) error { return store.DeleteAll(b, hours) }, func(err error) {
 		if err != nil {
 			l.complain("deleting what is too old in the history of a key failed", err)
 		}

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -159,12 +158,12 @@ func (s salts) keep(key *record.Key) {
 func readSalts(r store.Reader, key *record.Key) (salts, error) {
 	var all salts
 	for _, at := range key.SaltKeys() {
-		salt, err := r.Get(at)
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
+		salt, there, err := store.Find(r, at)
 		if err != nil {
 			return nil, fmt.Errorf("the salt of key %s: %w", key.ID, err)
+		}
+		if !there {
+			continue
 		}
 		number := key.Rotations
 		if rest := at[len(record.SaltKey(key.ID)):]; len(rest) > 0 {

@@ -3,7 +3,6 @@ package limiter
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -26,11 +25,8 @@ var lockdownKey = record.CommonKey("lockdown")
 
 // readLockdown reads the lockdown that is in force on all nodes; nil: none.
 func readLockdown(r store.Reader) (*LockedDown, error) {
-	v, err := r.Get(lockdownKey)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
+	v, there, err := store.Find(r, lockdownKey)
+	if err != nil || !there {
 		return nil, err
 	}
 	s := new(LockedDown)

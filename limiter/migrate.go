@@ -163,11 +163,8 @@ func (m *Migration) checkClosed(r store.Reader) error {
 	if m.Shadow == "" {
 		return nil
 	}
-	b, err := r.Get(record.MetaSession)
-	if errors.Is(err, store.ErrNotFound) || err == nil && len(b) != integrity.SessionLen {
-		return nil
-	}
-	if err != nil {
+	b, _, err := store.Find(r, record.MetaSession)
+	if err != nil || len(b) != integrity.SessionLen {
 		return err
 	}
 	shadow, err := integrity.OpenShadow(m.Disk, m.Shadow)
@@ -266,11 +263,7 @@ func (m *Migration) begin(done *Migrated) (after []byte, err error) {
 		format, err := tx.Get(store.FormatKey)
 		switch {
 		case err == nil && bytes.Equal(format, mark):
-			after, err = tx.Get(migrationKey)
-			done.Resumed = err == nil
-			if errors.Is(err, store.ErrNotFound) {
-				err = nil
-			}
+			after, done.Resumed, err = store.Find(tx, migrationKey)
 			return err
 		case err == nil && bytes.HasPrefix(format, []byte(store.Unfinished)):
 			return errors.New("it holds an unfinished migration of another store, or of this one before it was used again: empty it first")

@@ -66,7 +66,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	session := record.NodeKey(name, "session")
 	var last []byte
 	err := l.store.View(func(r store.Reader) (err error) {
-		last, err = getIfThere(r, session)
+		last, _, err = store.Find(r, session)
 		return err
 	})
 	if err == nil {
@@ -77,7 +77,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	}
 	// Should the node come back, its shadow file must not be believed: its parts are gone.
 	err = l.committer.Do(func(b *batch) error {
-		now, err := getIfThere(b, session)
+		now, _, err := store.Find(b, session)
 		if err == nil && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
 			err = ErrNodeLives
 		}
@@ -146,25 +146,14 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	return done, nil
 }
 
-// getIfThere reads a row; nil if there is none.
-func getIfThere(r store.Reader, key []byte) ([]byte, error) {
-	v, err := r.Get(key)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	return v, err
-}
-
 // stillGone returns an error if a node has begun a session since its last one was deleted:
 // its parts are in use.
 func (b *batch) stillGone(node string) error {
-	switch _, err := b.Get(record.NodeKey(node, "session")); {
-	case errors.Is(err, store.ErrNotFound):
-		return nil
-	case err != nil:
-		return err
+	_, there, err := store.Find(b, record.NodeKey(node, "session"))
+	if there {
+		return ErrNodeLives
 	}
-	return ErrNodeLives
+	return err
 }
 
 // removable returns an error unless a node is gone, and is listed or its removal is not in
@@ -263,12 +252,12 @@ func (b *batch) fetchParts(node string, ids []record.AccountID) error {
 		return err
 	}
 	for _, id := range ids {
-		v, err := b.Get(record.AccountKey(id))
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
+		v, there, err := store.Find(b, record.AccountKey(id))
 		if err != nil {
 			return err
+		}
+		if !there {
+			continue
 		}
 		rec, err := record.DecodeAccount(v)
 		if err != nil {
@@ -294,10 +283,7 @@ func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost reco
 	if err != nil {
 		return lost, false, fmt.Errorf("account %x: %w", id, err)
 	}
-	switch _, err := b.Get(at); {
-	case errors.Is(err, store.ErrNotFound): // folded before
-		return lost, false, nil
-	case err != nil:
+	if _, there, err = store.Find(b, at); err != nil || !there { // folded before
 		return lost, false, err
 	}
 	part, err := readPart(b, at)
@@ -308,12 +294,11 @@ func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost reco
 	lost = part.Reserved.Minus(part.Settled)
 	part.Settled = part.Reserved
 	key := record.IDPrefix + ulid.ULID(id).String()
-	_, err = b.Get(record.RecordKey(key))
-	forRole := errors.Is(err, store.ErrNotFound)
-	if err != nil && !forRole {
+	_, ofKey, err := store.Find(b, record.RecordKey(key))
+	if err != nil {
 		return lost, false, err
 	}
-	if !forRole {
+	if ofKey {
 		if err := recoverHistory(b, key, &rec, &part, now); err != nil {
 			return lost, false, err
 		}
@@ -330,5 +315,5 @@ func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost reco
 	sum.Kinds.Add(part.Kinds)
 	return lost, true, errors.Join(
 		b.setPart(at, &rec, &record.Part{Lineage: rec.Lineage}), b.Delete(at),
-		b.setPart(left, &rec, &sum), b.setAccount(id, forRole, &rec))
+		b.setPart(left, &rec, &sum), b.setAccount(id, !ofKey, &rec))
 }

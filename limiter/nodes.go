@@ -159,10 +159,7 @@ func removalKey(node string) []byte { return record.NodeKey(node, "removal") }
 // begunBy is the last session that a node's limiter has begun; nil if there is none. It
 // writes that after it has joined, and before it reserves anything.
 func begunBy(r store.Reader, name string) ([]byte, error) {
-	b, err := r.Get(record.NodeKey(name, "session"))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
+	b, _, err := store.Find(r, record.NodeKey(name, "session"))
 	return bytes.Clone(b), err
 }
 

@@ -76,14 +76,11 @@ func onceTimeKey(at time.Time, id [sha256.Size]byte) []byte {
 
 // readOnce returns the record of a call that is still known.
 func readOnce(r store.Reader, o *Once, now time.Time) (rec onceRecord, known bool, err error) {
-	b, err := r.Get(onceKey(o.id))
-	if errors.Is(err, store.ErrNotFound) {
-		return rec, false, nil
-	}
-	if err == nil {
+	b, there, err := store.Find(r, onceKey(o.id))
+	if there {
 		rec, err = decodeOnce(b)
 	}
-	return rec, err == nil && now.Sub(rec.at) < keepOnce, err
+	return rec, there && err == nil && now.Sub(rec.at) < keepOnce, err
 }
 
 // onces counts the calls that are known, durably and after the batch that is being

@@ -22,14 +22,12 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	var last, next integrity.Session
 	var remembered []integrity.Remembered
 	err := l.store.View(func(r store.Reader) error {
-		b, err := r.Get(l.sessionKey())
+		b, _, err := store.Find(r, l.sessionKey())
 		if err == nil && len(b) == integrity.SessionLen && l.shadow != nil {
 			last = integrity.Session(b)
 			remembered = l.shadow.Recall(last, boot)
-		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("reading store: %w", err)
@@ -44,8 +42,8 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		n := min(len(remembered), perTransaction)
 		err := apart(remembered[:n], func(some []integrity.Remembered) error {
 			return l.committer.DoPatiently(func(b *batch) error {
-				still, err := b.Get(l.sessionKey())
-				if err != nil && !errors.Is(err, store.ErrNotFound) {
+				still, _, err := store.Find(b, l.sessionKey())
+				if err != nil {
 					return err
 				}
 				if !bytes.Equal(still, last[:]) { // another node removes this one, and counts what it had
@@ -115,24 +113,21 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 	for i := range accounts {
 		seen := &accounts[i]
 		rec := record.Account{Lineage: seen.Lineage} // of a role that was being used for the first time
-		v, err := b.Get(record.AccountKey(seen.ID))
-		if err == nil {
+		v, there, err := store.Find(b, record.AccountKey(seen.ID))
+		if there {
 			rec, err = record.DecodeAccount(v)
-		} else if errors.Is(err, store.ErrNotFound) && roles[seen.ID] {
-			err = nil
-		}
-		if errors.Is(err, store.ErrNotFound) {
-			continue
 		}
 		if err != nil {
 			return err
 		}
+		if !there && !roles[seen.ID] {
+			continue
+		}
 		id := record.IDPrefix + ulid.ULID(seen.ID).String()
-		_, err = b.Get(record.RecordKey(id))
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		_, ofKey, err := store.Find(b, record.RecordKey(id))
+		if err != nil {
 			return err
 		}
-		forRole := err != nil
 		own, err := b.own(seen.ID, &rec)
 		if err != nil {
 			return err
@@ -140,7 +135,7 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 		if rec.Lineage == seen.Lineage { // otherwise a renewal came between the two
 			recoverAccount(&rec, &own, seen, former, now)
 		}
-		if !forRole && former == nil {
+		if ofKey && former == nil {
 			if err := recoverHistory(b, id, &rec, &own, now); err != nil {
 				return err
 			}
@@ -148,7 +143,7 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 		if err := b.setOwn(seen.ID, &rec, &own); err != nil {
 			return err
 		}
-		if err := b.setAccount(seen.ID, forRole, &rec); err != nil {
+		if err := b.setAccount(seen.ID, !ofKey, &rec); err != nil {
 			return err
 		}
 	}

@@ -284,11 +284,10 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 		return err
 	}
 	r.digest.Add(id, v)
-	_, err = tx.Get(record.RecordKey(record.IDPrefix + ulid.ULID(id).String()))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil // a role's
+	_, ofKey, err := store.Find(tx, record.RecordKey(record.IDPrefix+ulid.ULID(id).String()))
+	if ofKey {
+		r.done.sums.Counted.Add(rec.Counted())
 	}
-	r.done.sums.Counted.Add(rec.Counted())
 	return err
 }
 
@@ -308,14 +307,15 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 		id := record.RoleAccount(name)
 		at := record.AccountKey(id)
 		var rec record.Account
-		before, err := tx.Get(at)
-		if err == nil {
+		before, there, err := store.Find(tx, at)
+		if err != nil {
+			return err
+		}
+		if there {
 			if rec, err = record.DecodeAccount(before); err != nil {
 				return fmt.Errorf("role %s: %w", name, err)
 			}
 			r.digest.Take(id, before)
-		} else if !errors.Is(err, store.ErrNotFound) {
-			return err
 		}
 		rec.Limit = role.Budget.Limit
 		if epoch := role.Budget.Renews.Epoch(r.now); r.forfeit && rec.Epoch < epoch {

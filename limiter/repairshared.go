@@ -69,10 +69,7 @@ func forgetNodes(tx store.Tx) error {
 		}
 		return true, nil
 	})
-	for _, key := range own {
-		err = errors.Join(err, tx.Delete(key))
-	}
-	return err
+	return errors.Join(err, store.DeleteAll(tx, own))
 }
 
 // ImagineForfeit says what Forfeit or ForfeitShared would do, and changes nothing.

@@ -217,10 +217,8 @@ func (b *batch) erase(by Caller, key *record.Key, used record.Amounts) error {
 	for _, lookup := range key.Lookups() {
 		gone = append(gone, record.LookupKey(lookup))
 	}
-	for _, key := range append(gone, key.SaltKeys()...) {
-		if err := b.Delete(key); err != nil {
-			return err
-		}
+	if err := store.DeleteAll(b, append(gone, key.SaltKeys()...)); err != nil {
+		return err
 	}
 	sums, err := b.sums.Change(b.Transaction)
 	if err != nil {

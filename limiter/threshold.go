@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 
@@ -95,20 +94,18 @@ func crossedKey(id string) []byte { return record.CommonKey("crossed/" + id) }
 // crosses records that a threshold was crossed, and reports whether that is new.
 func (b *batch) crosses(e *event.Event, lineage uint64) (bool, error) {
 	key := crossedKey(e.Key.ID)
-	if _, err := b.Get(record.RecordKey(e.Key.ID)); err != nil {
-		if errors.Is(err, store.ErrNotFound) { // forgotten
-			err = nil
-		}
+	if _, there, err := store.Find(b, record.RecordKey(e.Key.ID)); err != nil || !there { // forgotten
 		return false, err
 	}
 	var c crossed
-	v, err := b.Get(key)
-	if err == nil {
+	v, there, err := store.Find(b, key)
+	if err != nil {
+		return false, err
+	}
+	if there {
 		if err := json.Unmarshal(v, &c); err != nil {
 			return false, fmt.Errorf("thresholds of key %s: %w: %w", e.Key.ID, record.ErrRecord, err)
 		}
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return false, err
 	}
 	if c.Lineage != lineage || c.Of == nil {
 		c = crossed{Lineage: lineage, Of: make(map[record.Kind]crossedThreshold)}

@@ -3,7 +3,6 @@ package limiter
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
@@ -48,13 +47,11 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 
 // readMark reads the latest time that a store which is not shared has seen; zero: none.
 func readMark(r store.Reader) (time.Time, error) {
-	b, err := r.Get(record.MetaClock)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return time.Time{}, nil
-	case err != nil:
+	b, there, err := store.Find(r, record.MetaClock)
+	if err != nil || !there {
 		return time.Time{}, err
-	case len(b) != 8:
+	}
+	if len(b) != 8 {
 		return time.Time{}, fmt.Errorf("clock: %w", record.ErrRecord)
 	}
 	return time.Unix(0, int64(binary.BigEndian.Uint64(b))).UTC(), nil

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -105,11 +104,8 @@ func seenKey(id string) []byte { return record.HourKey(id, 0) }
 
 func readSeen(r store.Reader, id string) (*Seen, error) {
 	s := new(Seen)
-	b, err := r.Get(seenKey(id))
-	if errors.Is(err, store.ErrNotFound) {
-		return s, nil
-	}
-	if err == nil {
+	b, there, err := store.Find(r, seenKey(id))
+	if there {
 		err = json.Unmarshal(b, s)
 	}
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -150,11 +149,8 @@ func EntryKey(seq uint64) []byte {
 
 // ReadHead reads where the audit log ends.
 func ReadHead(r store.Reader) (Chain, error) {
-	b, err := r.Get(record.MetaAudit)
-	if errors.Is(err, store.ErrNotFound) {
-		return Chain{}, nil
-	}
-	if err != nil {
+	b, there, err := store.Find(r, record.MetaAudit)
+	if err != nil || !there {
 		return Chain{}, err
 	}
 	return decodeChain(b)

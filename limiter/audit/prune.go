@@ -45,10 +45,8 @@ func (a *Log) Prune(t *commit.Transaction, now, before time.Time, actor string) 
 	if err != nil || len(gone) == 0 {
 		return 0, err
 	}
-	for _, key := range gone {
-		if err := t.Delete(key); err != nil {
-			return 0, err
-		}
+	if err := store.DeleteAll(t, gone); err != nil {
+		return 0, err
 	}
 	*end = to
 	return len(gone), a.Add(t, now, &Entry{Actor: actor, Action: ActAuditPrune, Changes: map[string]record.Delta{
@@ -89,8 +87,5 @@ func (a *Log) Repair(t *commit.Transaction) (before, after Chain, err error) {
 		end.Seq, end.Hash = e.Seq, e.Hash
 		return false, nil
 	})
-	for _, key := range damaged {
-		err = errors.Join(err, t.Delete(key))
-	}
-	return before, *end, err
+	return before, *end, errors.Join(err, store.DeleteAll(t, damaged))
 }

@@ -191,11 +191,8 @@ func Export(ctx context.Context, r store.Reader, write func(line []byte) error) 
 
 // VerifyStored checks every entry in a store, and that the log ends where the store says.
 func VerifyStored(ctx context.Context, r store.Reader) (Verified, error) {
-	b, err := r.Get(record.MetaAudit)
-	if errors.Is(err, store.ErrNotFound) {
-		return Verified{}, nil
-	}
-	if err != nil {
+	b, there, err := store.Find(r, record.MetaAudit)
+	if err != nil || !there {
 		return Verified{}, err
 	}
 	head, err := decodeChain(b)

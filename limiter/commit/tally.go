@@ -3,7 +3,6 @@ package commit
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -140,11 +139,8 @@ func (s *Sums) Known() Tally {
 // before anything is counted.
 func (s *Sums) TakeShare(t *Transaction, node, session string) error {
 	s.node, s.own = node, Share{Session: session}
-	v, err := t.Get(record.NodeKey(node, shareName))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
+	v, there, err := store.Find(t, record.NodeKey(node, shareName))
+	if err != nil || !there {
 		return err
 	}
 	former, err := decodeShare(v)
@@ -168,12 +164,12 @@ func (s *Sums) fold(t *Transaction, node string, share Share) error {
 // those of nodes that have begun another session since the shares were read.
 func (s *Sums) Fold(t *Transaction, unlisted map[string]Share) error {
 	for node, share := range unlisted {
-		v, err := t.Get(record.NodeKey(node, shareName))
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
+		v, there, err := store.Find(t, record.NodeKey(node, shareName))
 		if err != nil {
 			return err
+		}
+		if !there {
+			continue
 		}
 		now, err := decodeShare(v)
 		if err != nil {
@@ -200,11 +196,8 @@ func setJSON(t *Transaction, key []byte, v any) error {
 // ReadTally reads the sums without the shares of nodes.
 func ReadTally(r store.Reader) (Tally, error) {
 	t := Tally{Keys: make(map[record.Status]int64)}
-	v, err := r.Get(record.MetaTally)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return t, nil
-	case err != nil:
+	v, there, err := store.Find(r, record.MetaTally)
+	if err != nil || !there {
 		return t, err
 	}
 	if err := json.Unmarshal(v, &t); err != nil {

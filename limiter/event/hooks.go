@@ -115,9 +115,7 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 				more = len(gone) == pruneStep
 				return !more, nil
 			})
-			for _, key := range gone {
-				err = errors.Join(err, t.Delete(key))
-			}
+			err = errors.Join(err, store.DeleteAll(t, gone))
 			if err == nil && !more {
 				t.Touch()
 				o.hooks = now // everything posted from here on in this batch is for these

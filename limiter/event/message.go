@@ -98,9 +98,7 @@ func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, e
 // Forget removes a message that was delivered or given up.
 func (o *Outbox) Forget(url string, m Message) error {
 	return o.write.Do(func(t *commit.Transaction) error {
-		if _, err := t.Get(m.key); errors.Is(err, store.ErrNotFound) {
-			return nil
-		} else if err != nil {
+		if _, there, err := store.Find(t, m.key); err != nil || !there {
 			return err
 		}
 		if t.Shared() {
@@ -117,11 +115,8 @@ func (o *Outbox) Forget(url string, m Message) error {
 func (o *Outbox) Postpone(m Message, wait time.Duration) error {
 	next := o.options.Clock.Now().Add(wait)
 	return o.write.Do(func(t *commit.Transaction) error {
-		value, err := t.Get(m.key)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil // its webhook is gone
-		}
-		if err != nil {
+		value, there, err := store.Find(t, m.key)
+		if err != nil || !there { // its webhook is gone
 			return err
 		}
 		_, rec, err := message(m.key, value)

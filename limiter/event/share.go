@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -75,13 +74,13 @@ func (o *Outbox) Follow(keys [][]byte) error {
 	missed := false
 	err := o.options.Store.View(func(r store.Reader) error {
 		for _, key := range keys {
-			v, err := r.Get(key)
-			if errors.Is(err, store.ErrNotFound) {
-				missed = true // it was removed before this node came to read it
-				continue
-			}
+			v, there, err := store.Find(r, key)
 			if err != nil {
 				return err
+			}
+			if !there {
+				missed = true // it was removed before this node came to read it
+				continue
 			}
 			var s sharedEvents
 			if err := json.Unmarshal(v, &s); err != nil {

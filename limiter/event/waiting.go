@@ -2,7 +2,6 @@ package event
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/till-proxy/till/limiter/commit"
@@ -30,12 +29,11 @@ func (o *Outbox) read(t *commit.Transaction) (err error) {
 
 func readOutbox(r store.Reader) (*outboxRecord, error) {
 	rec := new(outboxRecord)
-	v, err := r.Get(outboxKey)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
+	v, there, err := store.Find(r, outboxKey)
+	if err != nil {
 		return nil, err
-	default:
+	}
+	if there {
 		if err := json.Unmarshal(v, rec); err != nil {
 			return nil, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
 		}

@@ -89,11 +89,11 @@ type Digest struct {
 func Open(disk store.Disk, path string, s store.Store) (*Digest, error) {
 	var d *Digest
 	err := s.View(func(r store.Reader) error {
-		_, err := r.Get(store.FormatKey)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		_, there, err := store.Find(r, store.FormatKey)
+		if err != nil {
 			return err
 		}
-		d, err = open(disk, path, r, err != nil)
+		d, err = open(disk, path, r, !there)
 		return err
 	})
 	if err == nil && d.seq > d.anchor.seq {
@@ -144,9 +144,8 @@ func (d *Digest) Wrote(t *commit.Transaction, key, value []byte, deleted bool) e
 	if !ok && !isRooted(key) {
 		return nil
 	}
-	before, err := t.Get(key)
-	there := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	before, there, err := store.Find(t, key)
+	if err != nil {
 		return err
 	}
 	s := &d.rooted

@@ -45,6 +45,15 @@ type Reader interface {
 	Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error
 }
 
+// Find returns the value under key, and whether there is one.
+func Find(r Reader, key []byte) (value []byte, there bool, err error) {
+	value, err = r.Get(key)
+	if errors.Is(err, ErrNotFound) {
+		return nil, false, nil
+	}
+	return value, err == nil, err
+}
+
 // Fetcher is a Reader that has far to go for each row.
 type Fetcher interface {
 	// Fetch reads rows at once that Get will be asked for.
@@ -65,6 +74,16 @@ type Tx interface {
 	Reader
 	Set(key, value []byte) error
 	Delete(key []byte) error
+}
+
+// DeleteAll deletes what is under these keys.
+func DeleteAll(tx Tx, keys [][]byte) error {
+	for _, key := range keys {
+		if err := tx.Delete(key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ErrNotFound is returned by Reader.Get when the key is absent, and by the
@@ -113,14 +132,9 @@ func OtherFormat(format []byte) error {
 
 // CheckFormat refuses a store that another version of till has written.
 func CheckFormat(r Reader) error {
-	format, err := r.Get(FormatKey)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil
-	case err != nil:
-		return err
-	case string(format) != Format:
+	format, there, err := Find(r, FormatKey)
+	if there && string(format) != Format {
 		return OtherFormat(format)
 	}
-	return nil
+	return err
 }
