@@ -292,7 +292,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 		if err := recordLine(h, matcher, siteLine{role: keysRole, guard: true}); err != nil {
 			return nil, err
 		}
-		return route(h, matcher, handlerJSON(handler, "till")), nil
+		return route(matcher, handlerJSON(handler, "till")), nil
 	}
 	for i, name := range args {
 		if app.Upstreams[name] == nil {
@@ -319,7 +319,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 			return nil, h.Errf("upstream %s: %v", name, err)
 		}
 		if len(args) == 1 {
-			return route(h, matcher, handlerJSON(handler, "till"), proxy), nil
+			return route(matcher, handlerJSON(handler, "till"), proxy), nil
 		}
 		routes = append(routes, caddyhttp.Route{
 			MatcherSetsRaw: caddyhttp.RawMatcherSets{{
@@ -328,7 +328,7 @@ func parseDirective(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error)
 			HandlersRaw: []json.RawMessage{proxy},
 		})
 	}
-	return route(h, matcher, handlerJSON(handler, "till"), handlerJSON(caddyhttp.Subroute{Routes: routes}, "subroute")), nil
+	return route(matcher, handlerJSON(handler, "till"), handlerJSON(caddyhttp.Subroute{Routes: routes}, "subroute")), nil
 }
 
 func handlerJSON(handler any, name string) json.RawMessage {
@@ -336,7 +336,7 @@ func handlerJSON(handler any, name string) json.RawMessage {
 }
 
 // route puts the handlers into one route, so that sorting cannot separate them.
-func route(h httpcaddyfile.Helper, matcher caddy.ModuleMap, handlers ...json.RawMessage) []httpcaddyfile.ConfigValue {
+func route(matcher caddy.ModuleMap, handlers ...json.RawMessage) []httpcaddyfile.ConfigValue {
 	r := caddyhttp.Route{HandlersRaw: handlers}
 	if matcher != nil {
 		r.MatcherSetsRaw = caddyhttp.RawMatcherSets{matcher}

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"bytes"
 	"encoding/base64"
 	"html"
 	"io"
@@ -57,7 +58,7 @@ func forms(credential string) []token.Secret {
 	if len(credential) < minSearched {
 		return nil
 	}
-	texts := []string{credential, string(unescaped(nil, credential)), url.QueryEscape(credential), url.PathEscape(credential)}
+	texts := []string{credential, string(unescaped(credential)), url.QueryEscape(credential), url.PathEscape(credential)}
 	for before := range 3 {
 		b := append(make([]byte, before), credential...)
 		// Only what depends on the credential alone, and not on its surroundings.
@@ -275,7 +276,7 @@ const maxNested = 16
 func unescape(dst, text []byte, last bool) (plain []byte, n int) {
 	switch text[0] {
 	case '\\':
-		n = repeated(text, `\`, maxNested)
+		n = repeated(text, `\`)
 		if n == maxNested {
 			return append(dst, '\\'), n
 		}
@@ -300,7 +301,7 @@ func unescape(dst, text []byte, last bool) (plain []byte, n int) {
 		}
 		return append(dst, text[n]), n + 1
 	case '%':
-		n = 1 + repeated(text[1:], "25", maxNested)
+		n = 1 + repeated(text[1:], "25")
 		v, read := hexadecimal(text[n:], 2)
 		switch {
 		case read == 2:
@@ -321,7 +322,7 @@ const maxEntity = 12
 
 // entity reads a character reference of HTML.
 func entity(dst, text []byte, last bool) (plain []byte, n int) {
-	n = 1 + repeated(text[1:], "amp;", maxNested)
+	n = 1 + repeated(text[1:], "amp;")
 	end := n
 	for end < len(text) && end < n+maxEntity && (text[end] == '#' || '0' <= text[end] && text[end] <= '9' || 'a' <= text[end]|0x20 && text[end]|0x20 <= 'z') {
 		end++
@@ -348,9 +349,9 @@ func ended(n int, last bool) int {
 }
 
 // repeated returns how many bytes the repetitions of a word take up at the beginning of
-// a text, up to the given number of times.
-func repeated(text []byte, word string, times int) (n int) {
-	for ; times > 0 && len(text) >= n+len(word) && string(text[n:n+len(word)]) == word; times-- {
+// a text, up to maxNested of them.
+func repeated(text []byte, word string) (n int) {
+	for n < maxNested*len(word) && bytes.HasPrefix(text[n:], []byte(word)) {
 		n += len(word)
 	}
 	return n
@@ -374,12 +375,11 @@ func hexadecimal(text []byte, digits int) (v rune, read int) {
 	return v, read
 }
 
-func unescaped(dst []byte, text string) []byte {
-	for rest := []byte(text); len(rest) > 0; {
-		plain, n := unescape(dst, rest, true)
-		dst, rest = plain, rest[n:]
+func unescaped(text string) (plain []byte) {
+	for rest, n := []byte(text), 0; len(rest) > 0; rest = rest[n:] {
+		plain, n = unescape(plain, rest, true)
 	}
-	return dst
+	return plain
 }
 
 // searched passes a body on while it is searched, and holds back only what may be the

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"strings"
@@ -96,7 +97,7 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key,
 
 // holdsKey reports whether a text holds a scoped key, escaped or not.
 func holdsKey(text string) bool {
-	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(nil, text)), token.KeyPrefix)
+	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(text)), token.KeyPrefix)
 }
 
 // localPath returns the escaped path, as a client would ask for it, of an address in
@@ -124,9 +125,7 @@ func (x *exchange) localPath(u *url.URL) (string, bool) {
 	if rest, ok := strings.CutPrefix(escaped, x.front().prefix); ok {
 		escaped = rest
 	}
-	if escaped == "" {
-		escaped = "/"
-	}
+	escaped = cmp.Or(escaped, "/")
 	return escaped, true
 }
 

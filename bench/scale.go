@@ -86,12 +86,13 @@ func (e estate) open() (*limiter.Limiter, error) {
 	})
 }
 
-// every runs fn for 0 to n-1 on many goroutines, and returns the first error.
-func every(n, at int, fn func(i int) error) error {
+// every runs fn for 0 to n-1 on as many goroutines as there are callers, and returns the
+// first error.
+func every(n int, fn func(i int) error) error {
 	var next atomic.Int64
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
-	for range at {
+	for range callers {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && failed.Load() == nil; i = int(next.Add(1)) - 1 {
 				if err := fn(i); err != nil {

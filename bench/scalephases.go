@@ -27,7 +27,7 @@ func (e estate) mint(say func(measured)) (err error) {
 		return err
 	}
 	began := time.Now()
-	err = every(e.keys, callers, func(i int) error {
+	err = every(e.keys, func(i int) error {
 		spec := &record.Key{
 			Name: fmt.Sprintf("run %d", i), Upstream: "openai", Custody: record.CustodyHeld, Role: "ci",
 			Owner: fmt.Sprintf("owner-%d", i%owners), Limit: record.NoLimits(), Labels: map[string]string{"n": strconv.Itoa(i % 7)},
@@ -75,7 +75,7 @@ func (e estate) load(l *limiter.Limiter, say func(measured)) error {
 	busy := min(e.keys, 20_000)
 	requests := 20 * busy
 	began := time.Now()
-	err := every(requests, callers, func(i int) error {
+	err := every(requests, func(i int) error {
 		n := rand.IntN(busy)
 		if i%10 == 0 {
 			n = rand.IntN(e.keys)
@@ -131,7 +131,7 @@ func (e estate) use(say func(measured)) (err error) {
 	debug.FreeOSMemory()
 	before := rss("RssAnon")
 	began := time.Now()
-	err = every(flood, callers, func(i int) error {
+	err = every(flood, func(i int) error {
 		if _, r := l.Find(context.Background(), e.lookup(e.keys+1+i)); r == nil {
 			return errors.New("an unknown key was found")
 		}
@@ -223,7 +223,7 @@ func (e estate) turn(round int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	err = every(e.keys, callers, func(i int) error {
+	err = every(e.keys, func(i int) error {
 		spec := &record.Key{
 			Name: fmt.Sprintf("run %d", i), Upstream: "openai", Custody: record.CustodyHeld, Owner: fmt.Sprintf("owner-%d", i%owners),
 			Limit: record.NoLimits(),

@@ -69,7 +69,7 @@ func newClient(address string) (*client, error) {
 			return nil, err
 		}
 		socket := filepath.Join(dir, socketName)
-		if listening("unix", socket) {
+		if listening(socket) {
 			address = "unix/" + socket
 		} else {
 			address = caddy.DefaultAdminListen
@@ -122,9 +122,9 @@ func (c *client) tokenless() bool {
 	return c.unused || c.token != "" && !strings.HasSuffix(strings.TrimRight(c.base, "/"), wire.BasePath+"/api")
 }
 
-// listening reports whether a server accepts connections at an address.
-func listening(network, address string) bool {
-	conn, err := net.DialTimeout(network, address, time.Second)
+// listening reports whether a server accepts connections at a socket.
+func listening(socket string) bool {
+	conn, err := net.DialTimeout("unix", socket, time.Second)
 	if err != nil {
 		return false
 	}

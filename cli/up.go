@@ -90,7 +90,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	socket := filepath.Join(dir, socketName)
-	if listening("unix", socket) {
+	if listening(socket) {
 		return upAlready(cmd.Context(), socket)
 	}
 	listen, err := freeAddress("listen", o.listen)

@@ -56,7 +56,7 @@ const (
 func (Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /v1/models", "HEAD /v1/models":
-		return writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": []any{
+		return writeJSON(w, map[string]any{"object": "list", "data": []any{
 			map[string]any{"id": model, "object": "model", "created": 0, "owned_by": "till"},
 		}})
 	case "POST /v1/chat/completions":
@@ -137,7 +137,7 @@ func chat(w http.ResponseWriter, r *http.Request) error {
 		}},
 	}
 	if !ask.Stream {
-		return writeJSON(w, http.StatusOK, answer)
+		return writeJSON(w, answer)
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -190,7 +190,7 @@ func respond(w http.ResponseWriter, r *http.Request) error {
 			return refuse(w, http.StatusBadRequest, err.Error())
 		}
 	}
-	return writeJSON(w, http.StatusOK, map[string]any{
+	return writeJSON(w, map[string]any{
 		"id": "resp_echo", "object": "response", "created_at": time.Now().Unix(), "status": "completed", "model": model,
 		"output": []any{map[string]any{
 			"id": "msg_echo", "type": "message", "role": "assistant", "status": "completed",
@@ -207,9 +207,8 @@ func refuse(w http.ResponseWriter, status int, text string) error {
 	return err
 }
 
-func writeJSON(w http.ResponseWriter, status int, v any) error {
+func writeJSON(w http.ResponseWriter, v any) error {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
 	return json.NewEncoder(w).Encode(v)
 }
 

@@ -152,12 +152,12 @@ func unescape(text []byte, i int) (c byte, next int, what meaning) {
 		for j+1 < len(text) && j < i+maxNested && text[j] == '2' && text[j+1] == '5' {
 			j += 2
 		}
-		return hexByte(text, j, 2, foreign)
+		return hexByte(text, j, 2)
 	case '=': // quoted-printable: =5F, and = at the end of a continued line
 		if i+1 < len(text) && (text[i+1] == '\r' || text[i+1] == '\n') {
 			return 0, i + 1, breaking
 		}
-		return hexByte(text, i+1, 2, foreign)
+		return hexByte(text, i+1, 2)
 	case '\\': // \u005f, \x5f, \n; escaped any number of times
 		j := i + 1
 		for j < len(text) && j < i+maxNested && text[j] == '\\' {
@@ -168,9 +168,9 @@ func unescape(text []byte, i int) (c byte, next int, what meaning) {
 		}
 		switch text[j] {
 		case 'u':
-			return hexByte(text, j+1, 4, foreign)
+			return hexByte(text, j+1, 4)
 		case 'x':
-			return hexByte(text, j+1, 2, foreign)
+			return hexByte(text, j+1, 2)
 		case 'n', 'r', 't', '\r', '\n', '"', '\'':
 			return 0, j + 1, breaking
 		}
@@ -180,15 +180,15 @@ func unescape(text []byte, i int) (c byte, next int, what meaning) {
 	return 0, 0, foreign
 }
 
-func hexByte(text []byte, i, n int, otherwise meaning) (c byte, next int, what meaning) {
+func hexByte(text []byte, i, n int) (c byte, next int, what meaning) {
 	if i+n > len(text) {
-		return 0, 0, otherwise
+		return 0, 0, foreign
 	}
 	v := 0
 	for _, d := range text[i : i+n] {
 		h := hexDigit(d)
 		if h < 0 {
-			return 0, 0, otherwise
+			return 0, 0, foreign
 		}
 		v = v<<4 | h
 	}
@@ -198,7 +198,7 @@ func hexByte(text []byte, i, n int, otherwise meaning) (c byte, next int, what m
 	case v == '\n' || v == '\r' || v == ' ' || v == '"':
 		return 0, i + n, breaking
 	}
-	return 0, 0, otherwise
+	return 0, 0, foreign
 }
 
 func hexDigit(c byte) int {

@@ -134,9 +134,9 @@ func (d *digester) outlined(value []byte, o *outline) {
 	d.value(value)
 }
 
-// value hashes the value at the beginning of valid JSON, and returns its length.
-func (d *digester) value(b []byte) (n int) {
-	depth := 0
+// value hashes the value at the beginning of valid JSON.
+func (d *digester) value(b []byte) {
+	n, depth := 0, 0
 	comma, first := false, false // a comma came; nothing came before in this object or list
 	for n < len(b) {
 		switch c := b[n]; c {
@@ -182,10 +182,9 @@ func (d *digester) value(b []byte) (n int) {
 			}
 		}
 		if depth == 0 {
-			break
+			return
 		}
 	}
-	return n
 }
 
 // string hashes a string as JSON writes it with the fewest escapes, which is how

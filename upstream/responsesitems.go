@@ -66,15 +66,14 @@ func (s stored) help() string {
 	return "send the conversation itself in input"
 }
 
-// input walks through the list of a Responses request's items, and returns its
-// length.
-func (c *content) input(list []byte) int {
+// input walks through the list of a Responses request's items.
+func (c *content) input(list []byte) {
 	i := 1
 	c.length += 2
 	for at := 0; ; at++ {
 		i += spaces(list[i:])
 		if list[i] == ']' {
-			return i + 1
+			return
 		}
 		i += c.item(list[i:], at)
 		c.length += 2 // a comma

@@ -35,9 +35,9 @@ var KeyFields = slices.Concat([]Field{
 	{Name: "purpose", Doc: "what the key is for", Choice: WhileAlive, Address: func(k *Key) any { return &k.Purpose },
 		valid: func(name string, k *Key) error { return ValidText(name, k.Purpose) }},
 	{Name: "labels", Doc: "pairs for people and filters", Choice: Always, Address: func(k *Key) any { return &k.Labels },
-		valid: func(name string, k *Key) error { return validPairs(name, k.Labels, maxLabels) }},
+		valid: func(name string, k *Key) error { return validPairs(name, k.Labels) }},
 	{Name: "metadata", Doc: "pairs for programs", Choice: WhileAlive, Address: func(k *Key) any { return &k.Metadata },
-		valid: func(name string, k *Key) error { return validPairs(name, k.Metadata, maxMetadata) }},
+		valid: func(name string, k *Key) error { return validPairs(name, k.Metadata) }},
 
 	limitField(Activations, "requests that may be admitted; 0 makes a canary"),
 	limitField(Tokens, "tokens of input and output that may be used"),

@@ -29,9 +29,8 @@ func invalidIf(wrong bool, field, format string, args ...any) error {
 
 const (
 	IDPrefix       = "key_"
-	maxText        = 512 // bytes of a name, owner, purpose, reason, label
-	maxLabels      = 64
-	maxMetadata    = 64
+	maxText        = 512               // bytes of a name, owner, purpose, reason, label
+	maxPairs       = 64                // labels, and as many of metadata
 	maxTexts       = 16 << 10          // bytes of all text of a key: it is in memory, and in the audit log
 	MaxAmount      = math.MaxInt64 / 4 // the sum of two cannot overflow
 	maxConcurrency = 1 << 20
@@ -90,9 +89,9 @@ func ValidTime(field string, t time.Time) error {
 	return invalidIf(t.UTC().Year() > 9999, field, "must be before the year 10000")
 }
 
-func validPairs(field string, pairs map[string]string, limit int) error {
-	if len(pairs) > limit {
-		return Invalid(field, "may hold %d entries, got %d", limit, len(pairs))
+func validPairs(field string, pairs map[string]string) error {
+	if len(pairs) > maxPairs {
+		return Invalid(field, "may hold %d entries, got %d", maxPairs, len(pairs))
 	}
 	for name, value := range pairs {
 		if name == "" {
