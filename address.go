@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -126,9 +127,7 @@ func (t *target) matches(u *url.URL) bool {
 // belowBase returns an escaped path of the upstream as it is below the configured
 // address. It reports false for a path that no request can reach there.
 func (t *target) belowBase(escaped string) (string, bool) {
-	if escaped == "" {
-		escaped = "/"
-	}
+	escaped = cmp.Or(escaped, "/")
 	if escaped == t.root {
 		return "/", true
 	}

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -53,9 +54,7 @@ func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, nex
 		return nil
 	}
 	status := statusOf(err)
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
+	status = cmp.Or(status, http.StatusInternalServerError)
 	return h.instead(gw, x, err, status)
 }
 

@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -109,9 +110,7 @@ func (r *Role) checkUpstreams(upstreams []string) error {
 	for _, name := range r.Upstreams {
 		if !slices.Contains(upstreams, name) {
 			declared := strings.Join(upstreams, ", ")
-			if declared == "" {
-				declared = "none"
-			}
+			declared = cmp.Or(declared, "none")
 			return fmt.Errorf("upstream %q is not declared; there are: %s", name, declared)
 		}
 	}

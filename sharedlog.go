@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync/atomic"
@@ -14,9 +15,7 @@ type sharedLog struct {
 }
 
 func newSharedLog(first *slog.Logger) *sharedLog {
-	if first == nil {
-		first = slog.New(slog.DiscardHandler)
-	}
+	first = cmp.Or(first, slog.New(slog.DiscardHandler))
 	s := new(sharedLog)
 	s.follow(first)
 	return s

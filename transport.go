@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,9 +65,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		// is stored that way.
 		t.Compression = new(bool)
 	}
-	if t.MaxResponseHeaderSize == 0 {
-		t.MaxResponseHeaderSize = maxAnswerHead
-	}
+	t.MaxResponseHeaderSize = cmp.Or(t.MaxResponseHeaderSize, maxAnswerHead)
 	settings, err := json.Marshal(t)
 	if err != nil {
 		return err

@@ -275,9 +275,7 @@ func fieldsOf(t reflect.Type) (fields []jsonField) {
 			fields = append(fields, fieldsOf(inner)...)
 		case !f.IsExported() || name == "-":
 		default:
-			if name == "" {
-				name = f.Name
-			}
+			name = cmp.Or(name, f.Name)
 			fields = append(fields, jsonField{name, f.Type, strings.Contains(options, "omit")})
 		}
 	}

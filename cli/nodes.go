@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/url"
@@ -26,9 +27,7 @@ it.`,
 		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
 			return callAndPrint(cmd, c, "GET", "/nodes", nil, func(a *wire.NodesAnswer) error {
 				text := strings.TrimPrefix(nodesTable(a.Nodes), "\n")
-				if text == "" {
-					text = "This server has its store for itself.\n"
-				}
+				text = cmp.Or(text, "This server has its store for itself.\n")
 				_, err := io.WriteString(cmd.OutOrStdout(), text)
 				return err
 			})

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
@@ -133,10 +134,5 @@ func (b *batch) moveIndexes(before, after [][]byte) error {
 }
 
 func among(keys [][]byte, key []byte) bool {
-	for _, k := range keys {
-		if bytes.Equal(k, key) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) })
 }

@@ -134,22 +134,14 @@ func (c *cache) retire(k *Live) {
 func (c *cache) everyActive() []*Live {
 	c.activeMu.Lock()
 	defer c.activeMu.Unlock()
-	keys := make([]*Live, 0, len(c.active))
-	for k := range c.active {
-		keys = append(keys, k)
-	}
-	return keys
+	return slices.Collect(maps.Keys(c.active))
 }
 
 // everyRole lists the accounts of roles.
 func (c *cache) everyRole() []*account {
 	c.rolesMu.Lock()
 	defer c.rolesMu.Unlock()
-	accounts := make([]*account, 0, len(c.roles))
-	for _, a := range c.roles {
-		accounts = append(accounts, a)
-	}
-	return accounts
+	return slices.Collect(maps.Values(c.roles))
 }
 
 // cacheLookup remembers the way to a key, by one of its strings.

@@ -152,9 +152,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	if o.Clock == nil {
 		o.Clock = commit.SystemClock{}
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	o.Logger = Scrubbed(o.Logger)
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,

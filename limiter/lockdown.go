@@ -80,9 +80,7 @@ var ErrNotLocked = errors.New("there is no lockdown")
 // NewLockdown returns the switch whose file is at path. It reads nothing yet:
 // see [Lockdown.Recall].
 func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log = cmp.Or(log, slog.New(slog.DiscardHandler))
 	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: commit.DefaultPatience}
 }
 

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,9 +81,7 @@ func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*rec
 	}
 	key.ID, key.Lookup, key.Version = record.IDPrefix+id.String(), birth.Lookup, 1
 	key.CreatedAt, key.CreatedBy, key.Token = now, by.Name, by.Token
-	if key.Charge == "" {
-		key.Charge = record.ChargeForwarded
-	}
+	key.Charge = cmp.Or(key.Charge, record.ChargeForwarded)
 	if sealed := key.Custody == record.CustodySealed; sealed == birth.Salt.IsZero() || sealed == key.SealKey.IsZero() {
 		return nil, errors.New("minting: a sealed key, and only that, has a salt and names its seal key")
 	}

@@ -29,12 +29,7 @@ import (
 // hold for accounts: each transaction on a budget reads its account anyway. What moves
 // between the keys of a family shows in the child's entry, which is followed.
 func followed(key []byte) bool {
-	for _, space := range followedSpaces {
-		if len(key) >= len(space) && string(key[:len(space)]) == space {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(followedSpaces, func(space string) bool { return bytes.HasPrefix(key, []byte(space)) })
 }
 
 var followedSpaces = []string{

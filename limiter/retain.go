@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -33,9 +34,7 @@ type retention struct {
 // record, strings, salts and history go, so that no box of theirs ever opens;
 // what they used stays in the sums, and the audit log stays. 0: DefaultRetain.
 func (r *retention) Retain(d time.Duration) {
-	if d == 0 {
-		d = DefaultRetain
-	}
+	d = cmp.Or(d, DefaultRetain)
 	if r.retain.Swap(int64(d)) != int64(d) {
 		r.wakeUpkeep()
 	}

@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -192,9 +193,7 @@ func (m memory) of(a, old *account) memory {
 // same budget while their lineages agree; otherwise a new window had begun just
 // before, in which nothing was used. k is the key that owns it; nil for a role.
 func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) {
-	if a.first == 0 {
-		a.first = old.first
-	}
+	a.first = cmp.Or(a.first, old.first)
 	if a.pin == "" {
 		a.pin = old.pin
 	}

@@ -7,6 +7,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -113,9 +114,7 @@ var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 
 // Complete sets the defaults of Schema and MaxConns, and checks both.
 func (o *Options) Complete() error {
-	if o.Schema == "" {
-		o.Schema = defaultSchema
-	}
+	o.Schema = cmp.Or(o.Schema, defaultSchema)
 	if o.MaxConns == 0 {
 		o.MaxConns = defaultMaxConns
 	}
@@ -140,9 +139,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.Complete(); err != nil {
 		return nil, err
 	}
-	if o.Listen == "" {
-		o.Listen = o.DSN
-	}
+	o.Listen = cmp.Or(o.Listen, o.DSN)
 	if o.Node == "" || len(o.Node) > 200 || !utf8.ValidString(o.Node) || strings.Contains(o.Node, "\x00") {
 		return nil, fmt.Errorf("node %q: give the node a name of 1 to 200 bytes of UTF-8", o.Node)
 	}
@@ -150,9 +147,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		options: o, log: o.Log, schema: o.Schema, sql: queriesIn(o.Schema),
 		turn: make(chan struct{}, 1), asks: make(chan []byte, 256),
 	}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
+	s.log = cmp.Or(s.log, slog.New(slog.DiscardHandler))
 	if o.After != nil {
 		s.former = o.After.before()
 		s.former.generation = o.After.generation
@@ -193,9 +188,7 @@ func parse(field, dsn string) (*pgconn.Config, error) {
 		return nil, fmt.Errorf("%s: this is not the address of a PostgreSQL database: want postgres://USER:PASSWORD@HOST:PORT/DATABASE, with %%xx for special characters of the password", field)
 	}
 	config.ConnectTimeout = min(config.ConnectTimeout, connectTimeout)
-	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = connectTimeout
-	}
+	config.ConnectTimeout = cmp.Or(config.ConnectTimeout, connectTimeout)
 	if config.ValidateConnect == nil {
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -402,11 +403,7 @@ func (t *transaction) flush() (statements []statement) {
 	if len(t.writes) == 0 {
 		return nil
 	}
-	keys := make([]string, 0, len(t.writes))
-	for key := range t.writes {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys) // transactions that meet lock in the same order
+	keys := slices.Sorted(maps.Keys(t.writes)) // transactions that meet lock in the same order
 	var set, values, removed [][]byte
 	for _, key := range keys {
 		value := t.writes[key]
