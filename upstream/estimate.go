@@ -322,7 +322,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 		return p.tools(value, false, found)
 	case "truncation":
 		e.shortened = word != "disabled"
-	case "requests", "input", "inputs", "texts":
+	case "requests", "input", "inputs", "texts", "content": // the last is llama.cpp's
 		if e.field == "" && value[0] == '[' {
 			for range rawList(value).elements {
 				e.contents++

@@ -424,6 +424,7 @@ func TestEachContentWithAnEmbeddingMayFillTheWindow(t *testing.T) {
 		{"sounds of OpenRouter's", "openrouter", "/api/v1/embeddings", `{"model":"m","input":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]},{"content":[{"type":"text","text":"x"}]}]}`, true, 2},
 		// tools/server/README.md of llama.cpp.
 		{"pictures of llama.cpp's", "llamacpp", "/v1/embeddings", `{"model":"m","input":[{"prompt_string":"<__media__>","multimodal_data":["AAAA"]},"x"]}`, true, 2},
+		{"pictures in the other field of llama.cpp's", "llamacpp", "/v1/embeddings", `{"model":"m","content":[{"prompt_string":"<__media__>","multimodal_data":["AAAA"]},"x","y"]}`, true, 3},
 		{"a picture of llama.cpp's", "llamacpp", "/v1/embeddings", `{"model":"m","input":{"prompt_string":"<__media__>","multimodal_data":["AAAA"]}}`, true, 0},
 		{"the input of a response is one", "openai", "/v1/responses", `{"model":"m","input":[{"content":[{"type":"input_audio","input_audio":{"data":"AAAA"}}]},{"content":"x"}]}`, true, 0},
 	} {
