@@ -96,6 +96,9 @@ var asksOthers = regexp.MustCompile(`(?i):online|@preset|search|multi-agent|(^|/
 // the template of a model, or lengthen the prompt that it printed. SGLang passes on what
 // a request names (its serving_chat.py); vLLM does, except for the first two (its
 // renderers/hf.py).
+//
+// Special tokens (eos_token, …) can be replaced, too, and templates print them with each
+// message.
 var templateArguments = set("chat_template", "tokenize", "padding", "max_length", "tokenizer_kwargs")
 
 // keepsTemplate refuses chat_template_kwargs under which the length of a request would not
@@ -104,8 +107,9 @@ func keepsTemplate(value []byte) error {
 	if value[0] != '{' {
 		return nil // no server takes anything else
 	}
-	for name := range rawObject(value).members {
-		if templateArguments[name] {
+	for name, value := range rawObject(value).members {
+		special := strings.HasSuffix(name, "_token") || strings.HasSuffix(name, "_tokens")
+		if templateArguments[name] || special && !strings.ContainsRune("tfn", rune(value[0])) { // true, false and null
 			return notMeterable("how long %.64q in chat_template_kwargs makes the prompt is not known", name)
 		}
 	}

@@ -150,6 +150,14 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"vllm", openai, `"chat_template_kwargs":{"padding":"max_length"}`, false},
 		{"vllm", openai, `"chat_template_kwargs":{"max_length":100000}`, false},
 		{"vllm", openai, `"chat_template_kwargs":{"tokenizer_kwargs":{"padding":"max_length","max_length":100000}}`, false},
+		// These replace what a template prints with each message ("kwargs overwrite special
+		// tokens if both are present", apply_chat_template of transformers).
+		{"vllm", openai, `"chat_template_kwargs":{"eos_token":"a long text"}`, false},
+		{"sglang", openai, `"chat_template_kwargs":{"bos_token":["a long text"]}`, false},
+		{"llamacpp", openai, `"chat_template_kwargs":{"eos_token":"\"a long text\""}`, false},
+		{"vllm", openai, `"chat_template_kwargs":{"eos_token":123456789012345678901234567890}`, false},
+		{"together", openai, `"chat_template_kwargs":{"additional_special_tokens":["a long text"]}`, false},
+		{"vllm", openai, `"chat_template_kwargs":{"add_special_tokens":false,"eos_token":null}`, true},
 		{"vllm", openai, `"chat_template_kwargs":{"enable_thinking":false,"thinking":true,"reasoning_effort":"high","clear_thinking":false,"documents":[{"title":"t","text":"x"}]}`, true},
 		{"together", openai, `"use_beam_search":true`, false},
 		{"together", openai, `"mm_processor_kwargs":{"max_pixels":1000000000}`, false},
