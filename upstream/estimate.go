@@ -151,7 +151,8 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return notMeterable("it must name exactly one model, and names %d", len(models))
 	}
 	e.Model, e.object, e.fields, e.zero = models[0], o, c.fields(), p.Dialect == Anthropic && speaksMessages(c.Path)
-	if !p.Keyless && asksOthers.MatchString(e.Model) { // a server of one's own asks nobody
+	ownServer := p.Keyless || p.Name == "ollama" // asks nobody
+	if !ownServer && asksOthers.MatchString(e.Model) {
 		return notMeterable("model %s may search, run tools or ask other models, which nothing bounds", e.Model)
 	}
 	if proModel.MatchString(e.Model) {

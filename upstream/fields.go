@@ -89,8 +89,10 @@ var proModel = regexp.MustCompile(`(?i)(^|/)gpt-(5\.([6-9]|\d\d)|[6-9]|\d\d)[a-z
 // (https://console.groq.com/docs/compound/systems), xAI's
 // (https://docs.x.ai/developers/models/grok-4.20-multi-agent), OpenRouter's Fusion
 // (https://openrouter.ai/docs/guides/routing/routers/fusion-router) and its copies, and
-// Perplexity's (https://openrouter.ai/perplexity/sonar).
-var asksOthers = regexp.MustCompile(`(?i):online|@preset|search|multi-agent|(^|/)(compound|fusion|sonar)(-|:|$)`)
+// Perplexity's (https://openrouter.ai/perplexity/sonar). The name of an owner before a
+// slash (NousResearch) and what follows the base of a tuned model ("ft:gpt-4.1:owner:name:id")
+// say nothing about that.
+var asksOthers = regexp.MustCompile(`(?i)@preset|:(online|search)([:/]|$)|(^|/)[^/:]*(search|multi-agent)[^/]*$|(^|/)(compound|fusion|sonar)(-|:|$)`)
 
 // templateArguments are the arguments of apply_chat_template (transformers) that replace
 // the template of a model, or lengthen the prompt that it printed. SGLang passes on what

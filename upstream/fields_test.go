@@ -217,10 +217,19 @@ func TestAModelThatAsksOthersIsNotBounded(t *testing.T) {
 		{"openrouter", "perplexity/sonar-deep-research", false}, {"openai", "gpt-4o-search-preview", false}, {"openai", "o3-deep-research", false},
 		{"openrouter", "openai/gpt-5.5:online", false}, {"openrouter", "OpenAI/GPT-5.5:Online", false}, {"openrouter", "x@preset/y", false},
 		{"groq", "openai/gpt-oss-120b", true}, {"xai", "grok-4.6", true}, {"openrouter", "openrouter/auto", true}, {"openrouter", "perplexity/r1-1776", true},
+		// What names an owner, or a model that somebody has tuned, says nothing about its base.
+		{"openrouter", "nousresearch/hermes-4-70b:free", true}, {"together", "NousResearch/Hermes-4-70B", true}, {"openrouter", "multi-agent-lab/router-7b", true},
+		{"fireworks", "accounts/acme-research/models/sorter", true}, {"openai", "ft:gpt-4.1-mini:acme-research:search-ranker:AbC1", true},
+		{"openai", "ft:gpt-4.1-mini:acme:online-shop:AbC1", true}, {"openai", "gpt-5.5:online/deep", false}, {"openrouter", "openai/gpt-4o-search-preview:floor", false},
+		{"openai", "jina-deepsearch-v1", false}, {"openai", "openai/o4-mini-deep-research-2025-06-26", false}, {"gemini", "deep-research-preview-04-2026", false}, {"openai", "gemini-2.5-pro:search", false},
+		{"ollama", "tongyi-deepresearch:30b", true}, {"ollama", "hf.co/acme/search-ranker", true},
 		{"together", "compounding/chemistry-7b", true}, {"together", "sonarqube-reviewer", true}, {"together", "defusion-2", true},
 		{"vllm", "Alibaba-NLP/Tongyi-DeepResearch-30B-A3B", true}, {"llamacpp", "my-research-model", true}, {"sglang", "fusion-7b", true}, {"openrouter", "openai/gpt-5.5:nitro", true},
 	} {
 		path := preset(t, test.preset).Prefix + "/chat/completions"
+		if test.preset == "gemini" {
+			path = "/v1beta/openai/chat/completions"
+		}
 		if _, err := estimate(t, test.preset, path, `{"model":"`+test.model+`","messages":[],"max_tokens":5}`); test.good != (err == nil) || !test.good && !errors.Is(err, ErrNotMeterable) {
 			t.Errorf("%s: %s: %v", test.preset, test.model, err)
 		}
