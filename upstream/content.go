@@ -232,9 +232,12 @@ func (c *content) object(b []byte, at position, depth int) int {
 			timed = true
 		case (name == "max_dynamic_patch" || name == "min_dynamic_patch" || name == "modalities" && word(value[:skipValue(value)]) != "image") && value[0] != 'n':
 			c.window = true // at SGLang, a picture has as many pieces as this says, or is a film
-		case c.embeds && name == "image" && value[0] != 'n':
-			c.images++
-			c.remote = true
+		case c.embeds && name == "image":
+			if value[0] == '{' { // nobody documents that
+				c.images++
+			}
+			i += c.walk(value, "url", next, depth+1) // data or an address, or several
+			continue
 		case c.embeds && (name == "video" || name == "audio") && value[0] != 'n':
 			c.window, c.remote = true, true
 		case c.shape == geminiShape && !c.plainMedia(name, value):

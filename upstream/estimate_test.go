@@ -89,6 +89,9 @@ func TestInputThatItsLengthDoesNotBound(t *testing.T) {
 		{"a film where a picture is due", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"video:AAAA"}}`), 1, true},
 		// MultimodalEmbeddingInput there.
 		{"a picture to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","image":"https://x/y.png"},{"text":"y","image":null}]}`, 1, false},
+		{"a picture to embed that is in the request", "sglang", "/v1/embeddings", `{"model":"m","input":[{"image":"data:image/png;base64,` + picture + `"}]}`, 1, false},
+		{"a list of pictures to embed", "openai", "/v1/embeddings", `{"model":"m","input":[{"image":["https://x/1.png","https://x/2.png"]}]}`, 2, false},
+		{"a film where a picture to embed is due", "sglang", "/v1/embeddings", `{"model":"m","input":[{"image":"video:AAAA"}]}`, 0, true},
 		{"a film to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","video":"https://x/y.mp4"}]}`, 0, true},
 		{"sound to embed", "openai", "/v1/embeddings", `{"model":"m","input":[{"audio":"AAAA"}]}`, 0, true},
 		{"Gemini's picture", "gemini", "/v1beta/models/m:generateContent", `{"contents":[{"parts":[{"inlineData":{"mimeType":"image/png","data":"` + picture + `"}}]}]}`, 1, false},
