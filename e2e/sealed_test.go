@@ -129,7 +129,16 @@ func TestASealedKeyOutlivesARestartAndAnotherFirstSealKey(t *testing.T) {
 	if status, code := s.sends(key); status != http.StatusOK {
 		t.Errorf("when its seal key is the second: %d %s", status, code)
 	}
-	configure("\nseal_key "+sealKeyA, "")
+	s.replace("\nseal_key "+sealKeyA, "")
+	if out, err := s.tryReload(); err == nil || !strings.Contains(out, "1 live and 0 ended keys need it") {
+		t.Errorf("a reload that drops its seal key: %v, %s", err, out)
+	}
+	s.oldEndpointIsGone() // one that failed replaces it, too
+	if status, code := s.sends(key); status != http.StatusOK {
+		t.Errorf("after a reload that was refused: %d %s", status, code)
+	}
+	s.stop()
+	s.start() // does not know which seal keys there were
 	s.refuses("without its seal key", key, http.StatusServiceUnavailable, "till_store_unavailable")
 	configure("seal_key "+sealKeyB, "seal_key "+sealKeyB+"\nseal_key "+sealKeyA)
 	s.stop()
@@ -140,8 +149,8 @@ func TestASealedKeyOutlivesARestartAndAnotherFirstSealKey(t *testing.T) {
 	// Now the upstream has another address than the one it was sealed for.
 	configure("upstream x openai {\n\tto "+to.URL, "upstream x openai {\n\tto "+s.upstream.URL)
 	s.refuses("at another address", key, http.StatusBadGateway, "till_upstream_changed")
-	if n := s.used(id); n != 3 {
-		t.Errorf("used %d, want 3", n)
+	if n := s.used(id); n != 4 {
+		t.Errorf("used %d, want 4", n)
 	}
 	if n := s.upstream.Count(); n != 0 {
 		t.Errorf("the other address got %d requests", n)

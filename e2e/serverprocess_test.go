@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -131,16 +132,21 @@ func (s *server) kill9() { s.end(syscall.SIGKILL) }
 // reload reloads the configuration through the command line.
 func (s *server) reload() {
 	s.t.Helper()
-	for range 100 {
-		out, err := s.command("reload", "--config", s.config, "--address", s.admin, "--force").CombinedOutput()
-		if err != nil && !lostAtReload(string(out)) {
-			s.t.Errorf("reload: %v\n%s", err, out)
-		}
-		if err == nil || s.t.Failed() {
-			break
-		}
+	if out, err := s.tryReload(); err != nil {
+		s.t.Errorf("reload: %v\n%s", err, out)
 	}
 	s.oldEndpointIsGone()
+}
+
+// tryReload returns what the command of a reload says, which may be refused.
+func (s *server) tryReload() (out string, err error) {
+	for range 100 {
+		b, err := s.command("reload", "--config", s.config, "--address", s.admin, "--force").CombinedOutput()
+		if out = string(b); err == nil || !lostAtReload(out) {
+			return out, err
+		}
+	}
+	return out, errors.New("the admin endpoint has not answered")
 }
 
 // oldEndpointIsGone waits until nothing listens any more that a reload replaced: the
