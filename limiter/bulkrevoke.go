@@ -408,9 +408,6 @@ func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, erro
 			}
 		case <-j.stands:
 		case <-ctx.Done():
-			if l.shared == nil {
-				return j.snapshot(), nil
-			}
 		case <-l.jobs.stopped:
 			return j.snapshot(), store.ErrClosed
 		}

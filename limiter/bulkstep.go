@@ -86,10 +86,8 @@ func (l *Limiter) jobsLoop() {
 		if news {
 			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
 		}
-		select {
-		case <-l.stop:
-			return
-		case <-time.After(bulkRetry):
+		if j.ready.Load() {
+			l.jobs.rest(j, bulkRetry) // the others go on meanwhile
 		}
 	}
 }
@@ -216,7 +214,7 @@ func (l *Limiter) step(j *job) error {
 		if after.Again {
 			l.jobs.rest(j, bulkAgain)
 		}
-		return after.unreadable()
+		return after.unreadable(true)
 	}
 	return nil
 }
@@ -248,8 +246,8 @@ func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
 	for _, k := range c.everyLive() {
 		k.mu.Lock()
 		switch {
-		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID) || j.passed[k.key.ID]:
-		case k.halt == record.CodeKeyRevoked:
+		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID):
+		case k.halt == record.CodeKeyRevoked && !j.passed[k.key.ID]:
 			ids = append(ids, k.key.ID)
 		case k.key.EndedStatus == record.Revoked && k.key.Judged >= j.number.Load():
 			elsewhere++
@@ -259,17 +257,18 @@ func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
 	return ids, elsewhere
 }
 
-// forgetJobs removes the records of all but the last keepJobs jobs.
+// forgetJobs removes the records of all jobs that are done but those done last, keepJobs
+// of them: one may have waited until hundreds of others were done.
 func forgetJobs(b *batch) error {
 	jobs, err := readJobs(b)
 	if err != nil {
 		return err
 	}
-	for i := range max(len(jobs)-keepJobs, 0) {
-		if jobs[i].Done() {
-			if err := b.Delete(jobKey(jobs[i].Number)); err != nil {
-				return err
-			}
+	done := slices.DeleteFunc(jobs[:max(len(jobs)-1, 0)], func(j Job) bool { return !j.Done() }) // the last one's number is needed
+	slices.SortStableFunc(done, func(a, b Job) int { return a.DoneAt.Compare(b.DoneAt) })
+	for i := range max(len(done)-keepJobs, 0) {
+		if err := b.Delete(jobKey(done[i].Number)); err != nil {
+			return err
 		}
 	}
 	return nil

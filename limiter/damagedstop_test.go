@@ -341,3 +341,107 @@ func goesOnBesideDamagedKeys(t *testing.T, inMemory bool) {
 		}
 	}, func(w *world) { w.log = slog.New(slog.NewTextHandler(&log, nil)) })
 }
+
+// TestJobsThatWaitForDamagedKeysHoldUpNoOthers: they may wait for ever.
+func TestJobsThatWaitForDamagedKeysHoldUpNoOthers(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		bad := w.mint(ownedBy("anna"))
+		c.restartClean(w)
+		row := record.RecordKey(bad.id)
+		was := c.row(row)
+		c.Write(t, func(tx store.Tx) error { return tx.Set(row, []byte("{")) }) // which no node hears of
+		var waiting []limiter.Job
+		for range limiter.MostJobs - 1 {
+			j := w.revokeAll("anna")
+			if now, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || now.Left != 1 {
+				t.Fatalf("a job says %+v, %v", now, err)
+			}
+			waiting = append(waiting, j)
+		}
+		good := w.mint(ownedBy("ben"))
+		began := time.Now()
+		j := w.revokeAll("ben")
+		if now, err := w.Await(ctx, limiter.Operator, j.Number); err != nil || !now.Done() || now.Revoked != 1 {
+			t.Errorf("another job says %+v, %v", now, err)
+		}
+		if d := time.Since(began); d > time.Second { // of the bubble's time
+			t.Errorf("it took %s", d)
+		}
+		if code := good.use(); code != record.CodeKeyRevoked {
+			t.Errorf("its key: %q", code)
+		}
+		waiting = append(waiting, w.revokeAll("anna"))
+		if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "anna"}, false, ""); !errors.Is(err, limiter.ErrJobs) {
+			t.Errorf("with %d that wait: %v", len(waiting), err)
+		}
+		c.mend(map[string][]byte{string(row): was})
+		var revoked int64
+		for _, j := range waiting {
+			done, err := w.mended(j.Number)
+			if err != nil || done.Matched != done.Revoked+done.Already {
+				t.Errorf("at the end a job says %+v, %v", done, err)
+			}
+			revoked += done.Revoked
+		}
+		if revoked != 1 {
+			t.Errorf("%d keys were revoked", revoked)
+		}
+	})
+}
+
+// TestAJobNamesADamagedKeyOnlyToWhoSeesAll: nobody knows whose that key is.
+func TestAJobNamesADamagedKeyOnlyToWhoSeesAll(t *testing.T) {
+	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate, record.KeysRevoke}}}
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		bad := w.mint(ownedBy("anna"))
+		_, by := w.hire(limiter.Operator, "maker", "maker")
+		c.restartClean(w)
+		c.Write(t, func(tx store.Tx) error { return tx.Set(record.RecordKey(bad.id), []byte("{")) }) // which no node hears of
+		j, err := w.RevokeMany(by, limiter.Filter{Owner: "anna"}, false, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for caller, names := range map[*limiter.Caller]bool{&by: false, &limiter.Operator: true} {
+			now, err := w.Await(ctx, *caller, j.Number)
+			if err != nil || now.Left != 1 || now.Failure == "" || strings.Contains(now.Failure, bad.id) != names {
+				t.Errorf("to %s the job says %+v, %v", caller.Name, now, err)
+			}
+		}
+	}, func(w *world) { w.roles = roles })
+}
+
+// TestAJobThatIsDoneLateIsKept: what became of it can be asked as long as of others.
+func TestAJobThatIsDoneLateIsKept(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		bad := w.mint(ownedBy("anna"))
+		c.restartClean(w)
+		row := record.RecordKey(bad.id)
+		was := c.row(row)
+		c.Write(t, func(tx store.Tx) error { return tx.Set(row, []byte("{")) }) // which no node hears of
+		end := func(owner string) limiter.Job {
+			t.Helper()
+			now, err := w.Await(ctx, limiter.Operator, w.revokeAll(owner).Number)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return now
+		}
+		late := end("anna")
+		for range limiter.KeepJobs + 1 {
+			end("ben")
+		}
+		c.mend(map[string][]byte{string(row): was})
+		if done, err := w.mended(late.Number); err != nil || done.Revoked != 1 {
+			t.Errorf("at the end it says %+v, %v", done, err)
+		}
+		for range limiter.KeepJobs - 1 {
+			end("ben")
+		}
+		if _, err := w.JobOf(limiter.Operator, fmt.Sprint(late.Number)); err != nil {
+			t.Errorf("later: %v", err)
+		}
+	})
+}

@@ -138,6 +138,7 @@ func (l *Limiter) Loaded() int { return len(l.everyLive()) }
 
 const (
 	MaxJobs    = maxJobs
+	MostJobs   = mostJobs
 	SweepKeys  = sweepKeys
 	BulkUnread = bulkUnread
 	KeepJobs   = keepJobs

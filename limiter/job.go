@@ -68,22 +68,24 @@ type Job struct {
 // Done reports whether nothing is left to do.
 func (j *Job) Done() bool { return !j.DoneAt.IsZero() }
 
-// unreadable says that only keys are left whose records cannot be read.
-func (j *Job) unreadable() error {
+// unreadable says that only keys are left whose records cannot be read. One is named only
+// to who sees all keys: nobody knows whose they are.
+func (j *Job) unreadable(named bool) error {
 	among := ""
-	if len(j.Unread) > 0 {
+	if named && len(j.Unread) > 0 {
 		among = ", among them " + slices.Min(j.Unread) // the same each time
 	}
 	return fmt.Errorf("all other keys are revoked, but the records of %d cannot be read%s: these are refused, and end once they can be read", j.Left, among)
 }
 
 const (
-	maxJobs  = 16 // jobs that run at a time
-	keepJobs = 32 // records that are kept; the number of the last one is needed
+	maxJobs  = 16 // jobs that go on at a time
+	mostJobs = 32 // with those that have only keys left which cannot be read
+	keepJobs = 32 // records that are kept of those that are done
 )
 
 // ErrJobs says that too many jobs run.
-var ErrJobs = fmt.Errorf("%d jobs are running: wait until one is done; GET jobs lists them", maxJobs)
+var ErrJobs = fmt.Errorf("%d jobs are running, or %d with those that wait for keys which cannot be read: wait until one is done, or repair the records; GET jobs lists them", maxJobs, mostJobs)
 
 // job is a job that runs.
 type job struct {
@@ -217,8 +219,8 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 			}
 			j.Failure = now.Failure // in a shared store, the record knows the rest best
 		}
-		if j.Failure == "" && j.Left > 0 { // another node goes on with it, or it looks again
-			j.Failure = j.unreadable().Error()
+		if all := l.seesAll(by); j.Left > 0 && (j.Failure == "" || !all) { // another node goes on with it, or it looks again
+			j.Failure = j.unreadable(all).Error()
 		}
 		if by.Role == record.OperatorRole || by.Token != "" && by.Token == j.Token {
 			jobs = append(jobs, j)

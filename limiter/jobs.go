@@ -27,7 +27,13 @@ func (s *jobs) running() []*job {
 func (s *jobs) add(j *job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.list) >= maxJobs {
+	going := 0
+	for _, o := range s.list {
+		if o.snapshot().Left == 0 {
+			going++
+		}
+	}
+	if going >= maxJobs || len(s.list) >= mostJobs {
 		return ErrJobs
 	}
 	s.list = append(s.list, j)
