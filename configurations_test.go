@@ -2,7 +2,10 @@ package till
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -427,6 +430,58 @@ func TestAReloadKeepsTheSealKeysThatAreNeeded(t *testing.T) {
 	}
 	r.e.leave(first)
 	r.inForce("second")
+}
+
+// TestAReloadKeepsTheFileOfSealKeysThatAreNeeded, also if this process has not used them
+// yet, and makes no other file.
+func TestAReloadKeepsTheFileOfSealKeysThatAreNeeded(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, first, second *sealing){
+		"another file": func(t *testing.T, _, second *sealing) { second.file += ".new" },
+		"the file is gone": func(t *testing.T, first, second *sealing) {
+			if _, err := first.get(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(second.file); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			r, first, second := newReloads(t, dir)
+			defer r.end()
+			first.sealing.file = filepath.Join(dir, "seal.key")
+			second.sealing.file = first.sealing.file
+			if err := r.e.enter(second); err != nil {
+				t.Fatalf("before there is a file: %v", err)
+			}
+			r.e.leave(second)
+			keys, err := token.LoadOrCreateSealKeys(first.sealing.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, lookup, err := token.MintKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: keys[0].ID(), Origins: []string{"https://a"}}
+			spec.Limit[record.Activations] = 1
+			if _, err := r.e.current().Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))}); err != nil {
+				t.Fatal(err)
+			}
+			second.sealing = &sealing{file: first.sealing.file}
+			change(t, first.sealing, second.sealing)
+			if err := r.e.enter(second); err == nil || !strings.Contains(err.Error(), keys[0].ID().String()) {
+				t.Errorf("without a seal key that a key needs: %v", err)
+			}
+			if _, err := os.Stat(second.sealing.file); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("a file of seal keys was made: %v", err)
+			}
+			r.inForce("first")
+		})
+	}
 }
 
 // TestWhatARefusedConfigurationHasOpenedIsUsedAsBefore: the store can no longer be reached

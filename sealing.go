@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -50,6 +52,19 @@ func (s *sealing) read() (*token.Sealer, error) {
 	}
 	s.sealer = sealer
 	return sealer, nil
+}
+
+// present returns the seal keys as get does, but makes no file: without one, there are none.
+func (s *sealing) present() (*token.Sealer, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealer != nil {
+		return s.sealer, nil
+	}
+	if _, err := os.Stat(s.file); errors.Is(err, fs.ErrNotExist) {
+		return new(token.Sealer), nil
+	}
+	return s.read()
 }
 
 // provisionSealing finds out where the seal keys are, and loads those that the
@@ -120,13 +135,11 @@ func (a *App) applySealKeys(ctx context.Context, keys []token.SealKey) (changed 
 // keepSealKeys returns an error if this configuration lacks a seal key that the former one
 // has and that is still needed.
 func (a *App) keepSealKeys(former *App) error {
-	former.sealing.mu.Lock()
-	before := former.sealing.sealer
-	former.sealing.mu.Unlock()
-	if before == nil {
-		return nil
+	before, err := former.sealing.present()
+	if err != nil {
+		return nil // it could not use them either
 	}
-	next, err := a.sealing.get()
+	next, err := a.sealing.present()
 	if err != nil {
 		return err
 	}
