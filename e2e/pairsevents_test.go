@@ -112,8 +112,9 @@ func init() {
 			})
 			p.must("DELETE", "/lockdown", nil)
 		}},
-		{name: "reloaded", global: true, endsUpgrades: true, happen: func(p *pairs, _ func(func(*driver))) {
+		{name: "reloaded", global: true, endsUpgrades: true, happen: func(p *pairs, each func(func(*driver))) {
 			p.s.reload()
+			each((*driver).landAll) // on connections that the server closes after that
 			p.forgetConnections()
 		}},
 		{name: "restart", global: true, happen: func(p *pairs, _ func(func(*driver))) {
