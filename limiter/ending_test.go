@@ -347,10 +347,13 @@ func (m *mortal) judge(t *testing.T, heard *listener, action string, want event.
 	if want.By == "its id" {
 		want.By = m.id
 	}
+	v := m.view()
 	if m.parent != nil {
 		reason = strings.ReplaceAll(reason, "PARENT", m.parent.id)
+		if status == record.Expired && v.EndedReason == string(want.Code) {
+			reason = v.EndedReason // its own time was over, too, and it came first
+		}
 	}
-	v := m.view()
 	if v.Status != status || v.EndedStatus != status || v.EndedReason != reason || v.EndedAt.IsZero() || !v.SuspendedAt.IsZero() {
 		t.Errorf("it is %s, its record says %s on %s: %q", v.Status, v.EndedStatus, v.EndedAt, v.EndedReason)
 	}
