@@ -136,7 +136,7 @@ func TestTheSimulationFindsMutationsOfTheEngine(t *testing.T) {
 			if out, err := exec.Command("go", "test", "-vet=off", "-c", "-overlay", overlay, "-o", binary, ".").CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			most, finds := 500, regexp.MustCompile(`seed \d+: .*`)
+			most, finds := 2000, regexp.MustCompile(`seed \d+: .*`)
 			run := exec.Command(binary, "-test.run", "^TestSimulationOfNodes$")
 			if m.hangs {
 				most, finds = 60, regexp.MustCompile(`panic: test timed out after .*`)
