@@ -60,6 +60,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 	b.tried = b.tried || !expired
 	least := new(b.least) // what is granted meanwhile need not be felt
 	b.asked = append(b.asked, least)
+	pausing := b.pausing || b.top().pausing // and so is the end of a suspension
 	s.begin(func() func() {
 		g := new(limiter.Grant)
 		k, refusal := w.Find(ctx, lookup)
@@ -84,7 +85,9 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 					for kind, n := range then {
 						taken[kind] = max(taken[kind], n)
 					}
-					s.refused(w, b, refusal, &ask.Bound, *least, taken)
+					if !pausing || refusal.Code != record.CodeKeySuspended {
+						s.refused(w, b, refusal, &ask.Bound, *least, taken)
+					}
 					b.judged(least)
 				})
 				return
