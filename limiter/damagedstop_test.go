@@ -20,6 +20,16 @@ import (
 // A record that cannot be read lets nothing pass that it would have stopped, neither then nor
 // once it can be read again.
 
+// damage makes a key's record one that cannot be read, of which no node hears, and returns
+// what was there, for mend.
+func (c *nodes) damage(id string) (was map[string][]byte) {
+	c.t.Helper()
+	row := record.RecordKey(id)
+	was = map[string][]byte{string(row): c.row(row)}
+	c.Write(c.t, func(tx store.Tx) error { return tx.Set(row, []byte("{")) })
+	return was
+}
+
 // mend writes rows, and every node hears of them.
 func (c *nodes) mend(rows map[string][]byte) {
 	c.t.Helper()
@@ -348,9 +358,7 @@ func TestJobsThatWaitForDamagedKeysHoldUpNoOthers(t *testing.T) {
 		w := c.w[0]
 		bad := w.mint(ownedBy("anna"))
 		c.restartClean(w)
-		row := record.RecordKey(bad.id)
-		was := c.row(row)
-		c.Write(t, func(tx store.Tx) error { return tx.Set(row, []byte("{")) }) // which no node hears of
+		was := c.damage(bad.id)
 		var waiting []limiter.Job
 		for range limiter.MostJobs - 1 {
 			j := w.revokeAll("anna")
@@ -375,7 +383,7 @@ func TestJobsThatWaitForDamagedKeysHoldUpNoOthers(t *testing.T) {
 		if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "anna"}, false, ""); !errors.Is(err, limiter.ErrJobs) {
 			t.Errorf("with %d that wait: %v", len(waiting), err)
 		}
-		c.mend(map[string][]byte{string(row): was})
+		c.mend(was)
 		var revoked int64
 		for _, j := range waiting {
 			done, err := w.mended(j.Number)
@@ -398,7 +406,7 @@ func TestAJobNamesADamagedKeyOnlyToWhoSeesAll(t *testing.T) {
 		bad := w.mint(ownedBy("anna"))
 		_, by := w.hire(limiter.Operator, "maker", "maker")
 		c.restartClean(w)
-		c.Write(t, func(tx store.Tx) error { return tx.Set(record.RecordKey(bad.id), []byte("{")) }) // which no node hears of
+		c.damage(bad.id)
 		j, err := w.RevokeMany(by, limiter.Filter{Owner: "anna"}, false, "")
 		if err != nil {
 			t.Fatal(err)
@@ -418,9 +426,7 @@ func TestAJobThatIsDoneLateIsKept(t *testing.T) {
 		w := c.w[0]
 		bad := w.mint(ownedBy("anna"))
 		c.restartClean(w)
-		row := record.RecordKey(bad.id)
-		was := c.row(row)
-		c.Write(t, func(tx store.Tx) error { return tx.Set(row, []byte("{")) }) // which no node hears of
+		was := c.damage(bad.id)
 		end := func(owner string) limiter.Job {
 			t.Helper()
 			now, err := w.Await(ctx, limiter.Operator, w.revokeAll(owner).Number)
@@ -433,7 +439,7 @@ func TestAJobThatIsDoneLateIsKept(t *testing.T) {
 		for range limiter.KeepJobs + 1 {
 			end("ben")
 		}
-		c.mend(map[string][]byte{string(row): was})
+		c.mend(was)
 		if done, err := w.mended(late.Number); err != nil || done.Revoked != 1 {
 			t.Errorf("at the end it says %+v, %v", done, err)
 		}
