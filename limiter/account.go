@@ -185,22 +185,10 @@ const maxUse = 1 << 50
 func more(a, b int64) int64 { return min(a+b, record.MaxAmount) }
 
 // settle ends a hold of an epoch: the bound is released, and what was used is
-// spent. Once the window of the hold is over, the use counts as past. What of the use
-// counts as spent already does not count again.
+// spent.
 func (a *account) settle(epoch int64, bound, used *record.Amounts) {
-	if epoch == spentEpoch {
-		for i, n := range used {
-			if n > bound[i] {
-				a.spent[i] = more(a.spent[i], n-bound[i])
-				a.slot.Set(record.Kind(i), a.spent[i]+a.held[i])
-			}
-		}
-		return
-	}
 	if epoch != a.epoch {
-		for i, n := range used {
-			a.past[i] = more(a.past[i], n)
-		}
+		a.settleElsewhere(epoch, bound, used)
 		return
 	}
 	for i := range bound {
@@ -212,6 +200,35 @@ func (a *account) settle(epoch int64, bound, used *record.Amounts) {
 		a.slot.Set(record.Kind(i), a.spent[i]+a.held[i])
 	}
 	a.call(0)
+}
+
+// settleElsewhere ends a hold that the present window does not have. Once the window of the
+// hold is over, the use counts as past. What of the use counts already does not count again.
+func (a *account) settleElsewhere(epoch int64, bound, used *record.Amounts) {
+	over := beyond(used, bound)
+	switch epoch {
+	case spentEpoch, bookedEpoch:
+		for i, n := range over {
+			if n > 0 {
+				a.spent[i] = more(a.spent[i], n)
+				a.slot.Set(record.Kind(i), a.spent[i]+a.held[i])
+			}
+		}
+		return
+	case bookedPast:
+		used = &over
+	}
+	for i, n := range used {
+		a.past[i] = more(a.past[i], n)
+	}
+}
+
+// beyond is what was used beyond a bound.
+func beyond(used, bound *record.Amounts) (over record.Amounts) {
+	for i, n := range used {
+		over[i] = max(n-bound[i], 0)
+	}
+	return over
 }
 
 // overdrawn reports whether more was used than is durably reserved.

@@ -77,14 +77,15 @@ func PartOf(r store.Reader, id, node string) (record.Part, error) {
 }
 
 // Unspent is what a node has reserved of a key and has not used, as its memory knows. The
-// store may say that more is reserved: the answer to that commit was lost.
+// store may say that more is reserved: the answer to that commit was lost. What runs may hold
+// more than that, once answers have cost more than their bounds.
 func (l *Limiter) Unspent(id string, stored *record.Part) (n record.Amounts, known bool) {
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
 		if k.key.ID == id {
 			known = true
 			for i, reserved := range k.reserved {
-				n[i] = max(0, max(reserved, stored.Reserved[i])-k.spent[i])
+				n[i] = max(k.held[i], max(reserved, stored.Reserved[i])-k.spent[i])
 			}
 		}
 		k.mu.Unlock()

@@ -91,8 +91,7 @@ func (g *Grant) finish(used record.Amounts) {
 	k.settle(g.epoch, &g.bound, &used)
 	if !g.free {
 		k.emitThresholds()
-		k.kinds.Add(g.kinds)
-		k.history.used(g.began, &used, &g.kinds)
+		k.remember(g, used)
 	}
 	if k.overdrawn() {
 		k.l.askBlock(&k.account, k)
@@ -111,6 +110,16 @@ func (g *Grant) finish(used record.Amounts) {
 	}
 	k.endIfSpent()
 	k.mu.Unlock()
+}
+
+// remember puts what a request has used into the key's history. Callers hold the key.
+func (k *Live) remember(g *Grant, used record.Amounts) {
+	if booked(g.epoch) {
+		used = beyond(&used, &g.bound)
+		g.kinds = record.TokenKinds{Unmeasured: used[record.Tokens]}
+	}
+	k.kinds.Add(g.kinds)
+	k.history.used(g.began, &used, &g.kinds)
 }
 
 // lock locks the key, wherever it is by now, and returns it.

@@ -75,20 +75,35 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	if err != nil {
 		return done, err
 	}
-	// Should the node come back, its shadow file must not be believed: its parts are gone.
+	// What is kept of a removal lets a call that was cut off go on once the node is off the list.
 	err = l.committer.Do(func(b *batch) error {
-		now, _, err := store.Find(b, session)
-		if err == nil && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
+		folded, err := removal(b, name)
+		if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		_, there, err := store.Find(b, session)
+		if err == nil && !there && last != nil {
+			err = ErrNoNode // another call was faster
+		}
+		return errors.Join(err, b.setRemoval(name, folded))
+	}, nil)
+	if err != nil {
+		return done, err
+	}
+	// From then on its process, if it lives, commits nothing before it starts from the beginning.
+	// Otherwise it could go on with a part that was folded.
+	if err := l.shared.Forget(name); errors.Is(err, store.ErrAlive) {
+		return done, ErrNodeLives
+	} else if err != nil {
+		return done, fmt.Errorf("removing node %s: %w", name, err)
+	}
+	// Should it start, its shadow file must not be believed: its parts are gone.
+	err = l.committer.Do(func(b *batch) error {
+		now, there, err := store.Find(b, session)
+		if err == nil && there && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
 			err = ErrNodeLives
 		}
-		if err != nil {
-			return err
-		}
-		folded, err := removal(b, name)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		return errors.Join(b.setRemoval(name, folded), b.Delete(session))
+		return errors.Join(err, b.Delete(session))
 	}, nil)
 	if err != nil {
 		return done, err
@@ -108,34 +123,25 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 			return done, err
 		}
 	}
-	// Only then is it certain that its process, if it lives, starts from the beginning.
-	if err = l.shared.Forget(name); err == nil {
-		err = l.committer.Do(func(b *batch) error {
-			if err := b.stillGone(name); err != nil {
-				return err
-			}
-			folded, err := removal(b, name)
-			if errors.Is(err, store.ErrNotFound) {
-				return ErrNoNode // another call was faster
-			}
-			if err != nil {
-				return err
-			}
-			done = folded
-			return errors.Join(b.Delete(removalKey(name)), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
-				"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
-				"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
-				"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
-				"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
-			})))
-		}, nil)
-	}
-	if errors.Is(err, store.ErrAlive) || errors.Is(err, ErrNodeLives) {
-		return done, ErrNodeLives
-	}
-	if errors.Is(err, ErrNoNode) {
-		return done, ErrNoNode
-	}
+	err = l.committer.Do(func(b *batch) error {
+		if err := b.stillGone(name); err != nil {
+			return err
+		}
+		folded, err := removal(b, name)
+		if errors.Is(err, store.ErrNotFound) {
+			return ErrNoNode // another call was faster
+		}
+		if err != nil {
+			return err
+		}
+		done = folded
+		return errors.Join(b.Delete(removalKey(name)), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
+			"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
+			"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
+			"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
+			"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
+		})))
+	}, nil)
 	if err != nil {
 		return done, fmt.Errorf("removing node %s: %w", name, err)
 	}

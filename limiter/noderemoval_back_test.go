@@ -2,7 +2,9 @@ package limiter_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -158,19 +160,19 @@ func TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T)
 }
 
 // folded reports whether parts of a node that is being removed were folded.
-func (c *nodes) folded(node string) (folded bool) {
+func (c *nodes) folded(node string) bool {
 	c.t.Helper()
+	var done limiter.NodeRemoved
 	if err := c.View(func(r store.Reader) error {
-		v, err := r.Get(record.NodeKey(node, "removal"))
-		folded = bytes.Contains(v, []byte(`"Accounts":1`))
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
+		v, there, err := store.Find(r, record.NodeKey(node, "removal"))
+		if err != nil || !there {
+			return err
 		}
-		return err
+		return json.Unmarshal(v, &done)
 	}); err != nil {
 		c.t.Fatal(err)
 	}
-	return folded
+	return done.Accounts > 0
 }
 
 // removals are the entries of the audit log about nodes that were removed.
@@ -188,56 +190,30 @@ func (w *world) removals() (entries []string) {
 	return entries
 }
 
-// TestANodeWhoseProcessComesBackBeforeItsRemovalIsRecordedWasNotRemoved: and its later removal
-// is recorded with all that was folded.
-func TestANodeWhoseProcessComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T) {
-	withNodes(t, 2, func(t *testing.T, c *nodes) {
-		a, b := c.w[0], c.w[1]
-		if err := a.Close(); err != nil {
-			t.Fatal(err)
-		}
-		a.open(comingBack{c.Node(a.node), c, b.node})
-		if _, refusal := a.mint(activations(1000)).on(b).ask(); refusal != nil {
-			t.Fatal(refusal)
-		}
-		c.settle()
-		c.Cut(b.node)
-		c.pass(30 * time.Second)
-		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
-			t.Errorf("it is alive, and was removed: %v", err)
-		}
-		if entries := a.removals(); len(entries) > 0 {
-			t.Errorf("it is alive, and the audit log says: %q", entries)
-		}
-		c.Kill(b.node)
-		b.Abandon()
-		c.w = c.w[:1]
-		c.pass(30 * time.Second)
-		if done, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil || done.Accounts != 1 {
-			t.Errorf("once it is gone: %+v, %v", done, err)
-		}
-		if entries := a.removals(); len(entries) != 1 {
-			t.Errorf("once it is gone, the audit log says: %q", entries)
-		}
-	})
-}
-
-// comingBack is a node that removes another one, which is connected again as soon as its
-// parts were folded.
+// comingBack is a node that removes another one, which something happens to at some point.
 type comingBack struct {
 	store.Shared
-	c    *nodes
-	node string
+	when func() bool
+	then func()
+	met  atomic.Bool
 }
 
 // Update implements store.Store.
-func (s comingBack) Update(fn func(store.Tx) error) error {
-	err := s.Shared.Update(fn)
-	if err == nil && s.c.folded(s.node) {
-		s.c.Heal(s.node)
-		time.Sleep(50 * time.Millisecond) // it looks around
+func (s *comingBack) Update(fn func(store.Tx) error) error {
+	if s.when() && s.met.CompareAndSwap(false, true) {
+		s.then()
 	}
-	return err
+	return s.Shared.Update(fn)
+}
+
+// isOffTheList reports whether a node was taken off the list of nodes.
+func (c *nodes) isOffTheList(node string) bool {
+	c.t.Helper()
+	all, err := c.w[0].Nodes()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return !slices.ContainsFunc(all, func(n store.Node) bool { return n.Name == node })
 }
 
 // TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives: the removal has put there
@@ -271,70 +247,80 @@ func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing
 	})
 }
 
-// TestWhatANodeHasUsedCountsOnceIfItComesBackWhileItIsRemoved: its process lives, and its
-// parts are folded all the same. It finds that the store contradicts what it knows.
-func TestWhatANodeHasUsedCountsOnceIfItComesBackWhileItIsRemoved(t *testing.T) {
+// TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing: otherwise it could go on with
+// parts that were folded. What it has used counts once.
+func TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing(t *testing.T) {
 	for name, beyond := range map[string]int64{"within its bounds": 0, "and an answer has cost more than its bound": 70} {
-		t.Run(name, func(t *testing.T) {
-			withNodes(t, 2, func(t *testing.T, c *nodes) {
-				const used, each = 30, 10
-				a, b := c.w[0], c.w[1]
-				if err := a.Close(); err != nil {
-					t.Fatal(err)
-				}
-				var meanwhile func()
-				a.open(beginning{c.Node(a.node), &meanwhile})
-				k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Limit[record.Tokens] = 100, 1000 })
-				for range used {
-					g, refusal := k.on(b).ask(bound(record.Tokens, each))
+		for _, late := range []bool{false, true} {
+			if late {
+				name += ", once its parts are folded"
+			}
+			t.Run(name, func(t *testing.T) {
+				withNodes(t, 2, func(t *testing.T, c *nodes) {
+					const used, each = 30, 10
+					a, b := c.w[0], c.w[1]
+					if err := a.Close(); err != nil {
+						t.Fatal(err)
+					}
+					when := c.isOffTheList
+					if late {
+						when = c.folded
+					}
+					hook := &comingBack{Shared: c.Node(a.node), when: func() bool { return false }, then: func() { c.Heal(b.node) }}
+					a.open(hook)
+					k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Limit[record.Tokens] = 100, 1000 })
+					for range used {
+						g, refusal := k.on(b).ask(bound(record.Tokens, each))
+						if refusal != nil {
+							t.Fatal(refusal)
+						}
+						g.Settle(record.Amounts{record.Activations: 1, record.Tokens: each})
+					}
+					running, refusal := k.on(b).ask(bound(record.Tokens, each))
 					if refusal != nil {
 						t.Fatal(refusal)
 					}
-					g.Settle(record.Amounts{record.Activations: 1, record.Tokens: each})
-				}
-				running, refusal := k.on(b).ask(bound(record.Tokens, each))
-				if refusal != nil {
-					t.Fatal(refusal)
-				}
-				c.settle()
-				c.Cut(b.node)
-				running.Settle(record.Amounts{record.Activations: 1, record.Tokens: each + beyond})
-				c.pass(30 * time.Second)
-				lost, err := c.unsettled(k.id, b.node)
-				if err != nil {
-					t.Fatal(err)
-				}
-				meanwhile = func() { // as its parts are about to be folded
-					meanwhile = func() {
-						c.Heal(b.node)
-						time.Sleep(50 * time.Millisecond)
+					c.settle()
+					c.Cut(b.node)
+					running.Settle(record.Amounts{record.Activations: 1, record.Tokens: each + beyond})
+					c.pass(30 * time.Second)
+					lost, err := c.unsettled(k.id, b.node)
+					if err != nil {
+						t.Fatal(err)
 					}
-				}
-				if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
-					t.Fatalf("it is alive, and was removed: %v", err)
-				}
-				for b.Failed() == nil {
-					k.on(b).use(bound(record.Tokens, each))
-					c.pass(time.Second)
-				}
-				if !b.Contradicted() {
-					t.Fatal(b.Failed())
-				}
-				former := b.Limiter
-				t.Log(former.Close())
-				if err := b.follow(former, c.Node(b.node)); err != nil {
-					t.Fatal(err)
-				}
-				c.sweep()
-				v := k.view()
-				if n := v.Used[record.Activations]; n < used+1 || n > used+1+lost[record.Activations] {
-					t.Errorf("%d requests were made, at most %d lost, and %d count as used", used+1, lost[record.Activations], n)
-				}
-				if n, made := v.Used[record.Tokens], (used+1)*each+beyond; n < made || n > made+lost[record.Tokens] {
-					t.Errorf("%d tokens were used, at most %d lost, and %d count as used", made, lost[record.Tokens], n)
-				}
+					hook.when = func() bool { return when(b.node) }
+					done, err := a.RemoveNode(ctx, limiter.Operator, b.node)
+					if err != nil || done.Accounts != 1 || !hook.met.Load() {
+						t.Fatalf("%+v, %v", done, err)
+					}
+					if entries := a.removals(); len(entries) != 1 {
+						t.Errorf("the audit log says: %q", entries)
+					}
+					for b.Failed() == nil {
+						if code := k.on(b).use(bound(record.Tokens, each)); code == "" {
+							t.Fatal("it goes on")
+						}
+						c.pass(time.Second)
+					}
+					if b.Contradicted() {
+						t.Error(b.Failed())
+					}
+					former := b.Limiter
+					t.Log(former.Close())
+					if err := b.follow(former, c.Node(b.node)); err != nil {
+						t.Fatal(err)
+					}
+					c.sweep()
+					v := k.view()
+					if n := v.Used[record.Activations]; n < used+1 || n > used+1+lost[record.Activations] {
+						t.Errorf("%d requests were made, at most %d lost, and %d count as used", used+1, lost[record.Activations], n)
+					}
+					if n, made := v.Used[record.Tokens], (used+1)*each+beyond; n < made || n > made+lost[record.Tokens] {
+						t.Errorf("%d tokens were used, at most %d lost, and %d count as used", made, lost[record.Tokens], n)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package limiter_test
 import (
 	"errors"
 	"runtime"
-	"slices"
 	"strings"
 	"testing/synctest"
 	"time"
@@ -33,7 +32,7 @@ func (s *ensemble) consistent() {
 		if s.down[i] || s.away[i] {
 			continue
 		}
-		if err := w.Failed(); err != nil && !s.contradicted(i) {
+		if err := w.Failed(); err != nil {
 			s.fatalf("%s: a passing fault is taken for a failure: %v", w.node, err)
 		}
 	}
@@ -98,8 +97,7 @@ func (s *ensemble) heal() {
 		s.c.Skew(s.c.w[i].node, 0)
 	}
 	if s.astray {
-		sound := s.c.w[slices.Index(s.folded, false)] // others may find a contradiction only now
-		if _, err := sound.RepairClock(ctx, limiter.Operator); err != nil {
+		if _, err := s.c.w[0].RepairClock(ctx, limiter.Operator); err != nil {
 			s.fatalf("repairing the clock: %v", err)
 		}
 	}
@@ -116,7 +114,7 @@ func (s *ensemble) heal() {
 		s.fatalf("%d calls are never answered\n%s", len(s.ops), stacks[:runtime.Stack(stacks, true)])
 	}
 	s.consistent()
-	for i, w := range s.c.w {
+	for _, w := range s.c.w {
 		if err := w.Trouble(ctx); err != nil {
 			s.fatalf("%s: nothing is wrong any more, but %v", w.node, err)
 		}
@@ -124,7 +122,7 @@ func (s *ensemble) heal() {
 			s.fatalf("%s: the audit log: %v", w.node, err)
 		}
 		for _, b := range s.purses {
-			s.agrees(w, b, s.folded[i])
+			s.agrees(w, b)
 		}
 	}
 	for _, b := range s.purses {
@@ -177,9 +175,8 @@ func (s *ensemble) booked(b *purse) {
 	clear(b.unwritten)
 }
 
-// agrees holds a node's memory of a key against the store. Where others have begun to remove
-// the node while it lives, it finds the contradiction only with its next block.
-func (s *ensemble) agrees(w *world, b *purse, folded bool) {
+// agrees holds a node's memory of a key against the store.
+func (s *ensemble) agrees(w *world, b *purse) {
 	view, err := w.Get(ctx, limiter.Operator, b.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && (!s.quiet || b.mayHaveEnded())): // what a node that is gone has reserved counts as spent
@@ -193,7 +190,7 @@ func (s *ensemble) agrees(w *world, b *purse, folded bool) {
 		s.fatalf("%s: key %s was revoked and is %s", w.node, b.id, view.Status)
 	}
 	synctest.Wait() // the look may have begun to give something back
-	if err := w.AgreesOn(b.id); err != nil && !folded {
+	if err := w.AgreesOn(b.id); err != nil {
 		s.fatalf("%s: key %s: %v", w.node, b.id, err)
 	}
 }
@@ -218,15 +215,11 @@ func (s *ensemble) drain() {
 			case "":
 				held = 0
 			case record.CodeStoreUnavailable:
-				if s.reset[b.role] && !s.contradicted(i) { // not every node knows the role
-					over[i] = true
-					left--
-					break
-				}
-				if !s.contradicted(i) {
+				if !s.reset[b.role] {
 					s.fatalf("%s: nothing is wrong any more, and key %s is refused: %s", s.c.w[i].node, b.id, code)
 				}
-				s.tend()
+				over[i] = true // not every node knows the role
+				left--
 			case record.CodeBudgetHeld, "gone":
 				if s.quiet && b.role == "" { // two budgets near their ends may take it two attempts
 					s.fatalf("key %s: nothing runs, and %s does not get what others have reserved: %q", b.id, s.c.w[i].node, code)

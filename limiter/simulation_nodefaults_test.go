@@ -235,7 +235,6 @@ func (b *purse) forgetUnwritten(node int, power bool) {
 func (s *ensemble) open(i int) {
 	w := s.c.w[i]
 	w.open(s.c.Node(w.node))
-	s.folded[i] = false
 }
 
 // start starts a node that was killed, unless it could not join now.
@@ -254,7 +253,7 @@ func (s *ensemble) start(i int) {
 
 // restart stops a node cleanly and starts it again, unless something is wrong.
 func (s *ensemble) restart(i int) {
-	if !s.healthy() || s.folded[i] { // what contradicts the store is found out at the stop
+	if !s.healthy() {
 		return
 	}
 	w := s.c.w[i]

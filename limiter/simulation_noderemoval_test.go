@@ -37,12 +37,13 @@ func (s *ensemble) mishap(i int) {
 // remove cuts a node off, or kills it, until it can be removed. It comes back while another
 // removes it, or afterwards.
 func (s *ensemble) remove(i int) {
-	w, j := s.c.w[i], s.pick()
-	if j < 0 || j == i || s.folded[j] || s.stopped || len(s.ops) > 0 || !s.c.Connected(w.node) || !s.c.Connected(s.c.w[j].node) {
+	w, j, former := s.c.w[i], s.pick(), s.c.w[i].Limiter
+	if j < 0 || j == i || s.stopped || len(s.ops) > 0 || !s.c.Connected(w.node) || !s.c.Connected(s.c.w[j].node) {
 		return
 	}
 	by, killed := s.c.w[j], s.chance(40)
-	s.say("%s is cut off, or killed %v, and %s removes it", w.node, killed, by.node)
+	opens := killed || s.chance(50) // while it is removed
+	s.say("%s is cut off, or killed %v, and %s removes it; it is opened meanwhile: %v", w.node, killed, by.node, opens)
 	s.counts.removals++
 	s.c.Inject(nil)
 	if killed {
@@ -60,9 +61,7 @@ func (s *ensemble) remove(i int) {
 			s.end(b, false)
 		}
 	}
-	if killed {
-		s.mayForfeit(i)
-	}
+	s.mayForfeit(i) // from here on it reserves nothing: it is taken off before anything is folded
 	s.c.Inject(func(string) storetest.Outcome {
 		time.Sleep(10 * time.Millisecond) // so that the two take turns
 		return storetest.Committed
@@ -76,20 +75,33 @@ func (s *ensemble) remove(i int) {
 		time.Sleep(after)
 		if !killed {
 			s.c.Heal(w.node)
+		}
+		if !opens {
 			return func() {}
+		}
+		var closed error
+		if !killed {
+			closed = former.Close()
 		}
 		o := s.opening(i, func() int { return pauses.IntN(10) })
 		o.meet = func() error {
 			time.Sleep(time.Duration(pauses.IntN(8)) * 5 * time.Millisecond)
 			return nil
 		}
-		l, err := limiter.Open(w.options(o))
+		options := w.options(o)
+		if !killed {
+			options.After = former
+		}
+		l, err := limiter.Open(options)
 		o.over()
 		return func() {
-			if err != nil {
-				s.fatalf("%s cannot be started: %v", w.node, err)
+			if closed != nil && former.Failed() == nil {
+				s.fatalf("closing %s: %v", w.node, closed)
 			}
-			w.Limiter, s.down[i], s.folded[i] = l, false, false
+			if err != nil {
+				s.fatalf("%s cannot be opened: %v", w.node, err)
+			}
+			w.Limiter, s.down[i] = l, false
 		}
 	})
 	err := errors.New("it is not over")
@@ -105,9 +117,6 @@ func (s *ensemble) remove(i int) {
 	}
 	s.c.Inject(nil)
 	s.settle()
-	if !killed { // also what it has reserved since it came back, before that was folded
-		s.mayForfeit(i)
-	}
 	s.retain()
 	s.say("%s is there again, and its removal says: %v", w.node, err)
 	switch {
@@ -117,21 +126,19 @@ func (s *ensemble) remove(i int) {
 		s.gone[1]++
 	}
 	switch {
-	case err == nil && !killed && w.Failed() == nil:
+	case err == nil && !opens && w.Failed() == nil:
 		s.fatalf("%s was removed, and goes on as if it was not", w.node)
 	case err != nil && !errors.Is(err, limiter.ErrNodeLives) && !errors.Is(err, limiter.ErrNoNode) && !errors.Is(err, store.ErrUnavailable):
 		s.fatalf("removing %s: %v", w.node, err)
-	case err != nil && !killed:
-		s.folded[i] = true
 	}
 	s.tend()
 }
 
-// tend opens nodes again that have failed: others have removed them, or begun to.
+// tend opens nodes again that have failed: others have removed them.
 func (s *ensemble) tend() {
 	for i, w := range s.c.w {
 		err := w.Failed()
-		if s.down[i] || s.paused[i] || s.away[i] || err == nil || !s.c.Reaches(w.node) || errors.Is(err, store.ErrDoubt) && !s.contradicted(i) {
+		if s.down[i] || s.paused[i] || s.away[i] || err == nil || !s.c.Reaches(w.node) || errors.Is(err, store.ErrDoubt) {
 			continue
 		}
 		s.say("%s has failed, and is opened again: %v", w.node, err)
@@ -139,10 +146,6 @@ func (s *ensemble) tend() {
 		s.follow(i)
 	}
 }
-
-// contradicted reports whether the store contradicts what a node knows because others have
-// begun to remove it.
-func (s *ensemble) contradicted(i int) bool { return s.folded[i] && s.c.w[i].Contradicted() }
 
 // mayForfeit notes what of keys counts as spent if a node is gone from now on: what it has
 // reserved and not used, with what runs on it.

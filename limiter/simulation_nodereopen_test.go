@@ -85,7 +85,6 @@ func (s *ensemble) follow(i int) {
 	if err := former.Close(); err != nil && former.Failed() == nil {
 		s.fatalf("closing %s: %v", w.node, err)
 	}
-	s.folded[i] = false
 	for failing := s.random.IntN(4); ; failing-- {
 		s.elsewhere(i)
 		o := s.opening(i, func() int { return s.random.IntN(14) })

@@ -37,7 +37,6 @@ type ensemble struct {
 	down    []bool // nodes that were killed
 	paused  []bool
 	away    []bool // nodes that are being opened again
-	folded  []bool // nodes that others have begun to remove since they were opened
 	stopped bool   // the database is
 
 	purses []*purse
@@ -230,7 +229,7 @@ func (s *ensemble) run() {
 	}
 	n := 2 + s.random.IntN(3)
 	s.forgets = s.chance(30)
-	s.down, s.paused, s.away, s.folded = make([]bool, n), make([]bool, n), make([]bool, n), make([]bool, n)
+	s.down, s.paused, s.away = make([]bool, n), make([]bool, n), make([]bool, n)
 	s.c = newNodes(s.t, n, func(w *world) { w.roles = ensembleRoles() })
 	s.retain()
 	s.c.Plant(s.flaw)

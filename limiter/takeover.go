@@ -71,7 +71,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		k.mu.Lock()
 	}
 	removed := former.removed.Load() // and has counted what is not believed; see of
-	how := memory{believed: former.believed() && !removed, least: former.contradicted.Load() && !removed, booked: removed}
+	how := memory{believed: former.believed() && !removed, least: former.contradicted.Load(), booked: removed}
 	moved := make(map[*account]heir)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -81,7 +81,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		old.mu.Lock()
 		a.mu.Lock()
 		how := how.of(a, old)
-		moved[old] = heir{a, how.believed}
+		moved[old] = heir{a, how}
 		l.inheritAccount(a, nil, old, how)
 		a.mu.Unlock()
 		old.mu.Unlock()
@@ -155,7 +155,7 @@ func (all ledger) spent(id record.AccountID, lineage uint64) (spent record.Amoun
 // heir is the account in memory that follows another.
 type heir struct {
 	*account
-	believed bool // it has what the former one held
+	how memory // with what the former one held
 }
 
 // memory says how far what a former limiter knew of its accounts is believed.
@@ -166,9 +166,8 @@ type memory struct {
 }
 
 // of is how far what was known of one account is believed. A removal that was refused, because
-// the node had come back, has not counted what the node has used since, nor parts that it had
-// not reached. Had it folded this part, less would be reserved than memory knows, and the node
-// reserves nothing more where it finds that. Both accounts are held.
+// the node had come back, has not counted the parts that it had not reached. Had it folded this
+// one, nothing would be reserved. Both accounts are held.
 func (m memory) of(a, old *account) memory {
 	if !m.booked || a.lineage != old.lineage {
 		return m
@@ -238,11 +237,11 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]heir) {
 	for g := old.grants; g != nil; g = g.next {
 		g.move(old, k)
 		g.k.Store(k)
-		g.epoch = inherited(g.epoch, &old.account, &k.account, how.believed)
+		g.epoch = inherited(g.epoch, &old.account, &k.account, how)
 		if role := g.role; role != nil {
 			next := roles[role]
 			if g.role = next.account; g.role != nil {
-				g.roleEpoch = inherited(g.roleEpoch, role, g.role, next.believed)
+				g.roleEpoch = inherited(g.roleEpoch, role, g.role, next.how)
 			}
 		}
 	}
@@ -277,14 +276,19 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]heir) {
 
 // inherited is the window to which a request belongs from now on: the present one if
 // the request was in that, and the books were carried over with what it holds.
-func inherited(epoch int64, from, to *account, carried bool) int64 {
+func inherited(epoch int64, from, to *account, how memory) int64 {
+	past := epoch != from.epoch || to.lineage != from.lineage
 	switch {
-	case epoch == spentEpoch:
+	case epoch < noEpoch:
 		return epoch
-	case epoch != from.epoch || to.lineage != from.lineage:
+	case past && how.booked && epoch == from.epoch:
+		return bookedPast
+	case past:
 		return noEpoch
-	case carried:
+	case how.believed:
 		return to.epoch
+	case how.booked:
+		return bookedEpoch
 	}
 	return spentEpoch
 }
@@ -295,4 +299,12 @@ const (
 	// spentEpoch is the window of requests whose bound counts as spent, as the books were
 	// not carried over with what they hold.
 	spentEpoch
+	// bookedEpoch is that of requests whose bound stands in the history, too, where a removal
+	// has put it.
+	bookedEpoch
+	// bookedPast is the same of a window that is over.
+	bookedPast
 )
+
+// booked reports whether a removal has put the bound of requests of a window into the history.
+func booked(epoch int64) bool { return epoch <= bookedEpoch }
