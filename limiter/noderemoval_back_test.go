@@ -247,6 +247,45 @@ func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing
 	})
 }
 
+// TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow: the removal has put
+// there all that it held.
+func TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 100, record.Daily })
+		running, refusal := k.on(b).ask()
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.settle()
+		c.Cut(b.node)
+		part, err := c.partOf(k.id, b.node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.pass(30 * time.Second)
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil {
+			t.Fatal(err)
+		}
+		c.pass(24 * time.Hour)
+		if code := k.on(a).use(); code != "" { // it begins the next window
+			t.Fatal(code)
+		}
+		c.Heal(b.node)
+		former := b.Limiter
+		t.Log(former.Close())
+		if err := b.follow(former, c.Node(b.node)); err != nil {
+			t.Fatal(err)
+		}
+		running.Settle(record.Amounts{record.Activations: 1})
+		c.sweep()
+		used, err := a.Usage(ctx, limiter.Operator, k.id)
+		if err != nil || len(used.Days) != 2 || used.Days[0].Activations != part.Reserved[record.Activations] || used.Days[1].Activations != 1 {
+			t.Errorf("a key of which %d were reserved, and then 1 was used, has %+v in its history, %v", part.Reserved[record.Activations], used.Days, err)
+		}
+	})
+}
+
 // TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing: otherwise it could go on with
 // parts that were folded. What it has used counts once.
 func TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing(t *testing.T) {

@@ -90,10 +90,6 @@ var mutations = []struct {
 			rest[i]`,
 	},
 	{
-		name: "what a removal has put into the history stands there again once what ran has ended", file: "grant.go",
-		check: `if booked(g.epoch) {`, without: `if false {`,
-	},
-	{
 		name: "parts are folded of a node that may still commit", file: "noderemoval.go",
 		check: `if err := l.shared.Forget(name); errors.Is`, without: `if err := error(nil); errors.Is`,
 	},
