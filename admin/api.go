@@ -213,6 +213,7 @@ var failures = []struct {
 	{is: limiter.ErrJobs, status: http.StatusConflict, code: "too_many_jobs", message: limiter.ErrJobs.Error()},
 	{is: limiter.ErrNoNode, status: http.StatusNotFound, code: "not_found", message: limiter.ErrNoNode.Error()},
 	{is: limiter.ErrNodeLives, status: http.StatusConflict, code: "node_alive", message: limiter.ErrNodeLives.Error()},
+	{is: limiter.ErrLockedAgain, status: http.StatusConflict, code: "locked_down", message: limiter.ErrLockedAgain.Error()},
 	{is: limiter.ErrRevoked, status: http.StatusConflict, code: "key_revoked", message: limiter.ErrRevoked.Error()},
 }
 

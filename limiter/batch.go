@@ -88,6 +88,9 @@ func (b *batch) audit(e *act) error {
 	if err := b.log.Add(b.Transaction, b.clock.Now(), &e.Entry); err != nil || e.once == nil {
 		return err
 	}
+	if e.inForce {
+		return b.onceIfFree(e.once, e.Key)
+	}
 	return b.once(e.once, e.Key)
 }
 

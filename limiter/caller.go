@@ -61,13 +61,22 @@ var (
 
 // entry is an act of the caller, for the audit log.
 func (c Caller) entry(action, key string, changes map[string]record.Delta) *act {
-	return &act{audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, c.once}
+	return &act{Entry: audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, once: c.once}
+}
+
+// stopEntry returns the entry of an act that stops a key. It is in force in memory already, so
+// whatever stands under its idempotency key cannot undo it.
+func (c Caller) stopEntry(action, key string, changes map[string]record.Delta) *act {
+	e := c.entry(action, key, changes)
+	e.inForce = true
+	return e
 }
 
 // act is an entry of the audit log, and the call that caused it.
 type act struct {
 	audit.Entry
-	once *Once
+	once    *Once
+	inForce bool // see stopEntry
 }
 
 // Once identifies a call that is to be done once.

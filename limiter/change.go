@@ -238,7 +238,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 			return nil
 		}
 		key.Version++
-		return writeKey(b, old, key, acct, by.entry(audit.ActKeySuspend, id, record.Changes(old, key)))
+		return writeKey(b, old, key, acct, by.stopEntry(audit.ActKeySuspend, id, record.Changes(old, key)))
 	})
 	if err != nil {
 		return View{}, err

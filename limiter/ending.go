@@ -44,12 +44,12 @@ func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) err
 	}
 	key.Version = old.Version + 1
 	key.EndedAt, key.EndedStatus, key.EndedReason = e.at.UTC(), e.status, e.reason
-	happened := event.Event{Name: endEvents[e.status], Key: key, Code: e.code}
+	happened, entry := event.Event{Name: endEvents[e.status], Key: key, Code: e.code}, e.by.entry
 	if e.status == record.Revoked {
 		key.SuspendedAt, key.SuspendedBy = time.Time{}, record.Stopper{}
-		happened.By = e.by.Name
+		happened.By, entry = e.by.Name, e.by.stopEntry
 	}
-	if err := writeKey(b, old, key, acct, e.by.entry(e.action, key.ID, record.Changes(old, key))); err != nil {
+	if err := writeKey(b, old, key, acct, entry(e.action, key.ID, record.Changes(old, key))); err != nil {
 		return err
 	}
 	if err := b.emit(happened); err != nil || e.action != audit.ActKeyLeak {

@@ -270,6 +270,12 @@ func (l *Limiter) FillOnces(n int) error {
 	return l.committer.Do(func(*batch) error { return nil }, func() { l.onces.known = n })
 }
 
+// TakeTurn keeps everybody else from the file until the returned function is called.
+func (d *Lockdown) TakeTurn() (end func()) {
+	d.turn <- struct{}{}
+	return func() { <-d.turn }
+}
+
 // SetPatience sets how long the callers of a lockdown wait for its disk.
 func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
 

@@ -74,6 +74,9 @@ const lockdownRetry = 5 * time.Second
 // maxLockdownFile bounds what is read of the file, in bytes.
 const maxLockdownFile = 4096
 
+// ErrLockedAgain is the answer to lifting a lockdown when another one was set since the call.
+var ErrLockedAgain = errors.New("the lockdown stays in force: another one was set meanwhile")
+
 // ErrNotLocked is the answer to lifting a lockdown when there is none.
 var ErrNotLocked = errors.New("there is no lockdown")
 
@@ -304,8 +307,11 @@ func (d *Lockdown) Lift(by Caller) error {
 func (d *Lockdown) lift(by Caller, call int64) error {
 	d.recall()
 	s := d.state.Load()
-	if s == nil {
+	switch {
+	case s == nil:
 		return ErrNotLocked
+	case d.latest.Load() > call:
+		return ErrLockedAgain
 	}
 	lift := lockdownAct{At: time.Now(), Action: audit.ActLockdownLift, By: by.Name, From: by.From}
 	if d.shared.Load() {
@@ -320,7 +326,7 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 		}
 		d.endRetry()
 		d.lifted = call
-		d.state.Store(nil)
+		d.state.CompareAndSwap(s, nil) // another one may have been set meanwhile, and is in force
 		d.note(lift)
 	}
 	d.log.Warn("the lockdown was lifted", "by", by.Name)

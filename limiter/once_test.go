@@ -78,6 +78,7 @@ func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
 	_, anna := w.hire(limiter.Operator, "anna", "lead")
+	var minted string
 	mint := func(by limiter.Caller) error {
 		_, lookup, err := token.MintKey()
 		if err != nil {
@@ -85,9 +86,14 @@ func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
 		}
 		spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 		spec.Limit[record.Activations] = 1
-		_, err = w.Mint(ctx, by, spec, limiter.Birth{Lookup: lookup})
+		v, err := w.Mint(ctx, by, spec, limiter.Birth{Lookup: lookup})
+		minted = v.ID
 		return err
 	}
+	if err := mint(anna); err != nil {
+		t.Fatal(err)
+	}
+	id := minted
 	if err := w.FillOnces(90_000); err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +103,12 @@ func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
 	}
 	if err := mint(limiter.Operator.Once("a", [32]byte{1})); err != nil {
 		t.Errorf("the operator's: %v", err)
+	}
+	if _, err := w.Suspend(ctx, anna.Once("b", [32]byte{2}), id); err != nil {
+		t.Errorf("a team stops a key: %v", err)
+	}
+	if _, _, err := w.Revoke(ctx, anna.Once("c", [32]byte{3}), id, ""); err != nil {
+		t.Errorf("a team revokes a key: %v", err)
 	}
 	if err := w.FillOnces(100_000); err != nil {
 		t.Fatal(err)
