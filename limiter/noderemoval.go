@@ -75,35 +75,27 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	if err != nil {
 		return done, err
 	}
-	// What is kept of a removal lets a call that was cut off go on once the node is off the list.
-	err = l.committer.Do(func(b *batch) error {
-		folded, err := removal(b, name)
-		if !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		_, there, err := store.Find(b, session)
-		if err == nil && !there && last != nil {
-			err = ErrNoNode // another call was faster
-		}
-		return errors.Join(err, b.setRemoval(name, folded))
-	}, nil)
-	if err != nil {
-		return done, err
-	}
-	// From then on its process, if it lives, commits nothing before it starts from the beginning.
-	// Otherwise it could go on with a part that was folded.
-	if err := l.shared.Forget(name); errors.Is(err, store.ErrAlive) {
+	// A process of it that lives could otherwise come back, and go on with parts that are folded.
+	switch err := l.shared.Fence(name); {
+	case errors.Is(err, store.ErrAlive):
 		return done, ErrNodeLives
-	} else if err != nil {
+	case err != nil:
 		return done, fmt.Errorf("removing node %s: %w", name, err)
 	}
-	// Should it start, its shadow file must not be believed: its parts are gone.
+	// Should the node start, its shadow file must not be believed: its parts are gone.
 	err = l.committer.Do(func(b *batch) error {
-		now, there, err := store.Find(b, session)
-		if err == nil && there && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
+		now, _, err := store.Find(b, session)
+		if err == nil && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
 			err = ErrNodeLives
 		}
-		return errors.Join(err, b.Delete(session))
+		if err != nil {
+			return err
+		}
+		folded, err := removal(b, name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return errors.Join(b.setRemoval(name, folded), b.Delete(session))
 	}, nil)
 	if err != nil {
 		return done, err
@@ -123,25 +115,34 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 			return done, err
 		}
 	}
-	err = l.committer.Do(func(b *batch) error {
-		if err := b.stillGone(name); err != nil {
-			return err
-		}
-		folded, err := removal(b, name)
-		if errors.Is(err, store.ErrNotFound) {
-			return ErrNoNode // another call was faster
-		}
-		if err != nil {
-			return err
-		}
-		done = folded
-		return errors.Join(b.Delete(removalKey(name)), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
-			"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
-			"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
-			"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
-			"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
-		})))
-	}, nil)
+	// Until here it is listed, so that a call that was cut off can be repeated.
+	if err = l.shared.Forget(name); err == nil {
+		err = l.committer.Do(func(b *batch) error {
+			if err := b.stillGone(name); err != nil {
+				return err
+			}
+			folded, err := removal(b, name)
+			if errors.Is(err, store.ErrNotFound) {
+				return ErrNoNode // another call was faster
+			}
+			if err != nil {
+				return err
+			}
+			done = folded
+			return errors.Join(b.Delete(removalKey(name)), b.audit(by.entry(audit.ActNodeRemove, "", map[string]record.Delta{
+				"node": {Before: name, After: nil}, "accounts": {Before: nil, After: done.Accounts},
+				"forfeited_activations": {Before: nil, After: done.Forfeited[record.Activations]},
+				"forfeited_tokens":      {Before: nil, After: done.Forfeited[record.Tokens]},
+				"forfeited_spend_usd":   {Before: nil, After: record.FormatUSD(done.Forfeited[record.Nanodollars])},
+			})))
+		}, nil)
+	}
+	if errors.Is(err, store.ErrAlive) || errors.Is(err, ErrNodeLives) {
+		return done, ErrNodeLives
+	}
+	if errors.Is(err, ErrNoNode) {
+		return done, ErrNoNode
+	}
 	if err != nil {
 		return done, fmt.Errorf("removing node %s: %w", name, err)
 	}
@@ -296,8 +297,7 @@ func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost reco
 	if err != nil {
 		return lost, false, err
 	}
-	part = part.Of(rec.Lineage)
-	lost = part.Reserved.Minus(part.Settled)
+	unsettled := part.Reserved.Minus(part.Settled)
 	part.Settled = part.Reserved
 	key := record.IDPrefix + ulid.ULID(id).String()
 	_, ofKey, err := store.Find(b, record.RecordKey(key))
@@ -308,6 +308,12 @@ func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost reco
 		if err := recoverHistory(b, key, &rec, &part, now); err != nil {
 			return lost, false, err
 		}
+	}
+	if part.Lineage == rec.Lineage {
+		lost = unsettled
+	} else { // its window is over, and whoever ended it has counted what was settled
+		part.Past.Add(unsettled)
+		part = part.Of(rec.Lineage)
 	}
 	sum, err := readPart(b, left)
 	if err != nil {

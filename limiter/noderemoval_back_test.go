@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,22 +16,52 @@ import (
 
 // What comes back while it is removed, or after that.
 
-// oldList lists the nodes as they were a moment ago.
-type oldList struct {
+// remover is a node that removes another one, which something happens to meanwhile.
+type remover struct {
 	store.Shared
-	nodes []store.Node // nil: as they are
-	then  func()       // what happens once they were listed
+	listed func()      // once the nodes were listed; it is called once
+	fenced func()      // once the other node is fenced
+	when   func() bool // before the first transaction for which it holds, then is called
+	then   func()
+	met    atomic.Bool
 }
 
-func (o *oldList) Nodes() ([]store.Node, error) {
-	if o.nodes != nil {
-		return o.nodes, nil
-	}
-	nodes, err := o.Shared.Nodes()
-	if o.then != nil {
-		o.then()
+// Nodes implements store.Shared.
+func (r *remover) Nodes() ([]store.Node, error) {
+	nodes, err := r.Shared.Nodes()
+	if do := r.listed; do != nil {
+		r.listed = nil
+		do()
 	}
 	return nodes, err
+}
+
+// Fence implements store.Shared.
+func (r *remover) Fence(node string) error {
+	err := r.Shared.Fence(node)
+	if err == nil && r.fenced != nil {
+		r.fenced()
+	}
+	return err
+}
+
+// Update implements store.Store.
+func (r *remover) Update(fn func(store.Tx) error) error {
+	if r.when != nil && r.when() && r.met.CompareAndSwap(false, true) {
+		r.then()
+	}
+	return r.Shared.Update(fn)
+}
+
+// removes opens a node again as one that removes another.
+func (w *world) removes(c *nodes) *remover {
+	w.t.Helper()
+	if err := w.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	r := &remover{Shared: c.Node(w.node)}
+	w.open(r)
+	return r
 }
 
 // heldBack does something else between the look at a row and the next transaction.
@@ -71,11 +100,7 @@ func (l *heldBackView) Get(key []byte) ([]byte, error) {
 func TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		const limit, used = 200, 30
-		if err := c.w[0].Close(); err != nil {
-			t.Fatal(err)
-		}
-		list := &oldList{Shared: c.Node(c.w[0].node)}
-		c.w[0].open(list)
+		by := c.w[0].removes(c)
 		k := c.w[0].mint(activations(limit))
 		c.settle()
 		for range used {
@@ -87,24 +112,71 @@ func TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved(t *testing.T) {
 		c.Kill(back.node)
 		back.Abandon()
 		c.pass(30 * time.Second)
-		gone, err := c.w[0].Nodes()
+		part, err := c.partOf(k.id, back.node)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var lost int64
 		back.disk = back.disk.Restarted(false, func() bool { return true })
 		back.files = back.disk.Files()
-		back.open(&heldBack{Shared: c.Node(back.node), row: record.NodeKey(back.node, "session"), meet: func() {
-			list.nodes = gone
-			done, err := c.w[0].RemoveNode(ctx, limiter.Operator, back.node)
-			if list.nodes = nil; !errors.Is(err, limiter.ErrNodeLives) {
-				t.Errorf("it is alive, and was removed: %v", err)
-			}
-			lost = done.Forfeited[record.Activations]
-		}})
+		looked, folded, open := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		by.fenced = func() {
+			go func() {
+				defer close(open)
+				back.open(&heldBack{Shared: c.Node(back.node), row: record.NodeKey(back.node, "session"), meet: func() {
+					close(looked)
+					<-folded
+				}})
+			}()
+			<-looked
+		}
+		by.when, by.then = func() bool { return c.folded(back.node) }, func() {
+			close(folded)
+			<-open
+		}
+		if _, err := c.w[0].RemoveNode(ctx, limiter.Operator, back.node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("it is alive, and was removed: %v", err)
+		}
+		<-open
 		c.settle()
-		if n := used + c.drain(k, record.CodeActivationsExhausted); n > limit || n < limit-lost {
-			t.Errorf("%d requests of %d, of which at most %d were lost", n, limit, lost)
+		if n := part.Reserved[record.Activations] + c.drain(k, record.CodeActivationsExhausted); n != limit {
+			t.Errorf("%d requests of %d, with %d that were folded", n, limit, part.Reserved[record.Activations])
+		}
+	})
+}
+
+// TestANodeThatBeginsASessionBeforeItsLastOneIsDeletedKeepsItsParts: and it can be removed once
+// it has stopped.
+func TestANodeThatBeginsASessionBeforeItsLastOneIsDeletedKeepsItsParts(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		by := a.removes(c)
+		k := a.mint(activations(100))
+		if _, refusal := k.on(b).ask(); refusal != nil {
+			t.Fatal(refusal)
+		}
+		c.settle()
+		kill := func() {
+			c.Kill(b.node)
+			b.Abandon()
+			c.pass(30 * time.Second)
+			b.disk = b.disk.Restarted(false, func() bool { return true })
+			b.files = b.disk.Files()
+		}
+		kill()
+		by.fenced = func() {
+			by.fenced = nil
+			b.open(c.Node(b.node))
+			kill()
+		}
+		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
+			t.Errorf("it has begun another session, and was removed: %v", err)
+		}
+		if done, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil || done.Accounts != 1 {
+			t.Errorf("once it is gone again: %+v, %v", done, err)
+		}
+		c.w = c.w[:1]
+		if n := 1 + c.drain(k, record.CodeActivationsExhausted); n != 100 {
+			t.Errorf("%d requests of 100", n)
 		}
 	})
 }
@@ -190,32 +262,6 @@ func (w *world) removals() (entries []string) {
 	return entries
 }
 
-// comingBack is a node that removes another one, which something happens to at some point.
-type comingBack struct {
-	store.Shared
-	when func() bool
-	then func()
-	met  atomic.Bool
-}
-
-// Update implements store.Store.
-func (s *comingBack) Update(fn func(store.Tx) error) error {
-	if s.when() && s.met.CompareAndSwap(false, true) {
-		s.then()
-	}
-	return s.Shared.Update(fn)
-}
-
-// isOffTheList reports whether a node was taken off the list of nodes.
-func (c *nodes) isOffTheList(node string) bool {
-	c.t.Helper()
-	all, err := c.w[0].Nodes()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return !slices.ContainsFunc(all, func(n store.Node) bool { return n.Name == node })
-}
-
 // TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives: the removal has put there
 // what the node had not saved.
 func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing.T) {
@@ -247,43 +293,92 @@ func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing
 	})
 }
 
-// TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow: the removal has put
-// there all that it held.
-func TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow(t *testing.T) {
+// TestWhatANodeHasUsedCountsOnceIfItWasContradictedAndThenRemoved: the removal has counted it, so
+// what the node knows is not counted on top of that.
+func TestWhatANodeHasUsedCountsOnceIfItWasContradictedAndThenRemoved(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		const limit = 100
 		a, b := c.w[0], c.w[1]
-		k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 100, record.Daily })
-		running, refusal := k.on(b).ask()
-		if refusal != nil {
-			t.Fatal(refusal)
+		k, other := a.mint(activations(limit)), a.mint(activations(limit)).on(b)
+		for range 30 {
+			if code := k.on(b).use() + other.use(); code != "" {
+				t.Fatal(code)
+			}
 		}
-		c.settle()
-		c.Cut(b.node)
+		c.contradict(other)
+		former := b.Limiter
+		t.Log(former.Close())
 		part, err := c.partOf(k.id, b.node)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.pass(30 * time.Second)
 		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil {
 			t.Fatal(err)
 		}
-		c.pass(24 * time.Hour)
-		if code := k.on(a).use(); code != "" { // it begins the next window
-			t.Fatal(code)
-		}
-		c.Heal(b.node)
-		former := b.Limiter
-		t.Log(former.Close())
 		if err := b.follow(former, c.Node(b.node)); err != nil {
 			t.Fatal(err)
 		}
-		running.Settle(record.Amounts{record.Activations: 1})
 		c.sweep()
-		used, err := a.Usage(ctx, limiter.Operator, k.id)
-		if err != nil || len(used.Days) != 2 || used.Days[0].Activations != part.Reserved[record.Activations] || used.Days[1].Activations != 1 {
-			t.Errorf("a key of which %d were reserved, and then 1 was used, has %+v in its history, %v", part.Reserved[record.Activations], used.Days, err)
+		if n := part.Reserved[record.Activations] + c.drain(k, record.CodeActivationsExhausted); n != limit {
+			t.Errorf("%d requests of %d, with %d that were folded", n, limit, part.Reserved[record.Activations])
 		}
 	})
+}
+
+// TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow: the removal has put
+// there all that it held, also if another node had begun that window before.
+func TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow(t *testing.T) {
+	for name, first := range map[string]bool{"that begins before the removal": true, "that begins after it": false} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				a, b := c.w[0], c.w[1]
+				k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 100, record.Daily })
+				running, refusal := k.on(b).ask()
+				if refusal != nil {
+					t.Fatal(refusal)
+				}
+				c.settle()
+				c.Cut(b.node)
+				part, err := c.partOf(k.id, b.node)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reserved := part.Reserved[record.Activations]
+				begin := func() {
+					c.pass(24 * time.Hour)
+					if code := k.on(a).use(); code != "" {
+						t.Fatal(code)
+					}
+				}
+				if first {
+					begin()
+				}
+				c.pass(30 * time.Second)
+				if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); err != nil {
+					t.Fatal(err)
+				}
+				if !first {
+					begin()
+				}
+				c.Heal(b.node)
+				former := b.Limiter
+				t.Log(former.Close())
+				if err := b.follow(former, c.Node(b.node)); err != nil {
+					t.Fatal(err)
+				}
+				running.Settle(record.Amounts{record.Activations: 1})
+				c.sweep()
+				used, err := a.Usage(ctx, limiter.Operator, k.id)
+				n := int64(0)
+				for _, day := range used.Days {
+					n += day.Activations
+				}
+				if err != nil || n != reserved+1 {
+					t.Errorf("a key of which %d were reserved, and then 1 was used, has %+v in its history, %v", reserved, used.Days, err)
+				}
+			})
+		})
+	}
 }
 
 // TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing: otherwise it could go on with
@@ -298,15 +393,11 @@ func TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing(t *testing.T) 
 				withNodes(t, 2, func(t *testing.T, c *nodes) {
 					const used, each = 30, 10
 					a, b := c.w[0], c.w[1]
-					if err := a.Close(); err != nil {
-						t.Fatal(err)
+					by, met := a.removes(c), false
+					comesBack := func() {
+						c.Heal(b.node)
+						met = true
 					}
-					when := c.isOffTheList
-					if late {
-						when = c.folded
-					}
-					hook := &comingBack{Shared: c.Node(a.node), when: func() bool { return false }, then: func() { c.Heal(b.node) }}
-					a.open(hook)
 					k := a.mint(func(k *record.Key) { k.Limit[record.Activations], k.Limit[record.Tokens] = 100, 1000 })
 					for range used {
 						g, refusal := k.on(b).ask(bound(record.Tokens, each))
@@ -327,22 +418,26 @@ func TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing(t *testing.T) 
 					if err != nil {
 						t.Fatal(err)
 					}
-					hook.when = func() bool { return when(b.node) }
+					if late {
+						by.when, by.then = func() bool { return c.folded(b.node) }, comesBack
+					} else {
+						by.fenced = comesBack
+					}
 					done, err := a.RemoveNode(ctx, limiter.Operator, b.node)
-					if err != nil || done.Accounts != 1 || !hook.met.Load() {
+					if err != nil || done.Accounts != 1 || !met {
 						t.Fatalf("%+v, %v", done, err)
 					}
 					if entries := a.removals(); len(entries) != 1 {
 						t.Errorf("the audit log says: %q", entries)
 					}
-					for b.Failed() == nil {
+					for range 10 {
 						if code := k.on(b).use(bound(record.Tokens, each)); code == "" {
 							t.Fatal("it goes on")
 						}
 						c.pass(time.Second)
 					}
-					if b.Contradicted() {
-						t.Error(b.Failed())
+					if b.Failed() == nil || b.Contradicted() {
+						t.Fatalf("it has not noticed: %v", b.Failed())
 					}
 					former := b.Limiter
 					t.Log(former.Close())
@@ -369,17 +464,12 @@ func TestANodeThatStartsBeforeItsRemovalBeginsKeepsItsParts(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		const limit, used = 200, 30
 		a, back := c.w[0], c.w[1]
-		if err := a.Close(); err != nil {
-			t.Fatal(err)
-		}
-		list := &oldList{Shared: c.Node(a.node)}
-		a.open(list)
+		by := a.removes(c)
 		k := a.mint(activations(limit))
 		c.Kill(back.node)
 		back.Abandon()
 		c.pass(30 * time.Second)
-		list.then = func() {
-			list.then = nil
+		by.listed = func() {
 			back.open(c.Node(back.node))
 			for range used {
 				if code := k.on(back).use(); code != "" {

@@ -15,11 +15,7 @@ func TestANodeThatIsOpenedAgainWhileItIsRemovedGoesOnWithThePartsThatItHas(t *te
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		const keys, limit, each = 100, 10, 50 // more keys than are folded in one transaction
 		a, b := c.w[0], c.w[1]
-		if err := a.Close(); err != nil {
-			t.Fatal(err)
-		}
-		hook := &comingBack{Shared: c.Node(a.node), when: func() bool { return false }}
-		a.open(hook)
+		by := a.removes(c)
 		type use struct {
 			k       *key
 			running []*limiter.Grant
@@ -47,7 +43,7 @@ func TestANodeThatIsOpenedAgainWhileItIsRemovedGoesOnWithThePartsThatItHas(t *te
 			end(u, record.Amounts{record.Activations: 1, record.Tokens: 7})
 		}
 		c.pass(30 * time.Second)
-		hook.then = func() {
+		by.then = func() {
 			for _, u := range all {
 				part, err := c.partOf(u.k.id, b.node)
 				if err != nil {
@@ -62,7 +58,7 @@ func TestANodeThatIsOpenedAgainWhileItIsRemovedGoesOnWithThePartsThatItHas(t *te
 				t.Error(err)
 			}
 		}
-		hook.when = func() bool { return c.folded(b.node) }
+		by.when = func() bool { return c.folded(b.node) }
 		if _, err := a.RemoveNode(ctx, limiter.Operator, b.node); !errors.Is(err, limiter.ErrNodeLives) {
 			t.Fatalf("it is open again, and was removed: %v", err)
 		}

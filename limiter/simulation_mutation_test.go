@@ -91,7 +91,11 @@ var mutations = []struct {
 	},
 	{
 		name: "parts are folded of a node that may still commit", file: "noderemoval.go",
-		check: `if err := l.shared.Forget(name); errors.Is`, without: `if err := error(nil); errors.Is`,
+		check: `switch err := l.shared.Fence(name); {`, without: `switch err := error(nil); {`,
+	},
+	{
+		name: "the removal of a node that lives is recorded", file: "noderemoval.go",
+		check: `if err = l.shared.Forget(name); err == nil {`, without: `if err = l.shared.Forget(name); err == nil || errors.Is(err, store.ErrAlive) {`,
 	},
 	{
 		name: "a node that hears of a doubt goes on", file: "follower.go",

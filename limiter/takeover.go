@@ -71,7 +71,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		k.mu.Lock()
 	}
 	removed := former.removed.Load() // and has counted what is not believed; see of
-	how := memory{believed: former.believed() && !removed, least: former.contradicted.Load(), booked: removed}
+	how := memory{believed: former.believed() && !removed, least: former.contradicted.Load() && !removed, booked: removed}
 	moved := make(map[*account]heir)
 	for _, a := range roles {
 		old := formerRoles[a.id]
@@ -166,21 +166,22 @@ type memory struct {
 }
 
 // of is how far what was known of one account is believed. A removal that was refused, because
-// the node had come back, has not counted the parts that it had not reached. Had it folded this
-// one, nothing would be reserved. Both accounts are held.
+// the node had come back, has not counted the parts that it had not reached: what was taken of
+// them is still reserved, and more where the answer to a commit was lost. Of a part that was
+// folded nothing is reserved but what answers have cost beyond it. Both accounts are held.
 func (m memory) of(a, old *account) memory {
 	if !m.booked || a.lineage != old.lineage {
 		return m
 	}
 	kept := false
-	for i, n := range old.reserved {
+	for i, n := range old.taken() {
 		if a.limit[i] == record.NoLimit || old.limit[i] == record.NoLimit {
 			continue
 		}
-		if a.reserved[i] != n {
+		if a.reserved[i] < min(n, old.reserved[i]) {
 			return m
 		}
-		kept = kept || n > 0
+		kept = kept || a.reserved[i] > 0
 	}
 	if !kept {
 		return m
@@ -299,12 +300,12 @@ const (
 	// spentEpoch is the window of requests whose bound counts as spent, as the books were
 	// not carried over with what they hold.
 	spentEpoch
-	// bookedEpoch is that of requests whose bound stands in the history, too, where a removal
-	// has put it.
+	// bookedEpoch is that of requests whose bound, as far as it was reserved, a removal has
+	// counted as spent and put into the history.
 	bookedEpoch
-	// bookedPast is the same of a window that is over.
+	// bookedPast is that of requests with such a bound in a window that is over.
 	bookedPast
 )
 
-// booked reports whether a removal has put the bound of requests of a window into the history.
+// booked reports whether a removal has put the bounds of a window's requests into the history.
 func booked(epoch int64) bool { return epoch <= bookedEpoch }

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/till-proxy/till/limiter/postgres"
@@ -61,21 +62,43 @@ func TestANodeThatWasForgottenIsDoubtedByNobody(t *testing.T) {
 	}
 }
 
-// TestAnIdleProcessOfAForgottenNodeDoesNotGoOn: it was cut off, and taken for gone.
-func TestAnIdleProcessOfAForgottenNodeDoesNotGoOn(t *testing.T) {
+// TestAnIdleProcessOfANodeThatWasFencedOrForgottenDoesNotGoOn: it was cut off, and taken for
+// gone. One that is only fenced stays on the list, and may join again.
+func TestAnIdleProcessOfANodeThatWasFencedOrForgottenDoesNotGoOn(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Start(t)
-	network := postgrestest.NewProxy(t, server)
-	one := open(t, postgres.Options{DSN: server.DSN(), Node: "one"}, nil)
-	two := open(t, postgres.Options{DSN: network.DSN(), Node: "two"}, nil)
-	network.Cut()
-	eventually(t, "it is taken for gone, and forgotten", func() bool { return one.Forget("two") == nil })
-	network.Heal()
-	eventually(t, "it refuses everything", func() bool {
-		err := two.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("1")) })
-		return err != nil && !errors.Is(err, store.ErrUnavailable)
-	})
-	if got := get(t, one, "k/1"); got != "" {
-		t.Errorf("it has written %q", got)
+	for i, how := range []struct {
+		name   string
+		do     func(s *postgres.Store, node string) error
+		listed int
+	}{{"fenced", (*postgres.Store).Fence, 2}, {"forgotten", (*postgres.Store).Forget, 1}} {
+		t.Run(how.name, func(t *testing.T) {
+			network := postgrestest.NewProxy(t, server)
+			schema := fmt.Sprint("s", i)
+			one := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}, nil)
+			two := open(t, postgres.Options{DSN: network.DSN(), Schema: schema, Node: "two"}, nil)
+			if err := how.do(one, "two"); !errors.Is(err, store.ErrAlive) {
+				t.Errorf("a node that is alive: %v, want ErrAlive", err)
+			}
+			put(t, two, "k/0", "1")
+			network.Cut()
+			eventually(t, "it is taken for gone", func() bool { return how.do(one, "two") == nil })
+			if err := how.do(one, "two"); err != nil { // a second time changes nothing
+				t.Error(err)
+			}
+			nodes, err := one.Nodes()
+			if err != nil || len(nodes) != how.listed || how.listed == 2 && nodes[1].Live {
+				t.Errorf("%+v, %v", nodes, err)
+			}
+			network.Heal()
+			eventually(t, "it refuses everything", func() bool {
+				err := two.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("1")) })
+				return err != nil && !errors.Is(err, store.ErrUnavailable)
+			})
+			if got := get(t, one, "k/1"); got != "" {
+				t.Errorf("it has written %q", got)
+			}
+			put(t, open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil), "k/1", "2")
+		})
 	}
 }

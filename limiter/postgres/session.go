@@ -392,17 +392,23 @@ func (s *Store) Nodes() ([]store.Node, error) {
 	return nodes, nil
 }
 
+// Fence implements store.Shared.
+func (s *Store) Fence(node string) error { return s.unlessAlive(s.sql.expel, node) }
+
 // Forget implements store.Shared.
-func (s *Store) Forget(node string) error {
+func (s *Store) Forget(node string) error { return s.unlessAlive(s.sql.discard, node) }
+
+// unlessAlive does something to a node whose session is over.
+func (s *Store) unlessAlive(do, node string) error {
 	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
 	defer cancel()
-	results, err := s.outside(ctx, say(s.sql.discard, textOf(node)), say(s.sql.lost, textOf(node)))
+	results, err := s.outside(ctx, say(do, textOf(node)), say(s.sql.lost, textOf(node)))
 	switch {
 	case err != nil && s.ending.Err() != nil:
 		return store.ErrClosed
 	case err != nil:
 		return s.refuse(err)
-	case len(results[1].Rows) > 0:
+	case len(results[1].Rows) > 0 && boolFrom(results[1].Rows[0][0]):
 		return fmt.Errorf("%w: %s", store.ErrAlive, node)
 	}
 	return nil

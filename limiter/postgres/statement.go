@@ -152,7 +152,7 @@ type queries struct {
 	nodes, identity, unblock, describe, vanish     string
 	recall, recalled, forget                       string
 	mark, doubted, claim, claimed, holds, repaired string
-	lives, discard, lost, vouch                    string
+	lives, expel, discard, lost, vouch             string
 }
 
 const (
@@ -272,6 +272,8 @@ func queriesIn(schema string) queries {
 		lives: in(`SELECT name FROM @session WHERE expires > now() ORDER BY name`),
 
 		// The row of its number stays: other nodes would take a smaller one for a loss.
+		expel: in(`WITH s AS (UPDATE @session SET session = '' WHERE name = $1 AND expires <= now() RETURNING name)
+			UPDATE @node n SET session = '' FROM s WHERE n.name = s.name RETURNING true`),
 		discard: in(`WITH s AS (DELETE FROM @session WHERE name = $1 AND expires <= now() RETURNING name)
 			UPDATE @node n SET session = '' FROM s WHERE n.name = s.name RETURNING true`),
 		lost: in(`SELECT expires > now() FROM @session WHERE name = $1`),

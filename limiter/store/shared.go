@@ -62,6 +62,11 @@ type Shared interface {
 	// Nodes are those that have joined, with their state.
 	Nodes() ([]Node, error)
 
+	// Fence ends the session of a node that is gone: a process of it that lives commits
+	// nothing from then on before it has joined again. The node stays on the list. The
+	// error wraps ErrAlive while its session lives.
+	Fence(node string) error
+
 	// Forget takes a node that is gone off the list. If it comes back, it is listed
 	// again. The error wraps ErrAlive while its session lives.
 	Forget(node string) error

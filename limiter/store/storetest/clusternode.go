@@ -24,6 +24,7 @@ type clusterNode struct {
 	online  bool          // its session is renewed all the time
 	contact time.Duration // when it was online last
 	left    bool          // its session was ended
+	fenced  bool          // by another node
 	repairs int           // of the database, when it joined
 	heard   error         // a doubt, or of a repair: its memory is of before
 
@@ -106,9 +107,10 @@ func (n *clusterNode) kill() {
 	}
 }
 
-// taken reports whether another process has the node's name now.
+// taken reports whether another process has the node's name now, or another node has fenced
+// it.
 func (n *clusterNode) taken() bool {
-	return n.joined && n.c.sessions[n.name] != n && n.c.flaw != Impostors
+	return n.joined && (n.c.sessions[n.name] != n || n.fenced) && n.c.flaw != Impostors
 }
 
 // disconnect takes the network away.
@@ -278,6 +280,24 @@ func (n *clusterNode) Nodes() ([]store.Node, error) {
 		})
 	}
 	return all, nil
+}
+
+// Fence implements store.Shared.
+func (n *clusterNode) Fence(node string) error {
+	c := n.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := n.enter(); err != nil {
+		return err
+	}
+	if other := c.sessions[node]; other != nil {
+		if other.live() {
+			return fmt.Errorf("%w: %s", store.ErrAlive, node)
+		}
+		other.left, other.fenced = true, true
+		c.told()
+	}
+	return nil
 }
 
 // Forget implements store.Shared.

@@ -248,6 +248,8 @@ func (n *clusterNode) learn() error {
 		return errKilled
 	case n.gone():
 		return store.ErrClosed
+	case n.doubt() == nil && n.taken(): // nobody tells it
+		return errTaken
 	}
 	return n.doubt()
 }
