@@ -98,6 +98,9 @@ func newEngine(at Place, log *slog.Logger) *engine {
 	e.contradictions, e.advice = newContradictions(at.File("contradictions"), e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
 	e.memory = upstream.NewMemory(e.reportExcess)
 	e.lockdown = limiter.NewLockdown(at.File("lockdown"), observer{e.metrics, e.events}, e.log.logger())
+	if at.Shared {
+		e.lockdown.AmongNodes()
+	}
 	return e
 }
 

@@ -89,6 +89,7 @@ func (a *api) showLockdown(*limiter.Limiter, *http.Request) (any, error) {
 func (a *api) lockdownSeen() wire.LockdownJSON {
 	o := lockdownOf(a.backend.Lockdown().State())
 	if a.caller.Role == record.OperatorRole {
+		o.Pending = a.backend.Lockdown().Untold()
 		return o
 	}
 	if l, err := a.backend.Limiter(); err != nil || !l.SeesReason(a.caller) {

@@ -57,6 +57,33 @@ func TestACommandNamesTheNodesThatHaveNotFollowed(t *testing.T) {
 	}
 }
 
+// TestALockdownThatOthersDoNotKnowOfIsSaidNotToBeInForceThere: the nodes that are named
+// have not been told, so they admit.
+func TestALockdownThatOthersDoNotKnowOfIsSaidNotToBeInForceThere(t *testing.T) {
+	t.Parallel()
+	no, yes := false, true
+	for _, test := range []struct {
+		name    string
+		durable *bool
+		pending []string
+		want    string
+	}{
+		{"on one server", &no, nil, ""},
+		{"on all", &yes, nil, ""},
+		{"told, and not yet followed", &yes, []string{"node-b"}, "Not yet known to node-b, where nothing is admitted."},
+		{"not told", &no, []string{"node-b"}, "NOT in force on node-b, where keys still work"},
+		{"not told, with many names", &no, slices.Repeat([]string{"node-of-a-long-name"}, 20), "NOT in force on node-of-a"},
+	} {
+		text := lockdownText(&wire.LockdownJSON{LockedDown: true, Durable: test.durable, Pending: test.pending})
+		fits(t, text)
+		untold := test.durable == &no && test.pending != nil
+		if !strings.Contains(text, test.want) || strings.Contains(text, "nothing is admitted") != (test.want != "" && !untold) ||
+			strings.Contains(text, "on a node that has the database") != untold {
+			t.Errorf("%s: %s", test.name, text)
+		}
+	}
+}
+
 func TestManyNodesThatHaveNotFollowedFitOnALine(t *testing.T) {
 	t.Parallel()
 	fits(t, pendingText("         ", slices.Repeat([]string{"node-of-a-long-name"}, 20)))

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -123,7 +124,12 @@ func lockdownText(s *wire.LockdownJSON) string {
 	if s.StreamsCut != nil {
 		text += "  Ended: " + prose.Counted(int64(*s.StreamsCut), "running request") + "\n"
 	}
-	if len(s.Pending) > 0 {
+	switch {
+	case len(s.Pending) == 0:
+	case s.Durable != nil && !*s.Durable: // it is not in the database, so nobody else was told
+		text += "  NOT in force on " + prose.Cut(strings.Join(s.Pending, ", "), 26) + ", where keys still work.\n" +
+			"  Run caddy till lockdown on a node that has the database.\n"
+	default:
 		text += pendingText("  ", s.Pending) + "\n"
 	}
 	return text + "Lift it with: caddy till lockdown --lift\n"

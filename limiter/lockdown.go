@@ -87,6 +87,10 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: commit.DefaultPatience}
 }
 
+// AmongNodes says, before any store is open, that other nodes share it. So a lockdown
+// that is set before the database was ever reached is not taken for one that all know of.
+func (d *Lockdown) AmongNodes() { d.shared.Store(true) }
+
 // inTurn runs fn in the file's turn, and reports whether fn began and ended in time.
 // Once begun, fn runs to its end; without a turn in time it is not run.
 func (d *Lockdown) inTurn(fn func()) (begun, ended bool) {
@@ -135,7 +139,8 @@ func (d *Lockdown) recall() {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	s := &LockedDown{Durable: true}
+	// Where others share the store, none knows of an act that is yet to be written there.
+	s := &LockedDown{Durable: !d.shared.Load() || d.owed.Load() == 0}
 	if err == nil && len(b) > maxLockdownFile {
 		err = fmt.Errorf("%w: %d bytes", record.ErrRecord, len(b))
 	}

@@ -74,6 +74,15 @@ func (d *Lockdown) pending(s *LockedDown) []string {
 	}
 }
 
+// Untold names the nodes that keep admitting because the lockdown in force is in this
+// node's memory alone. It does not ask the database, which may not answer.
+func (d *Lockdown) Untold() []string {
+	if s := d.State(); s == nil || s.Durable || !d.shared.Load() {
+		return nil
+	}
+	return unnamed
+}
+
 // liftShared lifts a lockdown on all nodes. Callers have the turn.
 func (d *Lockdown) liftShared(lift lockdownAct) error {
 	l := d.opened()

@@ -97,13 +97,37 @@ func TestALockdownIsFeltOnAllNodesAndLiftedByAny(t *testing.T) {
 	}, lockable)
 }
 
+// TestALockdownThatIsSetBeforeTheDatabaseWasReachedIsNoLockdownOfAll: the file beside it
+// survives a restart, and tells no other node.
+func TestALockdownThatIsSetBeforeTheDatabaseWasReachedIsNoLockdownOfAll(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lockdown")
+	d := newLockdown(path)
+	defer d.Close()
+	d.AmongNodes()
+	s, _, err := d.Set(limiter.Operator, "alone", time.Now())
+	if err != nil || s.Durable || len(s.Pending) == 0 || len(d.Untold()) == 0 {
+		t.Errorf("it says that all are told: %+v, %v", s, err)
+	}
+	if err := d.Lift(limiter.Operator); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("lifting it without the database: %v", err)
+	}
+	again := newLockdown(path)
+	defer again.Close()
+	again.AmongNodes()
+	again.Recall()
+	if s := again.State(); s == nil || s.Durable || len(again.Untold()) == 0 {
+		t.Errorf("after a restart it says that all are told: %+v", s)
+	}
+}
+
 func TestALockdownThatWasSetWithoutTheDatabaseReachesAllLater(t *testing.T) {
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a, b := c.w[0], c.w[1]
 		k := a.mint(activations(100))
 		c.locked(k, false)
 		c.Cut(a.node)
-		if s := c.lock(a, "alone"); s.Durable {
+		if s := c.lock(a, "alone"); s.Durable || len(s.Pending) == 0 || len(a.lockdown.Untold()) == 0 {
 			t.Errorf("it says that all are told: %+v", s)
 		}
 		if code := k.use(); code != record.CodeLockedDown {
@@ -129,7 +153,7 @@ func TestALockdownThatWasSetWithoutTheDatabaseReachesAllLater(t *testing.T) {
 		synctest.Wait()
 		c.felt(a)
 		c.locked(k, true)
-		if s := a.lockdown.State(); !s.Durable {
+		if s := a.lockdown.State(); !s.Durable || a.lockdown.Untold() != nil {
 			t.Errorf("it is still %+v", s)
 		}
 		if err := b.lockdown.Lift(limiter.Operator); err != nil {
