@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/admin/admintest"
+	"github.com/till-proxy/till/admin/wire"
 )
 
 func TestAnAnswerNamesTheNodesThatHaveNotFollowed(t *testing.T) {
@@ -36,6 +37,18 @@ func TestAnAnswerNamesTheNodesThatHaveNotFollowed(t *testing.T) {
 				t.Errorf("pending is %q", answer.Pending)
 			}
 		})
+	}
+}
+
+func TestALockdownThatOthersDoNotKnowOfIsShownAsSuch(t *testing.T) {
+	t.Parallel()
+	w := serving(admintest.Lagging(t))
+	w.Shut() // so that it cannot be written where they look
+	for _, method := range []string{"POST", "GET"} {
+		s := admintest.Get[wire.LockdownJSON](t, w.Do(method, "/lockdown", ""))
+		if s.Durable == nil || *s.Durable || !slices.Equal(s.Pending, []string{"other nodes"}) {
+			t.Errorf("%s: %+v", method, s)
+		}
 	}
 }
 

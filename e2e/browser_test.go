@@ -136,6 +136,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"many":     "very many keys are looked through once, and not every other second",
 		"address":  "an address that leads nowhere says so",
 		"tabs":     "every tab says who acts in it, also after somebody else has signed in in another",
+		"untold":   "a lockdown that other servers do not know of is not said to hold there",
 		"lost":     "a grant whose answer is lost is not given twice",
 		"label":    "a filter by what is no label shows no keys, and ends none",
 		"keyboard": "signing in, minting and revoking need no pointer",

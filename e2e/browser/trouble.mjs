@@ -99,6 +99,31 @@ export const lost = () => browse({}, async ({ page, context, expecting }) => {
   await page.getByText('9 of 9 left').waitFor();
 });
 
+// untold locks down at a server that cannot tell the others, and later can: the page says
+// how far the lockdown reaches.
+export const untold = () => browse({}, async ({ page, context }) => {
+  let now = { locked_down: false };
+  const set = (more) => { now = { locked_down: true, since: '2026-11-30T12:00:00Z', by: 'ops', ...more }; };
+  await context.route('**/till/api/lockdown', async (route) => {
+    if (route.request().method() === 'POST') set({ durable: false, pending: ['node-b'] });
+    await route.fulfill({ json: now });
+  });
+  await signIn(page);
+  await page.getByRole('button', { name: 'Lock down' }).click();
+  const dialog = page.getByRole('dialog');
+  check(!(await dialog.innerText()).includes('across a restart, too'), 'it promises what is not known yet');
+  await dialog.getByRole('button', { name: 'Lock down' }).click();
+  await page.locator('#said').getByText('NOT in force on node-b').waitFor();
+  const banner = page.getByRole('alert');
+  await banner.getByText('NOT in force on node-b, where keys still work').waitFor();
+  check(!(await page.locator('body').innerText()).includes('very key is refused'), 'it says that every key is refused');
+  set({ durable: false });
+  await banner.getByText('a restart of it would end the lockdown').waitFor();
+  set({ durable: true });
+  await banner.getByText('Every key is refused.').waitFor();
+  check(!/NOT in force|a restart/.test(await banner.innerText()), 'it still says otherwise');
+});
+
 // label filters by a label: what is no label picks no keys, and ends none.
 export const label = () => browse({}, async ({ page }) => {
   await mint({ name: 'one', max_activations: 5, labels: { query: 'a=b' } });

@@ -79,6 +79,13 @@ function frame() {
       h('button', { type: 'button', class: 'small quiet', onclick: signOut }, 'Sign out')));
 }
 
+// refused says who refuses every key in a lockdown, and for how long.
+function refused(l) {
+  const on = (l.pending || []).join(', ');
+  if (l.durable !== false) return 'Every key is refused.' + (on && ` Not yet known to ${on}, where nothing is admitted.`);
+  return 'This server refuses every key, ' + (on ? `but it is NOT in force on ${on}, where keys still work. Lock down at a server that has the database.` : 'but only from memory as yet: a restart of it would end the lockdown.');
+}
+
 let seen = { locked: null, closed: '' };
 
 // watch shows what every page has to show: a lockdown, a store that has failed,
@@ -102,8 +109,7 @@ async function watch() {
   if (notice.dataset.key === key) return;
   notice.dataset.key = key;
   put(notice,
-    locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, '. Every key is refused',
-      locked.reason ? ': ' + locked.reason : '', '.'), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
+    locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, locked.reason ? ': ' + locked.reason : '', '. ', refused(locked)), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
     closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)),
     away && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'This page is out of date. '), away, ' Trying again.')));
 }
@@ -112,11 +118,11 @@ async function lock() {
   const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
   const done = await ask({
     title: 'Lock down every key?', button: 'Lock down', busy: 'Locking down…', danger: true,
-    body: [h('p', {}, 'Every key is refused at once and running streams are cut, until the lockdown is lifted. This holds while the store is closed and across a restart, too. It ends no key.'),
+    body: [h('p', {}, 'Every key is refused at once and running streams are cut, until the lockdown is lifted. This works while the store is closed, too, and survives a restart unless this page says otherwise. It ends no key.'),
       field('Reason', 'Shown in the audit log and in the refusals.', why)],
     act: () => api.post('lockdown', { reason: why.value }),
   });
-  if (done) { say('Locked down: every key is refused.'); await watch(); }
+  if (done) { say('Locked down. ' + refused(done.done), done.done.durable === false); await watch(); }
 }
 
 async function unlock() {
