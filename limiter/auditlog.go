@@ -189,6 +189,27 @@ func (l *Limiter) pruneAudit() error {
 	return nil
 }
 
+// MayLink returns why a caller gets no link that signs in to the console, or nil. A
+// session gets none, because it could renew itself for ever. That takes no store.
+func MayLink(by Caller) error {
+	switch {
+	case by.Role != record.OperatorRole:
+		return fmt.Errorf("%w: only the operator makes links that sign in", ErrForbidden)
+	case by.Session:
+		return fmt.Errorf("%w: a session of the console gets no link for another one; on the server, run: caddy till console", ErrForbidden)
+	}
+	return nil
+}
+
+// AuditLink writes into the audit log that a caller gets a link that signs in to the
+// console, or why it gets none.
+func (l *Limiter) AuditLink(by Caller) error {
+	if err := MayLink(by); err != nil {
+		return l.noted(by, &attemptError{err, "a link to the console"})
+	}
+	return l.committer.Do(func(b *batch) error { return b.audit(by.entry(audit.ActConsoleLink, "", nil)) }, nil)
+}
+
 // reportAttempts writes attempts into the audit log.
 func (l *Limiter) reportAttempts(at access.Attempt, n int64) {
 	changes := map[string]record.Delta{"attempts": {Before: nil, After: n}}

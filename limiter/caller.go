@@ -25,6 +25,8 @@ type Caller struct {
 	Role string
 	// From is the address that the caller came from, as text.
 	From string
+	// Session says that the caller is signed in to the console, and showed no token.
+	Session bool
 
 	holder string // id of the key that the caller holds
 	once   *Once  // the caller's next act is done only once

@@ -120,6 +120,7 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 		r.Header.Del(name)
 	}
 	r.Body = &entitledBody{r.Body, still}
+	caller.Session = s != nil
 	http.StripPrefix(apiPath, h.Backend.ManagementAPI(caller)).ServeHTTP(w, r)
 }
 

@@ -17,7 +17,7 @@ func TestABearerTokenIsServedWithItsOwnCallerAndNoCredentialGoesOn(t *testing.T)
 	d := newDesk(t)
 	text, id := d.newToken("anna", "reader")
 	res := d.do("GET", "/till/api/keys/x", "", "Authorization", "bearer "+text, "Sec-Fetch-Site", "cross-site", "Origin", "https://elsewhere.example", "Host", "till.example.com")
-	if got := read(t, res); got != `{"caller":"anna","credentials":0,"from":"203.0.113.7","path":"/keys/x"}`+"\n" {
+	if got := read(t, res); got != `{"caller":"anna","credentials":0,"from":"203.0.113.7","path":"/keys/x","session":false}`+"\n" {
 		t.Error(got)
 	}
 	for name, header := range map[string][]string{
@@ -49,7 +49,7 @@ func TestASessionNeedsItsCookieAndItsProofFromItsOwnOrigin(t *testing.T) {
 	d := newDesk(t)
 	text, _ := d.newToken("anna", "reader")
 	session := d.signIn(`{"token":"` + text + `"}`)
-	if got := read(t, d.do("POST", "/till/api/keys", "{}", session...)); !strings.Contains(got, `"caller":"anna","credentials":0,"from":"203.0.113.7"`) {
+	if got := read(t, d.do("POST", "/till/api/keys", "{}", session...)); !strings.Contains(got, `"caller":"anna","credentials":0,"from":"203.0.113.7"`) || !strings.Contains(got, `"session":true`) {
 		t.Fatal(got)
 	}
 	other := d.signIn(`{"token":"` + text + `"}`)

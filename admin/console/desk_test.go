@@ -87,7 +87,7 @@ func (b backend) ManagementAPI(caller limiter.Caller) http.Handler {
 			b.d.until(r.Context())
 		}
 		write(w, http.StatusOK, map[string]any{
-			"caller": caller.Name, "from": caller.From, "path": r.URL.Path,
+			"caller": caller.Name, "from": caller.From, "path": r.URL.Path, "session": caller.Session,
 			"credentials": len(r.Header["Authorization"]) + len(r.Header["Cookie"]) + len(r.Header[proofHeader]),
 		})
 	})

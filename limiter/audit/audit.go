@@ -67,6 +67,7 @@ const (
 	ActTokenLeak    = "token.leak"
 	ActTokenRefused = "token.refused" // an unknown token was presented
 	ActRefused      = "act.refused"   // a caller lacked a permission
+	ActConsoleLink  = "console.link"  // a link was made that signs in to the console
 	ActSealRotate   = "seal.rotate"   // there is a new seal key
 	ActLockdownSet  = "lockdown.set"
 	ActLockdownLift = "lockdown.lift"
