@@ -46,13 +46,17 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (any, error) {
 	if body.All == (len(body.Filter) > 0) {
 		return nil, invalid(`say which keys: "filter" with at least one of %s; or "all": true for every key`, limiter.BulkNames())
 	}
-	for _, id := range body.Except {
+	if n := len(body.Except); n > limiter.MaxExcept {
+		return nil, invalid("except may have at most %d ids, got %d: end the keys in parts, with filters that pick fewer", limiter.MaxExcept, n)
+	}
+	slices.Sort(body.Except)
+	f.Except = slices.Compact(body.Except)
+	for _, id := range f.Except {
 		// A key whose id is misspelt here would be revoked.
 		if _, err := l.Get(r.Context(), a.caller, id); err != nil {
 			return nil, invalid("except: %s: %v", prose.Cut(id, 64), err)
 		}
 	}
-	f.Except = body.Except
 	if body.DryRun {
 		n, err := l.CountMatches(r.Context(), a.caller, f)
 		return wire.BulkJSON{Matched: n.Matched, AlreadyRevoked: n.Matched - n.Revocable, DryRun: true, At: &n.Before}, err

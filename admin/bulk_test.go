@@ -199,3 +199,27 @@ func TestWhatWasCountedIsWhatEnds(t *testing.T) {
 		t.Errorf("a time that is none: %d %s", a.Status, a.Body)
 	}
 }
+
+// TestTheKeysThatAreLeftOutAreNotWithoutNumber: each key of the store is compared with
+// them, under its lock.
+func TestTheKeysThatAreLeftOutAreNotWithoutNumber(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	left, ends := w.NewKey(`{"upstream":"openai","max_activations":5}`), w.NewKey(`{"upstream":"openai","max_activations":5}`)
+	except := func(n int) string {
+		return mustJSON(t, object{"all": true, "except": slices.Repeat([]string{left.ID}, n)})
+	}
+	a := w.Do("POST", "/keys/revoke", except(limiter.MaxExcept+1))
+	if code, message := a.Fault(t); a.Status != http.StatusBadRequest || code != "invalid_request" || !strings.Contains(message, "except") || !strings.Contains(message, "1000") {
+		t.Errorf("one too many: %d %s", a.Status, a.Body)
+	}
+	if _, err := w.CountMatches(t.Context(), limiter.Operator, limiter.Filter{Except: make([]string, limiter.MaxExcept+1)}); err == nil {
+		t.Error("the limiter takes them")
+	}
+	if all := admintest.Get[wire.BulkJSON](t, w.Do("POST", "/keys/revoke", except(limiter.MaxExcept))); all.Revoked != 1 {
+		t.Errorf("as many as may be: %+v", all)
+	}
+	if w.Live(left).View().Status != record.Active || w.Live(ends).View().Status != record.Revoked {
+		t.Error("another key ended")
+	}
+}

@@ -48,7 +48,7 @@ var fieldDocs = map[string]string{
 	"differs":                "what it is configured otherwise than the node that answers",
 	"done":                   "whether the job has ended",
 	"dropped":                "messages that were dropped since the start because too many were waiting",
-	"except":                 "ids of keys to leave out; a child of a key that ends still ends with it",
+	"except":                 "ids of keys to leave out, at most 1000; a child of a key that ends still ends with it",
 	"dry_run":                "report what would be done, without doing it",
 	"durable":                "whether it would survive a restart",
 	"ended_at":               "when the key ended",

@@ -33,7 +33,7 @@ func (b *bulk) flags(f *pflag.FlagSet) {
 	f.BoolVar(&b.all, "all", false, "revoke every key that matches these flags:")
 	b.picking.flags(f, "with --all: ")
 	f.Lookup("status").Usage = "with --all: active, exhausted, expired or suspended"
-	f.StringSliceVar(&b.except, "except", nil, "with --all: leave out this key, by its id or full name; repeatable")
+	f.StringSliceVar(&b.except, "except", nil, "with --all: leave out this key, by its id or full name; repeatable, up to 1,000 times")
 	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many keys match")
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")
 }

@@ -34,7 +34,7 @@ type Filter struct {
 	Fingerprint string
 	Holders     []string
 
-	// Except are the ids of keys that are left out.
+	// Except are the ids of keys that are left out, at most [MaxExcept].
 	Except []string `json:",omitempty"`
 	// Within picks what was minted by a token or under a role.
 	Within *Within `json:",omitempty"`
@@ -52,6 +52,9 @@ type Filter struct {
 	// Cursor is the Next of the previous page.
 	Cursor string
 }
+
+// MaxExcept bounds what a filter leaves out: each key is compared with all of it.
+const MaxExcept = 1000
 
 // Within is what a caller sees; see [Sight].
 type Within struct{ Token, Role string }
@@ -112,6 +115,9 @@ func (f *Filter) Set(name, value string) bool {
 }
 
 func (f *Filter) validate() error {
+	if n := len(f.Except); n > MaxExcept {
+		return record.Invalid("except", "may have at most %d ids, got %d", MaxExcept, n)
+	}
 	switch f.Sort {
 	case "", "-created", "created", "last_used", "-last_used":
 	default:
@@ -152,10 +158,10 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 	if f.Query != "" && !strings.HasPrefix(v.ID, f.Query) && !strings.HasPrefix(strings.ToLower(v.Name), strings.ToLower(f.Query)) {
 		return false
 	}
-	if slices.Contains(f.Except, v.ID) {
+	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
 		return false
 	}
-	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
+	if slices.Contains(f.Except, v.ID) { // after Within, so that nobody makes the keys of others wait
 		return false
 	}
 	if !f.CreatedBefore.IsZero() && !v.CreatedAt.Before(f.CreatedBefore) {
