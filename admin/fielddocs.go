@@ -104,6 +104,7 @@ var fieldDocs = map[string]string{
 	"lockdown":               "whether every key is refused",
 	"locked_down":            "whether every key is refused",
 	"looked_at":              "number of keys in this part",
+	"made_tokens":            "the admin tokens that were made with this one, or with one that was, and still work; those that the caller sees",
 	"matched":                "number of keys that match the filter",
 	"matches":                "what was found, in the order of the text",
 	"max_lifetime":           "the longest life of a key",

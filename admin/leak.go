@@ -74,6 +74,9 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 			known, _, _ := a.told(err)
 			match.State, match.Error = limiter.LeakFailed, token.Scrub(known.message)
 		}
+		if found[i].Admin {
+			match.Made = madeJSON(l.MadeWith(a.caller, one.ID))
+		}
 		answer.Matches = append(answer.Matches, match)
 		switch match.State {
 		case limiter.LeakUnknown:

@@ -117,5 +117,14 @@ func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tokenJSON(t, l.Time()), nil
+	answer := tokenJSON(t, l.Time())
+	answer.Made = madeJSON(l.MadeWith(a.caller, t.ID))
+	return answer, nil
+}
+
+func madeJSON(made []record.AdminToken) (all []wire.MadeToken) {
+	for _, t := range made {
+		all = append(all, wire.MadeToken{ID: t.ID, Name: t.Name})
+	}
+	return all
 }

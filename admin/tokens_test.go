@@ -3,6 +3,7 @@ package admin
 import (
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -129,4 +130,28 @@ func TestRolesAreShownAsConfigured(t *testing.T) {
 	admintest.Equal(t, "roles", a.Body, `{"roles":[{"name":"ci","permissions":[],"sees":"own"},`+
 		`{"name":"lead","permissions":["keys:create","keys:read","tokens:manage","keys:update"],"sees":"role","models":["gpt-*"],"max_activations":100},`+
 		`{"name":"member","permissions":["keys:create","keys:read"],"sees":"own","models":["gpt-*"],"max_activations":100}]}`+"\n")
+}
+
+func TestTheEndOfATokenNamesThoseThatWereMadeWithIt(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	anna := w.newToken("anna", "lead")
+	ben := admintest.Get[wire.TokenObject](t, w.as(anna.Token).Do("POST", "/tokens", `{"name":"ben","role":"member"}`))
+	want := []wire.MadeToken{{ID: ben.ID, Name: "ben"}}
+	for _, body := range []string{`{"dry_run":true,"text":"` + anna.Token + `"}`, `{"text":"` + anna.Token + `"}`} {
+		found := admintest.Get[wire.LeaksAnswer](t, w.Do("POST", "/leaks", body))
+		if len(found.Matches) != 1 || !slices.Equal(found.Matches[0].Made, want) {
+			t.Errorf("%s: %+v", body, found.Matches)
+		}
+	}
+	if done := admintest.Get[wire.TokenObject](t, w.Do("POST", "/tokens/"+anna.ID+"/revoke", "")); !slices.Equal(done.Made, want) {
+		t.Errorf("revoked: %+v", done)
+	}
+	a := w.Do("POST", "/tokens/"+ben.ID+"/revoke", "")
+	if strings.Contains(a.Body, "made_tokens") {
+		t.Errorf("who made none: %s", a.Body)
+	}
+	if a := w.Do("POST", "/tokens/"+anna.ID+"/revoke", ""); strings.Contains(a.Body, "made_tokens") {
+		t.Errorf("once those have ended, too: %s", a.Body)
+	}
 }

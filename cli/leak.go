@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -197,7 +198,13 @@ var states = map[limiter.LeakState]string{
 
 func (r *leakReport) print(w io.Writer) error {
 	var b strings.Builder
+	var made []wire.MadeToken // each once
 	for _, f := range r.Findings {
+		for _, t := range f.Made {
+			if !slices.Contains(made, t) {
+				made = append(made, t)
+			}
+		}
 		state := states[f.State]
 		if r.DryRun && (f.State == limiter.LeakRevoked || f.State == limiter.LeakGraceEnded) {
 			state = "works"
@@ -224,7 +231,7 @@ func (r *leakReport) print(w io.Writer) error {
 			fmt.Fprintf(&b, ", %d not revoked", r.Failed)
 		}
 	}
-	b.WriteString("." + pendingText("\n", r.Pending) + "\n")
+	b.WriteString("." + pendingText("\n", r.Pending) + "\n" + madeText("those found", made))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func tokenCommand(f *globalFlags) *cobra.Command {
@@ -73,8 +75,8 @@ The role * may do everything, and only the operator can give it.`,
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "Lists admin tokens",
-		Long: `Lists admin tokens with their roles, when they end and when they were last used.
-Only their holders know their strings.`,
+		Long: `Lists admin tokens with their roles, who made them, when they were last used,
+and when they end. Only their holders know their strings.`,
 		Example: "  caddy till token list",
 		Args:    argCount(0, 0, ""),
 		RunE: f.calling(func(cmd *cobra.Command, c *client, _ []string) error {
@@ -85,17 +87,20 @@ Only their holders know their strings.`,
 			if f.json {
 				return printValue(cmd.OutOrStdout(), wire.ListedTokens{Tokens: all})
 			}
-			rows := [][]string{{"ID", "NAME", "ROLE", "STATUS", "LAST USED", "ENDS"}}
+			rows := [][]string{{"ID", "NAME", "ROLE", "CREATED BY", "LAST USED", "ENDS"}}
 			now := time.Now()
 			for _, t := range all {
 				used, ends := "never", "never"
 				if t.LastUsedAt != nil {
 					used = prose.Relative(*t.LastUsedAt, now)
 				}
-				if t.ExpiresAt != nil {
+				switch {
+				case t.Status != record.Active:
+					ends = string(t.Status)
+				case t.ExpiresAt != nil:
 					ends = prose.Relative(*t.ExpiresAt, now)
 				}
-				rows = append(rows, []string{t.ID, t.Name, t.Role, string(t.Status), used, ends})
+				rows = append(rows, []string{t.ID, t.Name, prose.Cut(t.Role, 10), prose.Cut(t.CreatedBy, 10), used, ends})
 			}
 			if len(all) == 0 {
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), "No admin tokens. Make one with: caddy till token create NAME --role ROLE")
@@ -108,7 +113,8 @@ Only their holders know their strings.`,
 		Use:   "revoke TOKEN",
 		Short: "Ends an admin token for ever, by its id or name",
 		Long: `Ends an admin token for ever. The keys minted with it live on; see them with:
-caddy till list --created-by NAME`,
+caddy till list --created-by NAME
+Tokens that were made with it live on, too. The command lists those.`,
 		Example: "  caddy till token revoke anna",
 		Args:    argCount(1, 1, "the token, by its id or name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -134,13 +140,26 @@ caddy till list --created-by NAME`,
 				return fmt.Errorf("no token has the id or name %q; see: caddy till token list", args[0])
 			}
 			return callAndPrint(cmd, c, "POST", "/tokens/"+url.PathEscape(all[i].ID)+"/revoke", nil, func(t *wire.TokenObject) error {
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.%s\n", t.ID, t.Name, pendingText("\n", t.Pending))
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Token %s of %s is revoked.%s\n%s", t.ID, t.Name, pendingText("\n", t.Pending), madeText("it", t.Made))
 				return err
 			})
 		},
 	}
 	cmd.AddCommand(create, list, revoke)
 	return cmd
+}
+
+// madeText lists the tokens that were made with one that has ended, and how to end them.
+func madeText(with string, made []wire.MadeToken) string {
+	if len(made) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "These tokens were made with %s and still work. To end them:\n", with)
+	for _, t := range made {
+		fmt.Fprintf(&b, "  caddy till token revoke %s  (%s)\n", t.ID, prose.Cut(t.Name, 20))
+	}
+	return b.String()
 }
 
 func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {

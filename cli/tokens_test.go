@@ -4,11 +4,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/admin/admintest"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/token"
 )
 
 func TestTokensOnTheCommandLine(t *testing.T) {
@@ -70,5 +74,53 @@ func TestATokenNamedLikeTheIDOfAnotherDoesNotTakeItsPlace(t *testing.T) {
 	w.NewToken(leaked.ID) // the newer of the two
 	if r := till(t, "token", "revoke", leaked.ID, "--address", address); r.code != 0 || !strings.Contains(r.out, "of leaked is revoked") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestTheCommandsSayWhichTokensWereMadeWithOneThatEnds: nothing ends them.
+func TestTheCommandsSayWhichTokensWereMadeWithOneThatEnds(t *testing.T) {
+	t.Setenv("TILL_ADDRESS", "")
+	w := newWorld(t)
+	if err := w.SetRoles(admintest.Team()); err != nil {
+		t.Fatal(err)
+	}
+	address := w.Serve()
+	secret, lookup, err := token.MintAdmin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna, err := w.CreateToken(t.Context(), limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "lead"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lookup, err = token.MintAdmin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := limiter.Caller{Name: anna.Name, Token: anna.ID, Role: anna.Role}
+	ben, err := w.CreateToken(t.Context(), by, limiter.TokenSpec{Lookup: lookup, Name: "ben-" + strings.Repeat("x", 90), Role: "member"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := till(t, "token", "list", "--address", address)
+	fits(t, list.out)
+	if head, _, _ := strings.Cut(list.out, "\n"); !strings.Contains(head, "CREATED BY") || !strings.Contains(list.out, ben.ID) {
+		t.Errorf("%s", list.out)
+	}
+	path := filepath.Join(t.TempDir(), "leaked")
+	if err := os.WriteFile(path, []byte(secret.Reveal()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range [][]string{{"leak", path, "--dry-run"}, {"leak", path}, {"token", "revoke", "anna"}} {
+		got := till(t, append(line, "--address", address)...)
+		if got.code != 0 || !strings.Contains(got.out, "still work") || !strings.Contains(got.out, "caddy till token revoke "+ben.ID) {
+			t.Errorf("%s: %+v", line, got)
+		}
+		if got := till(t, append(line, "--json", "--address", address)...); !strings.Contains(got.out, `"made_tokens"`) {
+			t.Errorf("%s as JSON: %+v", line, got)
+		}
+	}
+	if got := till(t, "token", "revoke", ben.ID, "--address", address); got.code != 0 || strings.Contains(got.out, "still work") {
+		t.Errorf("who made none: %+v", got)
 	}
 }

@@ -182,6 +182,26 @@ func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]record.AdminToken,
 	return slices.DeleteFunc(all, func(t record.AdminToken) bool { return !l.seesToken(by, &t) }), nil
 }
 
+// MadeWith returns the tokens that work and that were made with a token, or with one that
+// was: they do not end with it. The caller has to see that token and them.
+func (l *Limiter) MadeWith(by Caller, id string) []record.AdminToken {
+	if t, ok := l.tokens.Get(id); !ok || !l.seesToken(by, &t) {
+		return nil
+	}
+	now, all, made := l.clock.Now(), l.tokens.All(), map[string]bool{id: true}
+	for more := true; more; {
+		more = false
+		for i := range all {
+			if t := &all[i]; made[t.Token] && !made[t.ID] {
+				made[t.ID], more = true, true
+			}
+		}
+	}
+	return slices.DeleteFunc(all, func(t record.AdminToken) bool {
+		return !made[t.ID] || t.ID == id || t.Status(now) != record.Active || !l.seesToken(by, &t)
+	})
+}
+
 // RevokeToken ends an admin token for ever. Revoking twice changes nothing.
 func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {

@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -204,6 +205,45 @@ func TestTokensAreSeenAndRevokedOnlyWithinOnesSight(t *testing.T) {
 	}
 	if _, err := w.RevokeToken(ctx, lena, other.Token); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestTokensThatWereMadeWithOneAreFound: they live on when it ends, also below one that has
+// ended before.
+func TestTokensThatWereMadeWithOneAreFound(t *testing.T) {
+	t.Parallel()
+	w := newTeam(t)
+	_, anna := w.hire(limiter.Operator, "anna", "*")
+	_, ben := w.hire(anna, "ben", "lead")
+	_, carl := w.hire(anna, "carl", "*")
+	w.hire(carl, "dora", "auditor")
+	_, eve := w.hire(ben, "eve", "member")
+	_, lena := w.hire(limiter.Operator, "lena", "lead")
+	for _, ended := range []limiter.Caller{carl, anna} {
+		if _, err := w.RevokeToken(ctx, limiter.Operator, ended.Token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		by, of limiter.Caller
+		want   []string
+	}{
+		{limiter.Operator, anna, []string{"ben", "dora", "eve"}},
+		{limiter.Operator, carl, []string{"dora"}},
+		{limiter.Operator, eve, nil},
+		{limiter.Operator, lena, nil},
+		{ben, ben, []string{"eve"}},
+		{lena, ben, nil}, // she does not see eve
+		{lena, anna, nil},
+	} {
+		var got []string
+		for _, m := range w.MadeWith(test.by, test.of.Token) {
+			got = append(got, m.Name)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s is told that %s made %v, want %v", test.by.Name, test.of.Name, got, test.want)
+		}
 	}
 }
 

@@ -53,6 +53,14 @@ type TokenObject struct {
 	Token string `json:"token,omitempty"`
 	// Pending names the nodes that have not yet followed.
 	Pending []string `json:"pending,omitempty"`
+	// Made are, in the answer that revokes it, the tokens made with it that still work.
+	Made []MadeToken `json:"made_tokens,omitempty"`
+}
+
+// MadeToken is a token that was made with another one, or with one that was.
+type MadeToken struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
 }
 
 // ListedTokens is a page of admin tokens, newest first.

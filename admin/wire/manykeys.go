@@ -53,6 +53,8 @@ type LeakMatch struct {
 	Name  string            `json:"name,omitempty"`
 	State limiter.LeakState `json:"state"`
 	Error string            `json:"error,omitempty"` // why it failed
+	// Made are the tokens made with the one that was found that still work.
+	Made []MadeToken `json:"made_tokens,omitempty"`
 }
 
 // Fault is what went wrong, for programs and for people.

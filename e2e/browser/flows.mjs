@@ -356,6 +356,7 @@ flows.audit = () => browse({}, async ({ page }) => {
 
 // access makes and revokes an admin token.
 flows.access = () => browse({}, async ({ page }) => {
+  await api('POST', 'tokens', { name: 'made-with-it', role: 'reader' }, plan.second.token);
   await signIn(page);
   await open(page, 'access', 'Access');
   await page.getByRole('heading', { name: 'researcher' }).waitFor();
@@ -373,8 +374,14 @@ flows.access = () => browse({}, async ({ page }) => {
     check(box.x >= 0 && box.x + box.width <= width, `Revoke stands beside a page of ${width}`, box);
   }
   await end.click();
+  await dialog.getByText('tokens that were made with it').waitFor();
   await dialog.getByRole('button', { name: 'Revoke' }).click();
   await page.getByText('The token of maria is revoked.').waitFor();
+  check(await page.getByText('These tokens still work.').count() === 0, 'tokens are named that nobody made');
+  await page.getByRole('row', { name: /second/ }).getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Revoke' }).click();
+  await page.getByText('These tokens still work.').waitFor();
+  await page.getByRole('listitem').getByText('made-with-it').waitFor();
   check((await api('GET', 'keys', undefined, token)).code === 401, 'the revoked token opens something');
 });
 

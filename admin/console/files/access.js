@@ -31,8 +31,13 @@ export async function accessPage({ main, signal, me, may }) {
     await list();
   }
   async function revoke(t) {
-    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, body: h('p', {}, 'Its holder is signed out and can do nothing any more. Keys that it minted live on.'), act: () => api.post(`tokens/${t.id}/revoke`) });
-    if (answer) { say(`The token of ${t.name} is revoked.`); await list(); }
+    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, body: h('p', {}, 'Its holder is signed out and can do nothing any more. Keys that it minted live on, and so do tokens that were made with it: those are named next.'), act: () => api.post(`tokens/${t.id}/revoke`) });
+    if (!answer) return;
+    const made = answer.done.made_tokens || [];
+    say(`The token of ${t.name} is revoked.`);
+    put(fresh, made.length > 0 && h('section', { class: 'card' }, h('h2', {}, `Made with the token of ${t.name}`),
+      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', {}, made.map((m) => h('li', {}, `${m.name} (${m.id})`)))));
+    await list();
   }
   const part = async (el, load) => { try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); } };
   const list = () => part(tokens, async () => {
