@@ -195,7 +195,7 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
 		return nil, keyRefusal(key, record.CodeBadRequest, "sent two headers that describe its body")
 	}
-	if x.upgrade || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+	if r.Method == http.MethodConnect || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 { // a tunnel is no body
 		return call, nil
 	}
 	if x.body != nil && r.ContentLength <= h.app.maxBody { // already read

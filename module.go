@@ -93,7 +93,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if preflight {
 		return nil
 	}
-	dropHTTP2Upgrade(r)
+	dropIgnoredUpgrade(r)
 	expects := expectsContinue(r)
 	if expects {
 		// Go's server would read the body before an answer that is sent first. If the
@@ -122,7 +122,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
 		refusal = keyRefusal(key, record.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
-	case strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect) && !upgrades(r):
+	case strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect) && !(r.Method == http.MethodConnect && upgrades(r)):
 		refusal = keyRefusal(key, record.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
 		refusal = keyRefusal(key, record.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
@@ -153,10 +153,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
-	ask.Method, ask.Path, ask.Version = r.Method, x.path, x.version
-	if x.upgrade {
-		ask.Method = http.MethodGet // even if it came as an extended CONNECT
-	}
+	ask.Method, ask.Path, ask.Version = forwardedMethod(r), x.path, x.version
 	defer x.releaseBody()
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		setRefusedHeaders(w.Header(), key, k, refusal)
@@ -211,7 +208,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
 	defer x.settle()
 	defer x.handlerDone()
-	x.unbuffered = r.ProtoMajor == 1 && r.ContentLength != 0 && x.body == nil && !x.upgrade
+	x.unbuffered = r.ProtoMajor == 1 && r.ContentLength != 0 && x.body == nil
 	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
 	if h.Guard {
 		return h.guard(w, r.WithContext(ctx), x, next)

@@ -44,15 +44,21 @@ func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (
 	if refusal != nil {
 		return to, refusal
 	}
-	method := r.Method
 	to.upgrade = upgrades(r)
-	if to.upgrade && method == http.MethodConnect {
-		method = http.MethodGet // RFC 8441: what would be a GET in HTTP/1.1
-	}
 	if http2, _ := upgradesTo(r); http2 { // where further requests would be forwarded unchecked
 		return to, keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
-	return to, t.permit(method, to.path, to.upgrade, key)
+	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, key)
+}
+
+// forwardedMethod returns the method with which an admitted request is sent on: a
+// WebSocket by extended CONNECT is the GET that it would be in HTTP/1.1 (RFC 8441,
+// section 5), and any other request keeps its own.
+func forwardedMethod(r *http.Request) string {
+	if r.Method == http.MethodConnect {
+		return http.MethodGet
+	}
+	return r.Method
 }
 
 // locate returns what a path of this server is at the upstream.
@@ -89,18 +95,21 @@ func (t *target) locate(key *record.Key, path, escaped string) (to location, ref
 	return to, nil
 }
 
-// permit applies the upstream's own rules.
+// permit applies the upstream's own rules. A server may ignore an Upgrade and answer the
+// request as it stands (RFC 9110, section 7.8), so upgrades allows only the GET of a
+// WebSocket, and what any other method does has to be allowed as ever.
 func (t *target) permit(method, path string, upgrade bool, key *record.Key) *record.Refusal {
 	administrative, asynchronous := t.preset.Denied(method, path)
 	version := t.preset.Version(path)
+	handshake := upgrade && method == http.MethodGet
 	switch {
 	case upgrade && !t.upgrades.Match(method, path, version):
 		return keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it administers the account", path)
-	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !(upgrade && t.upgrades.Match(method, path, version)):
+	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !handshake:
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
-	case asynchronous && len(t.allow) == 0 && !upgrade:
+	case asynchronous && len(t.allow) == 0 && !handshake:
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it goes on working after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
@@ -110,10 +119,13 @@ func (t *target) permit(method, path string, upgrade bool, key *record.Key) *rec
 // operator's rules. What is metered never is, however wide a pattern is, and no
 // upgraded connection is.
 func (t *target) costsNothing(x *exchange, method string) bool {
-	if t.preset.IsFree(method, x.path) {
+	switch {
+	case x.upgrade:
+		return false
+	case t.preset.IsFree(method, x.path):
 		return true
 	}
-	return len(t.free) > 0 && !x.upgrade && t.free.Match(method, x.path, x.version) && !t.preset.Meters(method, x.path)
+	return len(t.free) > 0 && t.free.Match(method, x.path, x.version) && !t.preset.Meters(method, x.path)
 }
 
 // listens reports whether a request only opens a stream of events, as MCP's clients do
@@ -127,13 +139,17 @@ func (t *target) listens(x *exchange, r *http.Request) bool {
 		})
 }
 
-// upgrades reports whether the request asks for another protocol on its connection: RFC
-// 9110, section 7.8, and extended CONNECT, RFC 8441.
+// upgrades reports whether the request asks for another protocol on its connection, as
+// Caddy's reverse proxy decides it: what that sends as an ordinary request has to be
+// checked as one. An Upgrade that the Connection header does not name concerns nobody
+// (RFC 9110, section 7.8), and of extended CONNECT (RFC 8441, RFC 9220) only WebSockets
+// are translated.
 func upgrades(r *http.Request) bool {
 	if r.Method == http.MethodConnect {
-		return r.Header.Get(":protocol") != "" || r.ProtoMajor == 3 && r.Proto != "HTTP/3.0"
+		return r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket"
 	}
-	return httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") || len(r.Header["Upgrade"]) > 0
+	offers := r.Header["Upgrade"]
+	return len(offers) > 0 && offers[0] != "" && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
 }
 
 // upgradesTo reports what the request wants to upgrade its connection to: HTTP/2, or
@@ -154,12 +170,16 @@ func upgradesTo(r *http.Request) (http2, other bool) {
 	return http2, other
 }
 
-// dropHTTP2Upgrade removes a request's offer to go on in HTTP/2 on the same connection,
-// which a server may ignore and which RFC 9113, section 3.1, has deprecated: Java's
-// client makes it with every request without TLS. A client that names another protocol
-// beside it wants an upgrade, and without a Connection header the offer is invalid.
-func dropHTTP2Upgrade(r *http.Request) {
-	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
+// dropIgnoredUpgrade removes an Upgrade that is none, see upgrades, and a request's
+// offer to go on in HTTP/2 on the same connection, which a server may ignore and which
+// RFC 9113, section 3.1, has deprecated: Java's client makes it with every request
+// without TLS. A client that names another protocol beside it wants an upgrade.
+func dropIgnoredUpgrade(r *http.Request) {
+	if !upgrades(r) {
+		delete(r.Header, "Upgrade") // nor may a handler behind a guard take it for one
+		return
+	}
+	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect {
 		return
 	}
 	var kept []string

@@ -92,7 +92,7 @@ func TestRequestsGoWhereTheyWereMatched(t *testing.T) {
 		{u: github, name: "github", method: "POST", target: "/repos/o/r", code: record.CodePathNotAllowed},
 		{u: github, name: "github", method: "GET", target: "/user", code: record.CodePathNotAllowed},
 		{u: openai, name: "openai", method: "GET", target: "/v1/realtime", header: []string{"Connection", "keep-alive, Upgrade", "Upgrade", "websocket"}, code: record.CodeUpgradeNotAllowed},
-		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Upgrade", "tcp"}, code: record.CodeUpgradeNotAllowed},
+		{u: openai, name: "openai", method: "GET", target: "/v1/x", header: []string{"Connection", "upgrade", "Upgrade", "tcp"}, code: record.CodeUpgradeNotAllowed},
 		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "h2c, websocket"}, code: record.CodeUpgradeNotAllowed},
 		{u: github, name: "github", method: "GET", target: "/ws/x", header: []string{"Connection", "Upgrade", "Upgrade", "HTTP/2.0, websocket"}, code: record.CodeUpgradeNotAllowed},
 		{u: openai, name: "openai", method: "POST", target: "/v1/../v1/batches", code: record.CodeBadRequest},
@@ -154,8 +154,9 @@ func TestRequestsWithoutABodyAreNotReplayable(t *testing.T) {
 	}
 }
 
-// TestTheWishForHTTP2IsIgnored, while any other upgrade is left to be checked.
-func TestTheWishForHTTP2IsIgnored(t *testing.T) {
+// TestUpgradesThatAreNoneAreDropped, and the wish for HTTP/2, while any other upgrade is
+// left to be checked.
+func TestUpgradesThatAreNoneAreDropped(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ came, want http.Header }{
 		"Java, curl": {
@@ -167,16 +168,18 @@ func TestTheWishForHTTP2IsIgnored(t *testing.T) {
 			http.Header{"Connection": {"keep-alive, X-Hop"}},
 		},
 		"without settings": {http.Header{"Connection": {"upgrade"}, "Upgrade": {"h2c"}}, http.Header{}},
-		"no Connection":    {http.Header{"Upgrade": {"h2c"}}, nil},
+		"no Connection":    {http.Header{"Upgrade": {"h2c"}}, http.Header{}},
+		"another's":        {http.Header{"Upgrade": {"websocket"}, "Connection": {"keep-alive"}}, http.Header{"Connection": {"keep-alive"}}},
+		"an empty name":    {http.Header{"Upgrade": {"", "websocket"}, "Connection": {"upgrade"}}, http.Header{"Connection": {"upgrade"}}},
 		"named twice":      {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"h2c, h2c", "HTTP/2.0"}}, http.Header{}},
 		"a WebSocket":      {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, nil},
 		"one of both":      {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"h2c, websocket"}}, nil},
 		"one of both, 2":   {http.Header{"Connection": {"Upgrade"}, "Upgrade": {"h2c", "websocket"}}, nil},
-		"nothing named":    {http.Header{"Connection": {"Upgrade"}}, nil},
+		"nothing named":    {http.Header{"Connection": {"Upgrade"}}, http.Header{"Connection": {"Upgrade"}}},
 	} {
 		r := httptest.NewRequest("POST", "/v1/x", nil)
 		r.Header = test.came.Clone()
-		dropHTTP2Upgrade(r)
+		dropIgnoredUpgrade(r)
 		want := test.want
 		if want == nil {
 			want = test.came

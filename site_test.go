@@ -144,6 +144,8 @@ type asks struct {
 	from               string
 	// halfway runs when half of the body was read.
 	halfway func()
+	// as changes the request before it is served.
+	as func(*http.Request)
 }
 
 // chat asks a model for an answer.
@@ -201,6 +203,9 @@ func (s *site) serveAll(k minted, a asks) (int, http.Header, string) {
 	}
 	ctx := context.WithValue(s.t.Context(), caddyhttp.VarsCtxKey, map[string]any{caddyhttp.ClientIPVarKey: from})
 	r = r.WithContext(context.WithValue(ctx, caddy.ReplacerCtxKey, caddy.NewReplacer()))
+	if a.as != nil {
+		a.as(r)
+	}
 	w := httptest.NewRecorder()
 	if err := s.h.ServeHTTP(w, r, caddyhttp.HandlerFunc(s.answer)); err != nil {
 		s.t.Errorf("%s %s: an error left the handler: %v", a.method, a.path, err)

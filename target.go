@@ -63,8 +63,9 @@ type Upstream struct {
 	// be free, model lists and token counting, which stay free.
 	Free []string `json:"free,omitempty"`
 
-	// The path patterns on which protocol upgrades (WebSocket) are allowed. Default:
-	// none.
+	// The path patterns on which protocol upgrades (WebSocket) are allowed. An upgrade
+	// with another method than GET must be one of those in allow, too, if there are any.
+	// Default: none.
 	Upgrades []string `json:"upgrades,omitempty"`
 
 	// Set to "pass" to let cookies through in both directions. Default: they
