@@ -170,6 +170,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // find looks up the key that a request came with.
 func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *record.Refusal) {
+	if refusal = tooEarly(r); refusal != nil {
+		return nil, by, refusal
+	}
 	if origin == "" && len(w.Header()["Access-Control-Allow-Origin"]) == 0 {
 		if refusal = refuseAmbient(r); refusal != nil {
 			return nil, by, refusal

@@ -43,12 +43,30 @@ func refusalHeader(h http.Header, code record.Code, status int, retryAfter time.
 	h["Till-Refusal"] = []string{string(code)}
 	h["X-Request-Id"] = []string{requestID}
 	h["Request-Id"] = []string{requestID} // Anthropic's name for it
-	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusTooEarly: // which SDKs do not retry by themselves
+		h["X-Should-Retry"] = []string{"true"}
+		fallthrough
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		seconds := max(1, int64(math.Ceil(retryAfter.Seconds())))
 		h["Retry-After"] = []string{strconv.FormatInt(seconds, 10)}
 		return
 	}
 	h["X-Should-Retry"] = []string{"false"}
+}
+
+// tooEarly refuses what came before the TLS handshake was complete (RFC 8470, section
+// 5.2), which HTTP/3 allows: nobody has shown yet that the client receives anything at
+// its address, which keys may be bound to, and whoever saw the request may have sent it
+// again.
+func tooEarly(r *http.Request) *record.Refusal {
+	if r.TLS == nil || r.TLS.HandshakeComplete {
+		return nil
+	}
+	return &record.Refusal{
+		Code: record.CodeTooEarly, RetryAfter: time.Second,
+		Message: "this was sent before the TLS handshake was complete, and was not looked at; send it again",
+	}
 }
 
 // challenge tells clients how to send a credential if they only send one when asked

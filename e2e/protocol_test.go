@@ -81,6 +81,43 @@ func http3Client(t *testing.T, trust *tls.Config) *http.Client {
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
+// TestEarlyDataIsRefused comes back to the server, with a request in the first packet of
+// the handshake (RFC 8470), and asks again when that is complete.
+func TestEarlyDataIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, options{})
+	base, trust := s.secure("")
+	trust.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	id, key := s.mint(object{"max_activations": 9})
+	ask := func(client *http.Client, method string) *http.Response {
+		r, err := http.NewRequest(method, base+"/v1/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+key)
+		res, err := client.Do(r)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, s.output())
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		return res
+	}
+	if res := ask(http3Client(t, trust), "GET"); res.Header.Get("Till-Refusal") != "" {
+		t.Fatal(res.Status, res.Header)
+	}
+	again := http3Client(t, trust)
+	res := ask(again, http3.MethodGet0RTT)
+	if res.StatusCode != http.StatusTooEarly || res.Header.Get("Till-Refusal") != "till_too_early" || res.Header.Get("Till-Key") != "" {
+		t.Errorf("early data: %d %v", res.StatusCode, res.Header)
+	}
+	if res := ask(again, "GET"); res.Header.Get("Till-Refusal") != "" {
+		t.Errorf("after the handshake: %d %v", res.StatusCode, res.Header)
+	}
+	if n := s.used(id); n != 2 {
+		t.Errorf("used %d, want 2", n)
+	}
+}
+
 func TestClientsMaySpeakHTTP2AndHTTP3(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, options{})

@@ -54,6 +54,7 @@ var codes = map[string]int{
 	"till_model_not_allowed":     http.StatusForbidden,
 	"till_ip_not_allowed":        http.StatusForbidden,
 	"till_upgrade_not_allowed":   http.StatusForbidden,
+	"till_too_early":             http.StatusTooEarly,
 	"till_price_unknown":         http.StatusForbidden,
 	"till_not_meterable":         http.StatusForbidden,
 	"till_rate_limited":          http.StatusTooManyRequests,

@@ -55,6 +55,13 @@ const (
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	harden(w.Header())
+	if r.TLS != nil && !r.TLS.HandshakeComplete {
+		// RFC 8470: the address, which roles may be bound to, is not verified yet, and the
+		// call may have been sent by somebody who saw it.
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusTooEarly, "too_early", "this was sent before the TLS handshake was complete; send it again")
+		return
+	}
 	switch path := r.URL.Path; {
 	case path == sessionPath:
 		h.session(w, r)

@@ -2,8 +2,10 @@ package console
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -295,5 +297,25 @@ func TestSigningInOverAndOverEndsNobodyElsesSession(t *testing.T) {
 	}
 	if len(s.all) != maxSessions {
 		t.Errorf("%d sessions of all, want %d", len(s.all), maxSessions)
+	}
+}
+
+// TestEarlyDataIsRefused, whatever it asks for: its address is not verified.
+func TestEarlyDataIsRefused(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	text, _ := d.newToken("anna", "reader")
+	for _, path := range []string{"/till/api/keys", sessionPath, home} {
+		for _, complete := range []bool{false, true} {
+			r := httptest.NewRequest("GET", "https://"+here+path, nil)
+			r.TLS = &tls.ConnectionState{HandshakeComplete: complete}
+			r.Header.Set("Authorization", "Bearer "+text)
+			w := httptest.NewRecorder()
+			d.handler.ServeHTTP(w, r)
+			early := strings.Contains(w.Body.String(), `"code":"too_early"`) && w.Header().Get("Retry-After") != ""
+			if (w.Code == http.StatusTooEarly) == complete || early == complete {
+				t.Errorf("%s, complete %t: %d %s", path, complete, w.Code, w.Body)
+			}
+		}
 	}
 }

@@ -32,6 +32,7 @@ const (
 	CodeModelNotAllowed      Code = "till_model_not_allowed"
 	CodeIPNotAllowed         Code = "till_ip_not_allowed"
 	CodeUpgradeNotAllowed    Code = "till_upgrade_not_allowed"
+	CodeTooEarly             Code = "till_too_early"
 	CodePriceUnknown         Code = "till_price_unknown"
 	CodeNotMeterable         Code = "till_not_meterable"
 	CodeRateLimited          Code = "till_rate_limited"

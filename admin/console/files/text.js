@@ -71,7 +71,7 @@ export const reasons = {
   till_key_expired: 'expired', till_key_idle: 'idle for too long', till_budget_too_small: 'one request could cost more than is left',
   till_key_revoked: 'revoked', till_key_suspended: 'suspended', till_locked_down: 'locked down',
   till_wrong_upstream: 'wrong upstream', till_path_not_allowed: 'path not allowed', till_method_not_allowed: 'method not allowed',
-  till_model_not_allowed: 'model not allowed', till_ip_not_allowed: 'address not allowed', till_upgrade_not_allowed: 'upgrade not allowed',
+  till_model_not_allowed: 'model not allowed', till_ip_not_allowed: 'address not allowed', till_upgrade_not_allowed: 'upgrade not allowed', till_too_early: 'sent too early',
   till_price_unknown: 'price not known', till_not_meterable: 'cannot be metered', till_rate_limited: 'too fast',
   till_concurrency: 'too many at once', till_budget_held: 'what is left is held by requests in flight', till_bad_request: 'bad request',
   till_body_too_large: 'body too large', till_store_unavailable: 'store not available', till_upstream_unknown: 'upstream not configured',
