@@ -270,6 +270,7 @@ func (a *App) Start() error {
 	if database, ok := a.storage.(*PostgresStore); ok && database.literals() {
 		a.logger.Warn("the password of the database stands in the configuration, which the admin endpoint and the autosave show; put the address into a file (mode 0600) and write {file./path} instead")
 	}
+	muteUpstreams()
 	a.warnLiteralHooks()
 	a.warnUnfilteredLogs()
 	a.warnOldPrices(time.Now())
@@ -311,6 +312,7 @@ func (a *App) leave() {
 // fails after all apps have started, such as a loader of configurations, Caddy goes on
 // with the previous configuration and cleans this one up without stopping it.
 func (a *App) Cleanup() error {
+	muteUpstreams() // a log that ends has given the standard logger back
 	if a.engine == nil {
 		return nil
 	}

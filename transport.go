@@ -91,7 +91,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Context().Value(caddyhttp.VarsCtxKey) == nil {
 			// This is not a client's request but the reverse proxy's own health check.
 			// It goes out without the credential.
-			return t.HTTPTransport.RoundTrip(r)
+			return t.send(r)
 		}
 		return nil, errors.New("a reverse_proxy with the till transport must follow a till handler")
 	}
@@ -109,7 +109,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return x.answer(r, x.grant.Cut()), nil
 	}
 	out := t.outgoing(r, x, o, ctx)
-	res, err := t.HTTPTransport.RoundTrip(out)
+	res, err := t.send(out)
 	if err != nil {
 		cancel()
 		if cut := x.grant.Cut(); cut != nil {
@@ -129,6 +129,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, context.Canceled
 	}
 	return res, nil
+}
+
+// send sends a request. See muteUpstreams.
+func (t *Transport) send(out *http.Request) (*http.Response, error) {
+	muteUpstreams()
+	return t.HTTPTransport.RoundTrip(out)
 }
 
 // origin checks that the request is for this upstream, and returns which of its

@@ -250,7 +250,7 @@ func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting)
 		Header: header, Body: io.NopCloser(q.Body), ContentLength: q.Size,
 	}).WithContext(ctx)
 	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
-	if res, err = t.HTTPTransport.RoundTrip(out); err != nil {
+	if res, err = t.send(out); err != nil {
 		return nil, nil, err
 	}
 	defer res.Body.Close() //nolint:errcheck // it was read

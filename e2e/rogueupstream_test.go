@@ -111,17 +111,45 @@ func TestTheLogDoesNotRepeatWhatARogueUpstreamSays(t *testing.T) {
 		"/chunk":   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + realKey + "\r\n",
 		"/trailer": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nyou sent " + secret + "\r\n\r\n",
 	}
-	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections})
+	// These come where nothing is asked for any more, on connections that are kept.
+	kept := map[string]string{
+		"GET /more":     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok you sent " + secret,
+		"GET /empty":    "HTTP/1.1 204 No Content\r\n\r\nyou sent " + secret,
+		"GET /chunked":  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nHTTP/1.1 200 OK\r\nX-Sent: " + secret + "\r\n\r\n",
+		"HEAD /to-head": "HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nyou sent " + secret,
+	}
+	keeps := map[string]string{}
+	for line, answer := range kept {
+		_, path, _ := strings.Cut(line, " ")
+		keeps[path] = answer
+	}
+	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections,
+		more: "upstream kept " + rogue(t, keeps) + " {\n\tcredential {env.MOCK_KEY}\n}\n"})
 	id, key := s.mint(object{"max_activations": 100})
-	for path := range answers {
-		got := s.wire("GET " + path + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\nConnection: close\r\n\r\n")
+	_, keptKey := s.mint(object{"max_activations": 100, "upstream": "kept"})
+	ask := func(line, key string) {
+		got := s.wire(line + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\nConnection: close\r\n\r\n")
 		if strings.Contains(got, realKey) {
-			t.Errorf("%s: the client got %q", path, got)
+			t.Errorf("%s: the client got %q", line, got)
 		}
+	}
+	for path := range answers {
+		ask("GET "+path, key)
 	}
 	if n := s.used(id); n != int64(len(answers)) {
 		t.Errorf("used %d, want %d", n, len(answers))
 	}
+	const loads = 3
+	for load := range loads {
+		for line := range kept {
+			ask(line, keptKey)
+		}
+		if load < loads-1 {
+			s.reload()
+		}
+	}
+	const said = "Unsolicited response received on idle HTTP channel"
+	s.eventually("net/http said so", func() bool { return strings.Count(s.output(), said) == loads*len(kept) })
 	s.stop()
 	for line := range strings.SplitSeq(s.output(), "\n") {
 		if strings.Contains(line, realKey) {
