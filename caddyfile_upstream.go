@@ -299,7 +299,7 @@ func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error 
 			return d.Errf("%s takes a header and a static value, or -HEADER", option)
 		}
 		name := http.CanonicalHeaderKey(strings.TrimSuffix(strings.TrimLeft(args[0], "+-?>"), ":"))
-		taken := slices.Contains(upstream.Slots(), name) || slices.Contains(neverSent, name) ||
+		taken := slices.Contains(upstream.Slots(), name) || isNeverSent(name) ||
 			strings.HasPrefix(name, "Till-") || name == "Host" || name == "Cookie" || name == "Set-Cookie" ||
 			u.Auth != nil && name == http.CanonicalHeaderKey(u.Auth.Name)
 		if taken || strings.Contains(name, "*") {

@@ -170,7 +170,7 @@ type target struct {
 	drain         time.Duration // how long an answer is read on without its client
 	countExact    bool          // the vendor may be asked how many tokens an input has
 	vendorCount   vendorCount
-	withheld      map[string]bool // headers of requests that are never sent on
+	withheld      map[string]bool // headers of requests that are never sent on; see withholds
 	admitted      prometheus.Counter
 	spent         *usageMetrics
 
@@ -341,7 +341,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 		return nil, err
 	}
 	t.withheld = make(map[string]bool)
-	for _, names := range [][]string{upstream.Slots(), neverSent, t.preset.AccountHeaders} {
+	for _, names := range [][]string{upstream.Slots(), neverSent, overrides, t.preset.AccountHeaders} {
 		for _, name := range names {
 			t.withheld[name] = true
 		}

@@ -160,16 +160,35 @@ func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
 	return origin{}, false
 }
 
-// neverSent are the headers that are not sent on: they reveal the client, or try to
-// make the upstream see another request than the one that was checked.
+// overrides are the headers by which some servers take a request for one with another
+// method or address than those that were checked.
+var overrides = []string{
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X-Original-Uri",
+}
+
+// neverSent are the headers that are not sent on, besides overrides and those that
+// forwards names: they reveal the client, or try to make the upstream see another
+// request than the one that was checked.
 var neverSent = []string{
-	"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server",
-	"X-Forwarded-Prefix", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Ssl", "X-Forwarded-Scheme",
 	"Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "X-Original-Forwarded-For",
 	"True-Client-Ip", "Cf-Connecting-Ip", "Cf-Connecting-Ipv6", "Cf-Ipcountry", "Cf-Ray", "Fastly-Client-Ip",
-	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",
-	"X-Original-Uri", "X-Original-Host", "X-Host", "Early-Data", "Trailer", "Http2-Settings",
+	"X-Original-Host", "X-Host", "Early-Data", "Trailer", "Http2-Settings",
 }
+
+// forwards reports whether a header says who sent a request to a proxy: some proxies add
+// their users' names, tokens and certificates.
+func forwards(name string) bool {
+	rest, ok := strings.CutPrefix(name, "X-Forwarded")
+	return ok && (rest == "" || rest[0] == '-')
+}
+
+// isNeverSent reports whether no upstream is sent this header. The name is canonical.
+func isNeverSent(name string) bool {
+	return forwards(name) || slices.Contains(overrides, name) || slices.Contains(neverSent, name)
+}
+
+// withholds reports whether this upstream is not sent a header of the client's.
+func (t *target) withholds(name string) bool { return t.withheld[name] || forwards(name) }
 
 // outgoing returns the request to the upstream. It is a copy, because what the reverse
 // proxy logs must never hold the credential. Header values are shared with the original
@@ -186,13 +205,13 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	out := r.WithContext(&outgoingContext{Context: ctx, trace: &x.trace})
 	leaving := 2 // those that are added below
 	for name := range r.Header {
-		if !t.target.withheld[name] {
+		if !t.target.withholds(name) {
 			leaving++
 		}
 	}
 	out.Header = make(http.Header, leaving) // a map of at most eight entries is one allocation
 	for name, values := range r.Header {
-		if !t.target.withheld[name] {
+		if !t.target.withholds(name) {
 			out.Header[name] = values
 		}
 	}

@@ -236,7 +236,7 @@ func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting)
 		"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Accept-Encoding": {"identity"}, "User-Agent": {r.UserAgent()},
 	}
 	for _, name := range upstream.VersionHeaders() {
-		if values := r.Header[name]; len(values) > 0 && !t.target.withheld[name] {
+		if values := r.Header[name]; len(values) > 0 && !t.target.withholds(name) {
 			header[name] = values
 		}
 	}

@@ -132,7 +132,8 @@ func TestUpstreamsNeverSeeTheClient(t *testing.T) {
 	s := newServer(t, options{})
 	_, key := s.mint(object{"max_activations": 10})
 	r := s.request(context.Background(), key,
-		"Cookie", "session=1", "X-Forwarded-For", "192.0.2.9", "Forwarded", "for=192.0.2.9", "Via", "1.1 agent",
+		"Cookie", "session=1", "X-Forwarded-For", "192.0.2.9", "X-Forwarded-User", "anna", "X-Forwarded-Email", "anna@example.com",
+		"X-Forwarded-Access-Token", "x", "X-Forwarded-Client-Cert", "x", "X-Forwarded", "for=192.0.2.9", "Forwarded", "for=192.0.2.9", "Via", "1.1 agent",
 		"X-Real-Ip", "192.0.2.9", "X-HTTP-Method-Override", "DELETE", "X-Original-URL", "/v1/batches", "X-Rewrite-URL", "/v1/batches",
 		"X-Api-Key", "sk-ant-foreign", "X-Goog-Api-Key", "AIzaForeign", "Proxy-Authorization", "Basic eDp5", "OpenAI-Organization", "org-other",
 		"X-Custom", "kept", "Accept-Encoding", "br, gzip")

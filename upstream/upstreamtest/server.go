@@ -228,7 +228,7 @@ func (v Vendor) slot() string {
 
 // strangers are headers that must never reach a vendor.
 var strangers = []string{
-	"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "Via", "X-Real-Ip", "Cookie",
+	"Forwarded", "Via", "X-Real-Ip", "Cookie",
 	"X-Http-Method-Override", "X-Original-Url", "X-Rewrite-Url", "Proxy-Authorization",
 }
 
@@ -237,6 +237,9 @@ var strangers = []string{
 func (s *Server) inspect(r *http.Request, body []byte) bool {
 	where := r.Method + " " + r.URL.Path
 	for name, values := range r.Header {
+		if strings.HasPrefix(name, "X-Forwarded") {
+			s.violate("%s: header %s: %q", where, name, values)
+		}
 		for _, v := range values {
 			if strings.Contains(v, "till_sk_") {
 				s.violate("%s: a scoped key in %s", where, name)
