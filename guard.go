@@ -18,6 +18,9 @@ import (
 // observed, so the request counts as dispatched from here on.
 func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
 	closeIfUnread(w, r) // the handler may leave it unread
+	for _, name := range overrides {
+		delete(r.Header, name)
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !x.begin(cancel) {
