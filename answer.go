@@ -27,11 +27,14 @@ func (x *exchange) answer(r *http.Request, refusal *record.Refusal) *http.Respon
 	refusalHeader(header, refusal.Code, answer.Status, refusal.RetryAfter, x.id())
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	return &http.Response{
-		StatusCode: answer.Status, Status: strconv.Itoa(answer.Status) + " " + http.StatusText(answer.Status),
+		StatusCode: answer.Status, Status: statusLine(answer.Status),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)), Request: r,
 	}
 }
+
+// statusLine returns a status with its own words.
+func statusLine(status int) string { return strconv.Itoa(status) + " " + http.StatusText(status) }
 
 // admitAnswer checks an upstream's answer before the client sees any of it, and
 // wraps its body. cancel ends the round trip and is called when the body is closed.
@@ -118,7 +121,7 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 			"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.target.name)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
 		return keyRefusal(key, record.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
-	case x.credential.shownInHeader(res.Header):
+	case x.credential.shownInHeader(res.Header), x.credential.shownInHeader(res.Trailer): // of which only the names are known
 		return keyRefusal(key, record.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
 	}
 	if refusal := t.target.relocate(res, out, x, key); refusal != nil {

@@ -121,6 +121,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return nil, x.credential.scrub(err)
 	}
+	res.Status = statusLine(res.StatusCode) // the upstream's words go into a placeholder
 	x.status.Store(int32(res.StatusCode))
 	x.closeUnlessRead()
 	res = t.admitAnswer(res, out, x, cancel)

@@ -71,7 +71,7 @@ func TestNoWordOfTheUpstreamsIsTakenForTillsOwn(t *testing.T) {
 		"/trailers": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: Till-Forged\r\n\r\n2\r\nok\r\n0\r\nTill-Forged: x\r\nX-Echo: " + realKey + "\r\n\r\n",
 		"/two":      ok + "\r\nokHTTP/1.1 200 OK\r\nTill-Forged: x\r\nContent-Length: 2\r\n\r\nno",
 	}
-	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections})
+	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections, site: "header >X-Status {http.reverse_proxy.status_text}"})
 	id, key := s.mint(object{"max_activations": 100})
 	used := int64(0)
 	for path := range answers {
