@@ -117,7 +117,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	switch {
 	case own && path != childrenPath && !strings.EqualFold(r.Method, http.MethodTrace) && !strings.EqualFold(r.Method, http.MethodConnect):
 		// A holder may ask about a key wherever its requests may go.
-		return h.serveSelf(w, r, l, &by)
+		return h.serveSelf(w, r, l, &by, path)
 	case t == nil:
 		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
@@ -127,7 +127,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case pathErr != nil:
 		refusal = keyRefusal(key, record.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case own:
-		return h.serveSelf(w, r, l, &by)
+		return h.serveSelf(w, r, l, &by, path)
 	case h.Guard:
 		if upgrades(r) {
 			refusal = keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection here")

@@ -27,22 +27,23 @@ type holder struct {
 }
 
 // serveSelf answers a holder about the key, active or not: GET shows its limits and
-// what is left, DELETE revokes it.
-func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
+// what is left, DELETE revokes it. path is the one that is routed, which clients may
+// write with more slashes at its beginning.
+func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder, path string) error {
 	k, t := by.k, by.target
-	if r.URL.Path == childrenPath && r.Method == http.MethodPost {
+	if path == childrenPath && r.Method == http.MethodPost {
 		return h.mintChild(w, r, l, by)
 	}
 	if refusal := k.Touch(r.Context(), clientAddr(r)); refusal != nil {
 		return h.refuse(w, r, t, selfPath, refusal, 0)
 	}
 	key := k.Key()
-	if r.URL.Path == childrenPath {
+	if path == childrenPath {
 		w.Header().Set("Allow", "POST")
 		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
-	if r.URL.Path != selfPath {
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", r.URL.Path, selfPath), http.StatusNotFound)
+	if path != selfPath {
+		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {
@@ -90,7 +91,7 @@ const childrenPath = selfPath + "/keys"
 func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.Limiter, by *holder) error {
 	key, t := by.key, by.target
 	sealed := key.Custody == record.CustodySealed
-	ask := &limiter.Ask{Own: true, Addr: clientAddr(r), Method: r.Method, Path: r.URL.Path, String: by.number}
+	ask := &limiter.Ask{Own: true, Addr: clientAddr(r), Method: r.Method, Path: childrenPath, String: by.number}
 	refusal := by.k.Precheck(r.Context(), ask)
 	switch {
 	case refusal != nil:
