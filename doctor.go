@@ -124,8 +124,14 @@ func (a *App) diagnoseServers(d *diagnosis) {
 			}
 		}
 	}
-	for _, what := range a.loggedKeys() {
-		d.error("log_filter", "filter the default logger as Caddyfile.example does: format filter { request>headers>X-Api-Key delete … }", "%s", what)
+	const filter = "filter the default logger as Caddyfile.example does: format filter { request>headers>X-Api-Key delete … }"
+	found, access := a.loggedKeys()
+	for _, what := range found {
+		if access {
+			d.error("log_filter", filter, "%s", what)
+		} else {
+			d.warn("log_filter", filter, "%s", what)
+		}
 	}
 }
 

@@ -57,6 +57,20 @@ const soundSite = `{
 	admin unix//DIR/admin.sock|0600
 	auto_https off
 	storage file_system DIR/caddy
+	log default {
+		format filter {
+			request>headers>X-Api-Key delete
+			request>headers>Api-Key delete
+			request>headers>X-Goog-Api-Key delete
+			request>headers>Sec-Websocket-Protocol delete
+			request>uri query {
+				delete key
+			}
+		}
+	}
+	log of_till {
+		include till
+	}
 	till {
 		store badger DIR/store
 		seal_key {file.DIR/secrets/seal}
@@ -145,7 +159,12 @@ func TestDoctorFindsEachFault(t *testing.T) {
 			file(t, dir+"/seal", strings.Repeat("5e", 32), 0o600)
 		}, "seal_key_place", wire.LevelWarning, "beside the store"},
 		"a role without ceilings": {[]string{"max_activations 500", ""}, nil, "open_role", wire.LevelWarning, "role ci"},
-		"logs that hold keys":     {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog"}, nil, "log_filter", wire.LevelError, "default"},
+		"logs that hold keys": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "\t\t\trequest>headers>Api-Key delete\n", ""}, nil,
+			"log_filter", wire.LevelError, "the logger default"},
+		"logs that hold keys of WebSockets": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "\t\t\trequest>headers>Sec-Websocket-Protocol delete\n", ""}, nil,
+			"log_filter", wire.LevelError, "Sec-Websocket-Protocol"},
+		"an error log that holds keys": {[]string{"\t\t\trequest>headers>X-Api-Key delete\n", ""}, nil,
+			"log_filter", wire.LevelWarning, "if a handler fails"},
 		"logs with credentials": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "auto_https off", "auto_https off\nservers {\nlog_credentials\n}"}, nil,
 			"log_filter", wire.LevelError, "log_credentials"},
 	} {

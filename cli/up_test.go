@@ -70,14 +70,14 @@ func TestUpConfig(t *testing.T) {
 			[]string{"admin unix//data/caddy/till/admin.sock|0600\n", "persist_config off\n", "store badger /data/caddy/till\n",
 				"seal_key_file /data/caddy/till/seal.key\n", "public_url http://127.0.0.1:8080\n",
 				"upstream echo openai {\n\t\t\tto unix//data/caddy/till/echo.sock\n\t\t\tcredential {env.TILL_ECHO_CREDENTIAL}\n",
-				"http://:8080 {\n\tbind 127.0.0.1\n\ttill\n}", "bind unix//data/caddy/till/echo.sock|0600\n\ttill_echo\n", "level WARN\n"},
+				"http://:8080 {\n\tbind 127.0.0.1\n\ttill\n}", "bind unix//data/caddy/till/echo.sock|0600\n\ttill_echo\n", "level WARN\n", "request>headers>Sec-Websocket-Protocol delete\n"},
 			[]string{"storage file_system", "level INFO"},
 		},
 		"with providers, and the credential a placeholder": {
 			upOptions{verbose: true, publicURL: "https://agents.example.com"}, "/srv/till", "[::]:9000",
 			[]upUpstream{{Name: "openai", Preset: "openai", Variable: "OPENAI_API_KEY"}},
 			[]string{"upstream openai openai {\n\t\t\tcredential {env.OPENAI_API_KEY}\n", "public_url https://agents.example.com\n",
-				"http://:9000 {\n\tbind ::\n", "storage file_system /srv/till/caddy\n", "level INFO\n"},
+				"http://:9000 {\n\tbind ::\n", "request>headers>Sec-Websocket-Protocol delete\n", "storage file_system /srv/till/caddy\n", "level INFO\n"},
 			[]string{"echo", "level WARN"},
 		},
 		"with a dashboard": {

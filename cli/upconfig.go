@@ -39,11 +39,13 @@ var upConfig = template.Must(template.New("Caddyfile").Parse(`{
 {{- if .Verbose}}
 	log default {
 		level INFO
+		{{template "filter"}}
 	}
 {{- else}}
 	log default {
 		level ERROR
 		exclude {{.Loggers}}
+		{{template "filter"}}
 	}
 	log till {
 		level WARN
@@ -86,6 +88,16 @@ http://localhost {
 	till_echo
 }
 {{- end}}
+{{- define "filter"}}format filter {
+			request>headers>X-Api-Key delete
+			request>headers>Api-Key delete
+			request>headers>X-Goog-Api-Key delete
+			request>headers>Sec-Websocket-Protocol delete
+			request>headers>Till-Proof delete
+			request>uri query {
+				delete key
+			}
+		}{{end}}
 `))
 
 // upLoggers are the names under which till's modules log.

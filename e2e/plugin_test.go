@@ -335,8 +335,9 @@ func TestMetricsAndLogsTellNoSecretAndOutliveAReload(t *testing.T) {
 
 func TestStartWarnsOfLoggersThatWriteKeys(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, options{site: "log"})
-	s.says("writes scoped keys that arrive")
+	for _, site := range []string{"log", ""} { // Caddy's error log needs no option
+		newServer(t, options{site: site}).says("writes scoped keys that arrive")
+	}
 }
 
 func TestHealthChecksCarryNoCredential(t *testing.T) {
