@@ -374,8 +374,18 @@ func (p *Prices) Routed(price *Price, now time.Time) *Price {
 	return &dearest
 }
 
-// bareName returns a model's name without its maker or host, with hyphens for the
-// dots in versions, which are written either way.
+// bareName returns a model's name without its maker or host, in small letters and with
+// hyphens for the dots in versions, which are written either way; Fireworks writes glm-5p3
+// for 5.3. Mistral puts the maker before the name (zai-glm-5-3), and Groq calls the one
+// tuned model that it serves of Llama 3.3 versatile.
 func bareName(model string) string {
-	return strings.ReplaceAll(model[strings.LastIndexByte(model, '/')+1:], ".", "-")
+	name := strings.ToLower(model[strings.LastIndexByte(model, '/')+1:])
+	name = pointed.ReplaceAllString(strings.ReplaceAll(name, ".", "-"), "$1-$2")
+	if tuned, ok := strings.CutSuffix(name, "-versatile"); ok {
+		name = tuned + "-instruct"
+	}
+	return strings.TrimPrefix(name, "zai-")
 }
+
+// pointed matches a version with a p for its dot.
+var pointed = regexp.MustCompile(`(\d)p(\d)`)
