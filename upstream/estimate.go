@@ -358,7 +358,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("it asks for other output than text")
 		}
 	case "service_tier", "serviceTier":
-		return e.readTier(name, word)
+		return e.readTier(p, name, word)
 	case "speed":
 		if word != "standard" {
 			return notMeterable("the price of speed %.32q is not known", word)

@@ -228,7 +228,8 @@ func TestAFieldThatTheOperatorAllowsCostsNothing(t *testing.T) {
 
 // TestRegionsThatCostMoreAreKnownByTheirHost:
 // developers.openai.com/api/docs/guides/data-residency and
-// docs.x.ai/developers/advanced-api-usage/regions, November 2026.
+// docs.x.ai/developers/advanced-api-usage/regions, November 2026;
+// docs.mistral.ai/inference/regional-inference, December 2026.
 func TestRegionsThatCostMoreAreKnownByTheirHost(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -254,6 +255,10 @@ func TestRegionsThatCostMoreAreKnownByTheirHost(t *testing.T) {
 		{"openai", "eu.api.openai.com", "gpt-6-sol", 1055, 1161}, // 1160.5
 		{"xai", "us.api.x.ai", "grok-4.6", 0, 1100},
 		{"xai", "us-east-1.api.x.ai", "grok-4.6", 0, 1000},
+		{"mistral", "api.eu.mistral.ai", "m", 0, 1100},
+		{"mistral", "api.us.mistral.ai", "zai-glm-5-3", 0, 1100},
+		{"mistral", "api.eu.mistral.ai", "m", 1100, 1210},
+		{"mistral", "api.mistral.ai", "m", 0, 1000},
 		{"mistral", "api.mistral.ai", "m", 1100, 1100},
 		{"mistral", "api.mistral.ai", "m", 850, 850},
 		{"anthropic", "api.anthropic.com", "claude-sonnet-5-5", 1100, 1210},

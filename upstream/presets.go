@@ -114,6 +114,9 @@ var presets = []*Preset{
 			scope.MustPathRules("POST /audio/voices", "PATCH /audio/voices/*", "DELETE /audio/voices/*")),
 		Administrative: below("/client/sessions", "/libraries/*/share", "/connectors/*/share", "/connectors/*/auth_url",
 			"/connectors/*/user", "/connectors/*/workspace", "/connectors/*/*/credentials"),
+		// Regional inference is billed at 1.1 times the list price:
+		// https://docs.mistral.ai/inference/regional-inference
+		Regions:   []Region{{Hosts: []string{"api.eu.mistral.ai", "api.us.mistral.ai"}, Permille: 1100}},
 		KeyEnv:    []string{"MISTRAL_API_KEY"},
 		ClientEnv: []ClientVar{{Name: "MISTRAL_API_KEY", Key: true}}, InCode: "serverURL",
 	}, {

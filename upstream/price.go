@@ -196,7 +196,7 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 		permille = e.Permille
 	}
 	permille = (permille*p.Discount(began, ended) + 999) / 1000
-	if p.Provider != "openai" {
+	if p.Provider != "openai" && p.Provider != "mistral" {
 		return permille
 	}
 	asked, served := int64(1000), int64(1000)
@@ -205,7 +205,7 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	}
 	switch m.Tier() {
 	case "flex":
-		if e.Flex {
+		if e.Flex && p.Provider == "openai" {
 			permille = (permille + 1) / 2
 		}
 		return permille

@@ -38,10 +38,13 @@ func (p *Preset) setTier(o *Options) error {
 	return nil
 }
 
-// readTier reads the tier that a request asks for.
-func (e *Estimate) readTier(name, tier string) error {
-	switch strings.TrimPrefix(strings.ToLower(tier), "service_tier_") {
+// readTier reads the tier that a request asks for. Mistral serves "auto", and nothing
+// else, with priority where the account has it
+// (https://docs.mistral.ai/inference/priority-tier).
+func (e *Estimate) readTier(p *Preset, name, tier string) error {
+	switch tier = strings.TrimPrefix(strings.ToLower(tier), "service_tier_"); tier {
 	case "auto", "unspecified":
+		e.Priority = e.Priority || tier == "auto" && p.Name == "mistral"
 		return nil
 	case "default", "standard", "standard_only", "on_demand":
 	case "flex":
@@ -81,9 +84,14 @@ func (e *Estimate) NamesTier() string {
 }
 
 // PriorityPermille returns the factor for the model's prices when it is served with
-// priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing).
+// priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing), which
+// gateways list below its maker's name; Mistral's is 1.75
+// (https://docs.mistral.ai/inference/priority-tier).
 func (e *Estimate) PriorityPermille() int64 {
-	if strings.HasPrefix(e.Model, "gpt-5.5") {
+	switch name := e.Model[strings.LastIndexByte(e.Model, '/')+1:]; {
+	case e.preset != nil && e.preset.Name == "mistral":
+		return 1750
+	case strings.HasPrefix(name, "gpt-5.5"):
 		return 2500
 	}
 	return 2000

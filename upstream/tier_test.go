@@ -85,3 +85,68 @@ func TestNoProjectChoosesADearerTier(t *testing.T) {
 		}
 	}
 }
+
+// TestAFasterTierIsHeldAtItsPriceWhereverItIsServed: Mistral serves "auto" with priority
+// where the account has it, which costs 1.75 times as much, and nothing else with it
+// (docs.mistral.ai/inference/priority-tier); GPT-5.5 costs 2.5 times as much
+// (openai.com/api-priority-processing), also by OpenRouter's name.
+func TestAFasterTierIsHeldAtItsPriceWhereverItIsServed(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, host, model, members string
+		want                         int64
+	}{
+		{"mistral", "", "mistral-medium-2604", `"service_tier":"auto"`, 1750},
+		{"mistral", "", "mistral-medium-2604", `"service_tier":"AUTO"`, 1750},
+		{"mistral", "api.eu.mistral.ai", "mistral-medium-2604", `"service_tier":"auto"`, 1925},
+		{"mistral", "", "mistral-medium-2604", `"service_tier":"priority"`, 1750},
+		{"mistral", "", "mistral-medium-2604", `"service_tier":"standard_only"`, 1000},
+		{"mistral", "", "mistral-medium-2604", `"n":1`, 1000},
+		{"openrouter", "", "openai/gpt-5.5", `"service_tier":"priority"`, 2500},
+		{"openrouter", "", "openai/gpt-6-sol", `"service_tier":"priority"`, 2000},
+		{"openrouter", "", "openai/gpt-5.5", `"service_tier":"auto"`, 1000},
+		{"groq", "", "openai/gpt-oss-120b", `"service_tier":"auto"`, 1000},
+	} {
+		p := withOptions(t, test.preset, Options{Hosts: []string{test.host}})
+		e, err := p.Estimate(chatCall(`{"model":"` + test.model + `",` + test.members + `}`))
+		if err != nil || e.Permille != test.want || e.Asked != test.want {
+			t.Errorf("%s, %s, %s: %v; want %d permille", test.preset, test.model, test.members, err, test.want)
+		}
+	}
+}
+
+// TestMistralsStandardTierIsChargedWhereTheAnswerNamesIt: the answer's usage says which
+// tier served the request (docs.mistral.ai/inference/priority-tier).
+func TestMistralsStandardTierIsChargedWhereTheAnswerNamesIt(t *testing.T) {
+	t.Parallel()
+	price, ok := BuiltInPrices().Find("mistral", "mistral-medium-2604", pricedAt)
+	if !ok {
+		t.Fatal("no price")
+	}
+	for _, test := range []struct {
+		asked, served string
+		want          int64
+	}{
+		{"auto", "standard", 1000},
+		{"auto", "priority", 1750},
+		{"auto", "", 1750},
+		{"auto", "auto", 1750},
+		{"auto", "flex", 1750},
+		{"flex", "flex", 1000},
+		{"standard_only", "standard", 1000},
+		{"standard_only", "", 1000},
+		{"standard_only", "priority", 1750},
+	} {
+		p := preset(t, "mistral")
+		e, err := p.Estimate(chatCall(`{"model":"mistral-medium-2604","service_tier":"` + test.asked + `"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := p.Meter(false)
+		m.Write([]byte(`{"model":"mistral-medium-2604","usage":{"prompt_tokens":22,"completion_tokens":70,"total_tokens":92,"service_tier":"` + test.served + `"}}`))
+		m.Close()
+		if got := price.Permille(e, m, pricedAt, pricedAt); got != test.want {
+			t.Errorf("%s, served as %q: %d permille, want %d", test.asked, test.served, got, test.want)
+		}
+	}
+}
