@@ -61,6 +61,11 @@ func TestAnswersCostWhatTheyAreBilled(t *testing.T) {
 		{"cohere/chat.json", "command-a-03-2025", Usage{30, none, none, none, 120, none}, 1_275_000},
 		{"cohere/chat.sse", "command-a-03-2025", Usage{30, none, none, none, 120, none}, 1_275_000},
 		{"cohere/embed.json", "embed-v4.0", Usage{14, none, none, none, 0, none}, 1680},
+		// Text and pictures are billed side by side (cohere-ai, api/types,
+		// ApiMetaBilledUnits): 2730×0.12 = 327.6; how many tokens two pictures are,
+		// the last does not say.
+		{"cohere/embed-mixed.json", "embed-v4.0", Usage{2730, none, none, none, 0, none}, 327_600},
+		{"cohere/embed-images.json", "embed-v4.0", unreported, none},
 		// mistral-small-2506 0.1, 0.3: 100×0.1 + 50×0.3 = 25; codestral 0.3, 0.9: 75.
 		{"mistral/chat.json", "mistral-small-2506", Usage{100, none, none, none, 50, none}, 25_000},
 		{"mistral/chat.sse", "mistral-small-2506", Usage{100, none, none, none, 50, none}, 25_000},

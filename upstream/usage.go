@@ -82,7 +82,7 @@ var (
 	totalFields   = []string{"total_tokens", "totalTokenCount", "totalTokens"}
 	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
 	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
-	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "billed_units.image_tokens", "billed_units.images", "cache_read_input_tokens", "cache_creation_input_tokens",
 		"cacheReadInputTokens", "cacheWriteInputTokens",
 		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks",
 		"cost_details.upstream_inference_cost", "is_byok"}
@@ -186,10 +186,13 @@ func usageOf(o rawObject) (Usage, error) {
 	}()
 	var path [4 * maxFieldName]byte
 	c.collect(path[:0], o, 0)
-	if c.first("billed_units.input_tokens", "billed_units.output_tokens") >= 0 {
-		// Cohere bills less than its model read.
-		u := unreported
-		u.Input, u.Output = max(c.first("billed_units.input_tokens"), 0), max(c.first("billed_units.output_tokens"), 0)
+	if c.first("billed_units.input_tokens", "billed_units.output_tokens", "billed_units.image_tokens", "billed_units.images") >= 0 {
+		// Cohere bills less than its model read. The tokens of pictures are not in those
+		// of the text (cohere-ai, api/types, ApiMetaBilledUnits).
+		u, pictures := unreported, max(c.first("billed_units.image_tokens"), 0)
+		if pictures > 0 || c["billed_units.images"] == 0 {
+			u.Input, u.Output = add(max(c.first("billed_units.input_tokens"), 0), pictures), max(c.first("billed_units.output_tokens"), 0)
+		}
 		return u, c.sound()
 	}
 	u := unreported
