@@ -296,6 +296,38 @@ func TestInputThatWasReportedIsExact(t *testing.T) {
 	}
 }
 
+// TestTheFirstOfSeveralRoundsIsNotTheWholeInput: each search of Anthropic's tool_search has
+// the model read its input again, and message_start can count only what was read before it
+// (platform.claude.com/docs/en/agents-and-tools/tool-use/tool-search-tool;
+// BetaUsage.iterations in @anthropic-ai/sdk 1.12.0).
+func TestTheFirstOfSeveralRoundsIsNotTheWholeInput(t *testing.T) {
+	t.Parallel()
+	const start = `{"type":"message_start","message":{"model":"claude-sonnet-5-5","usage":{"input_tokens":15000,"output_tokens":1}}}`
+	const end = `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":45000,"output_tokens":5}}`
+	for _, test := range []struct {
+		tool   string
+		left   bool
+		tokens int64
+		kinds  record.TokenKinds
+	}{
+		{"", true, 15_000 + heldOut, record.TokenKinds{Input: 15_000, Unmeasured: heldOut}},
+		{`{"type":"tool_search_tool_bm25_20251119","name":"tool_search_tool_bm25"}`, true, 200_000 + heldOut, record.TokenKinds{Unmeasured: 200_000 + heldOut}},
+		{`{"type":"tool_search_tool_bm25_20251119","name":"tool_search_tool_bm25"}`, false, 45_005, record.TokenKinds{Input: 45_000, Output: 5}},
+	} {
+		a := reportedAnswer{name: test.tool, preset: "anthropic", path: "/v1/messages", model: "claude-sonnet-5-5", asks: `,"max_tokens":100,"tools":[` + test.tool + `]`,
+			stream: true, answer: data(start), left: true}
+		if !test.left {
+			a.answer, a.left = data(start, end, `{"type":"message_stop"}`), false
+		}
+		u, preset := a.use(t)
+		u.input = 200_000
+		a.reads(t, u, preset, http.Header{}, 1000)
+		if tokens, _, kinds := u.charge(200); tokens != test.tokens || kinds != test.kinds {
+			t.Errorf("%q, left %v: %d tokens, %+v; want %d, %+v", test.tool, test.left, tokens, kinds, test.tokens, test.kinds)
+		}
+	}
+}
+
 // TestAnAnswerThatBreaksOffCostsTheBoundOfWhatAnswered: the first event of a
 // stream names a model, or a tier, that is dearer than what was asked for.
 func TestAnAnswerThatBreaksOffCostsTheBoundOfWhatAnswered(t *testing.T) {
