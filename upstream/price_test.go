@@ -376,6 +376,28 @@ func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
 	}
 }
 
+// TestPicturesCostMoreThanTextWithAnEmbeddingOfCoheres: 0.47 a million tokens of pictures
+// beside 0.12 of text (cohere.com/pricing, Embed 4, as
+// developer.puter.com/tutorials/cohere-api-pricing has it of June 2026).
+func TestPicturesCostMoreThanTextWithAnEmbeddingOfCoheres(t *testing.T) {
+	t.Parallel()
+	p, ok := BuiltInPrices().Find("cohere", "embed-v4.0", pricedAt)
+	if !ok {
+		t.Fatal("no price")
+	}
+	for members, want := range map[string]int64{
+		`"texts":["hi"]`: 120_000,
+		`"inputs":[{"content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`: 470_000,
+	} {
+		e, err := estimate(t, "cohere", "/v2/embed", `{"model":"embed-v4.0",`+members+`}`)
+		if err != nil {
+			t.Errorf("%s: %v", members, err)
+		} else if got := p.For(e).Input; got != want {
+			t.Errorf("%s: input costs %d picodollars, want %d", members, got, want)
+		}
+	}
+}
+
 // TestARoutedModelFindsWhoeverElseServesIt: vendors write one name in several ways
 // (Together's moonshotai/Kimi-K3, Fireworks' glm-5p3, Mistral's zai-glm-5-3, Groq's
 // llama-3.3-70b-versatile, as the table has them), and OpenRouter may choose any of them.

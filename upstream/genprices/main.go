@@ -74,6 +74,8 @@ var corrected = map[string]map[string]any{
 	// fastgpt-plugin#297; OpenAI documents the siblings gpt-5.1- and
 	// gpt-5.2-chat-latest with these figures.
 	"openai/gpt-5-chat-latest": {"context_window": 128_000, "max_output_tokens": 16_384},
+	// Pictures have a price of their own: https://cohere.com/pricing, Embed 4.
+	"cohere/embed-v4.0": {"input_image": 0.47},
 	// The model's card states a window of 256k, as its siblings have.
 	"mistral/ministral-3b-2512": {"context_window": 262_144},
 }
