@@ -192,6 +192,10 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if found.err != nil {
 		return found.err
 	}
+	if p.Name == "xai" && found.documents {
+		// https://docs.x.ai/docs/guides/files/chat-with-files
+		return notMeterable("it holds a document, which xAI searches with a tool of its own (attachment_search), in rounds and for fees that nothing bounds; send its text")
+	}
 	if found.film && found.again != "" {
 		return notMeterable("films that are processed as %.64q may be read more than once", found.again)
 	}

@@ -408,6 +408,40 @@ func TestWhatIsNotSetHoldsNothing(t *testing.T) {
 	}
 }
 
+// TestADocumentThatXAISearchesIsNotMetered: a file in a message starts the vendor's tool
+// attachment_search, which has rounds and a fee for each
+// (docs.x.ai/docs/guides/files/chat-with-files, docs.x.ai/developers/pricing).
+func TestADocumentThatXAISearchesIsNotMetered(t *testing.T) {
+	t.Parallel()
+	const pdf = `"data:application/pdf;base64,AAAA"`
+	for _, test := range []struct {
+		name, path, part string
+		metered          bool
+	}{
+		{"a file of the Responses API", "/v1/responses", `{"type":"input_file","filename":"x.pdf","file_data":` + pdf + `}`, false},
+		{"a file of plain text", "/v1/responses", `{"type":"input_file","filename":"x.txt","file_data":"data:text/plain;base64,AAAA"}`, false},
+		{"a file at an address", "/v1/responses", `{"type":"input_file","file_url":"https://example.com/x.pdf"}`, false},
+		{"a file without a type", "/v1/responses", `{"file_data":` + pdf + `}`, false},
+		{"a file of chat completions", "/v1/chat/completions", `{"type":"file","file":{"filename":"x.pdf","file_data":` + pdf + `}}`, false},
+		{"a file where a picture is due", "/v1/chat/completions", `{"type":"image_url","image_url":{"url":` + pdf + `}}`, false},
+		{"a document of Anthropic's form", "/v1/messages", `{"type":"document","source":{"type":"base64","media_type":"application/pdf","data":"AAAA"}}`, false},
+		{"a picture", "/v1/responses", `{"type":"input_image","image_url":"data:image/png;base64,AAAA"}`, true},
+		{"text about a file", "/v1/responses", `{"type":"input_text","text":"input_file, file_data"}`, true},
+	} {
+		list := "messages"
+		if speaksResponses(test.path) {
+			list = "input"
+		}
+		_, err := estimate(t, "xai", test.path, `{"model":"grok-4.6","`+list+`":[{"role":"user","content":[`+test.part+`]}]}`)
+		if (err == nil) != test.metered || err != nil && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "document") && !strings.Contains(err.Error(), "file_url") {
+			t.Errorf("%s: %v does not say what to do", test.name, err)
+		}
+	}
+}
+
 // TestEachContentWithAnEmbeddingMayFillTheWindow: the window bounds one embedding
 // (https://ai.google.dev/api/embeddings, EmbedContentRequest), of which a batch has many.
 func TestEachContentWithAnEmbeddingMayFillTheWindow(t *testing.T) {
