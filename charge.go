@@ -65,11 +65,15 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	} else {
 		reported.Input = -1 // there was no answer, or it was not passed on
 	}
-	refused := status >= 400 && status < 500 || status >= 500 && u.ownError
-	shown := u.meter != nil && u.meter.ShowsText()
+	late := status == http.StatusRequestTimeout && u.billsTimeouts
+	refused := !late && (status >= 400 && status < 500 || status >= 500 && u.ownError)
+	worked := u.meter != nil && u.meter.Worked()
 	switch {
-	case refused && !reported.Known() && !shown, u.meter != nil && u.meter.Forgiven():
-		return 0, 0, false
+	case refused && !reported.Known() && !worked, !late && u.meter != nil && u.meter.Forgiven():
+		if u.priced && u.meter != nil && u.meter.Violated() {
+			nano = u.estimate.Violation
+		}
+		return 0, nano, false
 	case u.fromCache && !reported.Known() && status < 300:
 		return 0, 0, false // it reports that it used nothing
 	case reported.Known() && final && (u.readToEnd || refused || u.meter.Ended()):
@@ -93,7 +97,8 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	b := u.bound(u.allowed())
 	tokens, nano = max(b[record.Tokens], reported.Tokens()), b[record.Nanodollars]
 	if u.priced && u.meter != nil {
-		all := reported // of a dearer tier than was asked for, if the answer named one
+		nano -= u.estimate.Violation // which takes the place of an answer
+		all := reported              // of a dearer tier than was asked for, if the answer named one
 		all.Input, all.Output = max(reported.Input, u.input), max(reported.Output, u.outputs(u.allowed()))
 		all.CachedInput = -1
 		nano = max(nano, u.cost(all))
@@ -155,7 +160,7 @@ func (u *usage) cost(reported upstream.Usage) int64 {
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
-	u.fromCache = preset.FromCache(res.Header)
+	u.fromCache, u.billsTimeouts = preset.FromCache(res.Header), preset.BillsTimeouts()
 	if u.earlier != nil {
 		u.meter.WantIDs()
 	}

@@ -47,6 +47,8 @@ type usage struct {
 	ownError  bool // the answer is an error of the upstream itself
 	fromCache bool // the answer is one that was billed before
 
+	billsTimeouts bool // the vendor may bill what it answers with status 408
+
 	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 
 	counted    int64           // the most tokens of the input by the vendor's count; 0 if it has said nothing
@@ -238,7 +240,7 @@ func (u *usage) bound(output int64) record.Amounts {
 	all := u.outputs(output)
 	b := record.Amounts{record.Tokens: u.input + all}
 	if u.priced {
-		b[record.Nanodollars] = u.price.MaxCost(u.estimate, u.input, all)
+		b[record.Nanodollars] = u.price.MaxCost(u.estimate, u.input, all) + u.estimate.Violation
 	}
 	return b
 }
@@ -292,7 +294,7 @@ func (u *usage) fitted(left record.Amounts) (int64, bool) {
 	}
 	all := left[record.Tokens] - u.input
 	if u.priced {
-		all = min(all, u.price.Affords(u.estimate, u.input, left[record.Nanodollars]))
+		all = min(all, u.price.Affords(u.estimate, u.input, left[record.Nanodollars]-u.estimate.Violation))
 	}
 	n := min(all/u.estimate.Answers-u.estimate.Predicted, u.natural)
 	return n, all > 0 && n >= u.least()

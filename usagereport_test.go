@@ -10,6 +10,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
 
@@ -24,6 +25,8 @@ type reportedAnswer struct {
 	stream bool
 	answer string
 	left   bool // the client went away after what there is of it
+
+	multiply int64 // the operator's factor; 0: none
 
 	in, out int64 // tokens; held: as many as were held
 	nano    int64 // sum: what they cost at most, or at the price where the input is known
@@ -41,6 +44,12 @@ func (a *reportedAnswer) use(t *testing.T) (*usage, *upstream.Preset) {
 	preset, ok := upstream.Lookup(a.preset)
 	if !ok {
 		t.Fatalf("no preset %q", a.preset)
+	}
+	if a.multiply > 0 {
+		var err error
+		if preset, err = preset.With(upstream.Options{Multiply: a.multiply}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	path, model := a.path, a.model
 	if path == "" {
@@ -186,6 +195,7 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		left(as(openai, "opencodex#1188", "before the end", true, data(text, usage), held, held, sum)),
 
 		// Errors in an answer that began normally.
+		as(ollama, "ollama server/routes.go", "in words, in one", true, `{"error":"llama runner process has terminated"}`+"\n", 0, 0, 0),
 		as(openrouter, "openrouter.ai/docs/errors, Fastllm-proxy#28", "in one", false, `{"error":{"code":502,"message":"Provider returned error"},"user_id":"u"}`, 0, 0, 0),
 		as(openrouter, "openrouter.ai/docs/errors", "after text, in the stream", true, ": OPENROUTER PROCESSING\n\n"+data(text, `{"id":"x","error":{"code":502,"message":"gone"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`, "[DONE]"), 0, 0, 0),
 		left(as(openrouter, "openrouter.ai/docs/features/zero-completion-insurance", "after text, and the client hangs up", true, data(text, `{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}`), 0, 0, 0)),
@@ -286,6 +296,125 @@ func TestAnErrorThatShowsWhatAModelWroteCostsTheBound(t *testing.T) {
 				t.Errorf("%s, by %d bytes: %d tokens, want %d", test.name, n, tokens, test.want)
 			}
 		}
+	}
+}
+
+// TestAnErrorAfterWorkCostsTheBound: OpenAI answers with 400 what its model could not finish
+// within its bound, thoughts included (goclaw#245, litellm#26987), and no page says what it
+// bills then. Azure bills a 400 of its content filter and a 408
+// (learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs, "HTTP Error response
+// code and billing status"). OpenRouter bills no errors
+// (openrouter.ai/docs/features/zero-completion-insurance).
+func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
+	t.Parallel()
+	const (
+		unfinished = `{"error":{"message":"Could not finish the message because max_tokens or model output limit was reached. Please try again with higher max_tokens.","type":"invalid_request_error","param":null,"code":null}}`
+		wrapped    = `{"error":{"message":"litellm.BadRequestError: OpenAIException - Could not finish the message because max_tokens or model output limit was reached.","type":null,"param":null,"code":"400"}}`
+		filtered   = `{"error":{"message":"The response was filtered due to the prompt triggering Azure OpenAI\u0027s content management policy. Please modify your prompt and retry. To learn more about our content filtering policies please read our documentation: https://go.microsoft.com/fwlink/?linkid=2198766","type":null,"param":"prompt","code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation","content_filter_result":{"hate":{"filtered":true,"severity":"high"}}}}}`
+		short      = `{"error":{"code":"content_filter","message":"The response was filtered"}}`
+		wrong      = `{"error":{"message":"max_tokens is too large: 200000. This model supports at most 128000 completion tokens.","type":"invalid_request_error","param":"max_tokens","code":"invalid_value"}}`
+		late       = `{"error":{"message":"The operation was timeout.","code":"Timeout"}}`
+	)
+	for _, test := range []struct {
+		name, preset string
+		status       int
+		answer       string
+		want         int64
+	}{
+		{"not finished", "openai", 400, unfinished, heldIn + heldOut},
+		{"not finished, as an event", "openai", 200, data(unfinished), heldIn + heldOut},
+		{"not finished, through a gateway", "openai", 400, wrapped, heldIn + heldOut},
+		{"not finished, with what was used", "openai", 400, strings.Replace(unfinished, "{", `{"usage":{"prompt_tokens":10,"completion_tokens":5},`, 1), 15},
+		{"not finished, at OpenRouter", "openrouter", 400, unfinished, 0},
+		{"filtered", "openai", 400, filtered, heldIn + heldOut},
+		{"filtered, in few words", "openai", 400, short, heldIn + heldOut},
+		{"filtered, at OpenRouter", "openrouter", 400, filtered, 0},
+		{"too late", "openai", 408, late, heldIn + heldOut},
+		{"too late, with what was used", "openai", 408, strings.Replace(late, "{", `{"usage":{"prompt_tokens":10,"completion_tokens":5},`, 1), 15},
+		{"too late, at OpenRouter", "openrouter", 408, late, 0},
+		{"the request was wrong", "openai", 400, wrong, 0},
+		{"the key was wrong", "openai", 401, `{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}`, 0},
+		{"the request comes back", "openai", 400, `{"error":{"message":"Invalid value","param":"x"},"input":{"error":{"message":"Could not finish the message because max_tokens"}}}`, 0},
+	} {
+		for _, n := range []int{1, 1000} {
+			a := reportedAnswer{name: test.name, preset: test.preset, stream: test.status == 200, answer: test.answer}
+			if test.preset == "openrouter" {
+				a.path, a.model = "/api/v1/chat/completions", "openai/gpt-5-mini"
+			}
+			u, preset := a.use(t)
+			a.answers(t, test.status, u, preset, http.Header{}, n)
+			u.ownError = true
+			if tokens, _, _ := u.used(test.status); tokens != test.want {
+				t.Errorf("%s, by %d bytes: %d tokens, want %d", test.name, n, tokens, test.want)
+			}
+		}
+	}
+}
+
+// TestAViolationOfXAIsGuidelinesCostsItsFee: $0.05 for one that is caught before anything
+// is generated, at the Responses API alone (docs.x.ai/developers/pricing, "Usage Guidelines
+// Violation Fee"). The error is as UKGovernmentBEIS/inspect_ai#2267 and
+// Wei-Shaw/sub2api#5359 report it.
+func TestAViolationOfXAIsGuidelinesCostsItsFee(t *testing.T) {
+	t.Parallel()
+	const (
+		fee      = 50_000_000
+		violated = `{"code":"The caller does not have permission to execute the specified operation","error":"Content violates usage guidelines. Team: 00000000-0000-0000-0000-000000000000, API key ID: 00000000-0000-0000-0000-000000000000, Model: grok-4.6, Failed check: SAFETY_CHECK_TYPE_BIO"}`
+		denied   = `{"code":"permission-denied","error":"Access to the chat endpoint is denied"}`
+		inObject = `{"error":{"code":"permission-denied","message":"Content violates usage guidelines. "}}`
+		failed   = `{"type":"response.failed","response":{"status":"failed","error":{"code":"permission-denied","message":"Content violates usage guidelines."}}}`
+	)
+	for _, test := range []struct {
+		name, preset, path string
+		status             int
+		answer             string
+		multiply           int64
+		want               int64
+	}{
+		{"a violation", "xai", "/v1/responses", 403, violated, 0, fee},
+		{"a violation, as an object", "xai", "/v1/responses", 403, inObject, 0, fee},
+		{"a violation, with another status", "xai", "/v1/responses", 400, violated, 0, fee},
+		{"a violation, as an event", "xai", "/v1/responses", 200, data(failed), 0, fee},
+		{"a violation, at a factor", "xai", "/v1/responses", 403, violated, 1100, 55_000_000},
+		{"an account without access", "xai", "/v1/responses", 403, denied, 0, 0},
+		{"another endpoint", "xai", "/v1/chat/completions", 403, violated, 0, 0},
+		{"another vendor", "openai", "/v1/responses", 403, violated, 0, 0},
+	} {
+		for _, n := range []int{1, 1000} {
+			a := reportedAnswer{name: test.name, preset: test.preset, path: test.path, model: map[string]string{"xai": "grok-4.6", "openai": "gpt-6-sol"}[test.preset],
+				stream: test.status == 200, answer: test.answer, multiply: test.multiply}
+			u, preset := a.use(t)
+			a.answers(t, test.status, u, preset, http.Header{}, n)
+			u.ownError = true
+			if tokens, nano, _ := u.used(test.status); tokens != 0 || nano != test.want {
+				t.Errorf("%s, by %d bytes: %d tokens, %d nano-dollars, want %d", test.name, n, tokens, nano, test.want)
+			}
+			if held := u.bound(u.natural)[record.Nanodollars]; held < test.want {
+				t.Errorf("%s: held %d", test.name, held)
+			}
+		}
+	}
+
+	a := reportedAnswer{preset: "xai", path: "/v1/responses", model: "grok-4.6", stream: true, left: true, answer: data(`{"type":"response.output_text.delta","delta":"Some words."}`)}
+	u, preset := a.use(t)
+	tokens := u.price.MaxCost(u.estimate, heldIn, heldOut)
+	if held := u.bound(heldOut)[record.Nanodollars]; held != tokens+fee {
+		t.Errorf("held %d, want %d and the fee", held, tokens)
+	}
+	u.mayFit, u.natural = true, 1_000_000
+	if n, ok := u.fitted(record.Amounts{record.Tokens: 1 << 40, record.Nanodollars: fee + u.price.MaxCost(u.estimate, heldIn, 5000)}); n != 5000 || !ok {
+		t.Errorf("fitted to %d, %v", n, ok)
+	}
+	if _, ok := u.fitted(record.Amounts{record.Tokens: 1 << 40, record.Nanodollars: fee}); ok {
+		t.Error("fitted into the fee alone")
+	}
+	u.natural = heldOut
+	if _, nano, _ := u.used(0); nano != tokens+fee {
+		t.Errorf("without an answer: charged %d, want all that is held", nano)
+	}
+	a.reads(t, u, preset, http.Header{}, 1000)
+	if _, nano, _ := u.used(200); nano != tokens {
+		t.Errorf("after an answer has begun: charged %d, want %d without the fee", nano, tokens)
 	}
 }
 

@@ -7,7 +7,7 @@ const (
 	keyOther answerKey = iota
 	keyUsage
 	keyMeta      // Cohere's, which holds billed_units
-	keyMessage   // holds usage at Anthropic
+	keyMessage   // holds usage at Anthropic, and is what an error says
 	keyResponse  // holds usage in OpenAI's Responses, and is text at Ollama
 	keyInner     // holds usage at Groq and Gemini
 	keyDelta     // holds usage at Cohere, and is text in OpenAI's Responses
@@ -23,6 +23,7 @@ const (
 	keyPromptCount // Ollama's counts
 	keyOutputCount
 	keyError
+	keyCode // which error it is
 	keyFinish
 	keyID
 	keyOutput // holds the items of an answer of OpenAI's Responses
@@ -75,6 +76,8 @@ func answerKeyOf(name string) answerKey {
 		return keyOutputCount
 	case "error":
 		return keyError
+	case "code":
+		return keyCode
 	case "finish_reason":
 		return keyFinish
 	case "failed_generation":

@@ -40,6 +40,7 @@ const (
 	aList              // the text itself is a list: Gemini's streams without events
 	inOutputList       // the list of a Responses answer's items
 	inOutputItem       // one of these items; only its id is read
+	inError            // an error; only what it says is read
 	atTop              // the object that is the text, or an element of aList
 	inMessage
 	inResponse
@@ -61,6 +62,9 @@ const (
 // maxCaught bounds how much is kept of one value. A usage object has a few hundred
 // bytes.
 const maxCaught = 64 << 10
+
+// maxErrorText bounds how much of what an error says is kept, in bytes.
+const maxErrorText = 1024
 
 func (s *scan) place() place {
 	if s.depth < len(s.places) {
@@ -100,6 +104,9 @@ func (s *scan) most() int {
 	case anObject:
 		return maxCaught
 	case aWord:
+		if s.key == keyError || s.key == keyMessage {
+			return maxErrorText
+		}
 		return maxModelName
 	}
 	return maxKey
@@ -224,10 +231,10 @@ func (s *scan) write(b []byte, m *Meter) (int, bool) {
 		case aWord:
 			word, ok := s.end(b[from:stop])
 			switch {
-			case s.key == keyError: // some vendors write an empty error if there is none
-				m.pending.failed = m.pending.failed || !ok || len(word) > 0
 			case ok:
 				m.word(s.place(), s.key, word)
+			case s.key == keyError:
+				m.pending.failed = true
 			}
 		}
 	}
@@ -274,8 +281,12 @@ func (s *scan) whole(value []byte, m *Meter) bool {
 			m.wrote += int64(len(value))
 			m.said = value
 		}
-		if s.catch == aWord && len(value) <= maxModelName {
-			m.word(s.place(), s.key, value)
+		if s.catch == aWord {
+			if len(value) <= s.most() {
+				m.word(s.place(), s.key, value)
+			} else if s.key == keyError {
+				m.pending.failed = true
+			}
 		}
 		s.drop()
 		s.string, s.text = false, false
@@ -327,6 +338,10 @@ func (s *scan) open(m *Meter) {
 		if at == atTop {
 			s.begin(aWord)
 		}
+	case keyMessage, keyCode:
+		if at == inError {
+			s.begin(aWord)
+		}
 	}
 }
 
@@ -350,6 +365,8 @@ func (s *scan) push(c byte, m *Meter) {
 	case above == inOutputList && object, s.key == keyItem && above == atTop && object:
 		here = inOutputItem
 		m.given.open()
+	case (above == atTop || above == inResponse) && s.key == keyError && object:
+		here = inError
 	case above == atTop && s.key == keyChoices && !object:
 		here = inChoices
 	case above == atTop && object:

@@ -52,6 +52,9 @@ func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	}
 	e.preset, e.undecided = p, e.leavesTier(c.Path)
 	e.applyFactors()
+	if p.Name == "xai" && speaksResponses(c.Path) {
+		e.Violation = scaled(violationFee, e.Multiply, 1000)
+	}
 	e.Stream = e.Stream || streamed
 	e.askUsage = e.askUsage && e.Stream && p.AsksForUsage && strings.HasSuffix(c.Path, "completions")
 	return e, nil

@@ -60,6 +60,9 @@ type Estimate struct {
 	// Fee says for what the vendor may charge beside the tokens, and how to avoid it; ""
 	// if there is nothing.
 	Fee string
+	// Violation is what the vendor takes in place of the tokens, in nano-dollars, if it
+	// finds that the request violates its guidelines; 0 if it takes nothing.
+	Violation int64
 	// Permille is the factor that may apply to prices, for a service tier or a
 	// region. Asked is the factor that applies when the answer does not name a
 	// region.

@@ -29,10 +29,35 @@ var insured = set("openrouter")
 // Failed reports whether an answer that began well contained an error.
 func (m *Meter) Failed() bool { return m.failed }
 
-// ShowsText reports whether an error shows what a model wrote, as Groq's do where that does
-// not match a schema or a tool. Groq does not say what it bills then
-// (https://console.groq.com/docs/tool-use/overview).
-func (m *Meter) ShowsText() bool { return m.shown && m.wrote > 0 }
+// readError reads the message of an error, which a gateway may have put into its own, or
+// its code.
+func (m *Meter) readError(s string) {
+	s = strings.ToLower(s)
+	m.spent = m.spent || s == "content_filter" || strings.Contains(s, "content management policy") ||
+		strings.Contains(s, "could not finish the message because max_tokens")
+	m.refused = m.refused || strings.Contains(s, "violates usage guidelines")
+}
+
+// Worked reports whether an error shows that a model has worked for it. Groq's show what it
+// wrote where that does not match a schema or a tool
+// (https://console.groq.com/docs/tool-use/overview); OpenAI's says that a model which
+// reasons came to no end within its bound. Neither says what it bills then. Azure bills
+// what its content filter refuses
+// (https://learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs).
+func (m *Meter) Worked() bool { return m.shown && m.wrote > 0 || m.spent && !m.insured }
+
+// BillsTimeouts reports whether the vendor may bill a request that it answers with status
+// 408: Azure does (see Worked).
+func (p *Preset) BillsTimeouts() bool { return !insured[p.Name] }
+
+// violationFee is what xAI takes for a request that violates its guidelines, in
+// nano-dollars, if it is caught before anything is generated, at the Responses API
+// (https://docs.x.ai/developers/pricing).
+const violationFee = 50_000_000
+
+// Violated reports whether an error says that the request violates the vendor's
+// guidelines.
+func (m *Meter) Violated() bool { return m.refused }
 
 // Forgiven reports whether an answer that began well (200) contained an error, and
 // nothing is billed for it: by the vendor's rule, or because nothing was written or
@@ -44,7 +69,7 @@ func (m *Meter) Forgiven() bool {
 	case m.insured && !m.Several: // of several answers, the others may be billed
 		return !m.final || m.usage.Nanodollars == 0
 	}
-	return m.wrote == 0 && !m.embeds && m.usage == unreported
+	return m.wrote == 0 && !m.embeds && m.usage == unreported && !m.spent
 }
 
 // FromCache reports whether an answer with this header comes from a cache of the vendor's

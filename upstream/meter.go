@@ -19,6 +19,8 @@ type Meter struct {
 	embeds  bool   // it holds embeddings, which are not output
 	insured bool   // see the table insured
 	shown   bool   // an error shows what a model wrote
+	spent   bool   // an error says that a model worked before it
+	refused bool   // an error says that the request violates the vendor's guidelines
 	stream  bool   // it may be several JSON texts
 	model   string // the model that answered, as the answer says
 	tier    string // the service tier, as the answer says
@@ -371,6 +373,9 @@ func (m *Meter) ollamaCount(k answerKey, number []byte) {
 // word takes a member of an answer, or of its usage, that is a string, as written
 // between its quotes.
 func (m *Meter) word(at place, k answerKey, raw []byte) {
+	if k == keyError { // some vendors write an empty error if there is none
+		m.pending.failed = m.pending.failed || len(raw) > 0
+	}
 	s := string(raw)
 	if bytes.IndexByte(raw, '\\') >= 0 {
 		if s = view(append(append([]byte{'"'}, raw...), '"')); s == "" {
@@ -391,6 +396,8 @@ func (m *Meter) word(at place, k answerKey, raw []byte) {
 		}
 	case keyID:
 		m.given.name(at, s)
+	case keyError, keyMessage, keyCode:
+		m.readError(s)
 	case keyFinish:
 		m.pending.failed = m.pending.failed || s == "error" || s == "ERROR"
 	}
