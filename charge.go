@@ -165,8 +165,12 @@ func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream 
 		u.meter.WantIDs()
 	}
 	unframed := res.ContentLength < 0 && res.ProtoMajor == 1 && len(res.TransferEncoding) == 0
-	if res.StatusCode < 300 {
-		decode(res, unlimited) // the use of an answer in another encoding stays unknown
+	most := int64(unlimited)
+	if res.StatusCode >= 300 {
+		most = maxDecoded
+	}
+	if res.ContentLength != 0 {
+		decode(res, most) // the use of an answer in another encoding stays unknown
 	}
 	body := &meteredBody{ReadCloser: res.Body, u: u, status: res.StatusCode, unframed: unframed}
 	if u.estimate.HidesUsage() && res.StatusCode < 300 {

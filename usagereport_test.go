@@ -351,6 +351,25 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 	}
 }
 
+// TestAnErrorThatIsPackedThoughNobodyAskedIsRead, as an answer is.
+func TestAnErrorThatIsPackedThoughNobodyAskedIsRead(t *testing.T) {
+	t.Parallel()
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := io.WriteString(z, `{"error":{"code":"content_filter","message":"The response was filtered"}}`); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := reportedAnswer{preset: "openai", answer: packed.String()}
+	u, preset := a.use(t)
+	got := a.answers(t, 400, u, preset, http.Header{"Content-Encoding": {"gzip"}}, 1000)
+	if tokens, _, _ := u.used(400); tokens != heldIn+heldOut || !strings.Contains(got, "filtered") {
+		t.Errorf("%d tokens for %q", tokens, got)
+	}
+}
+
 // TestAViolationOfXAIsGuidelinesCostsItsFee: $0.05 for one that is caught before anything
 // is generated, at the Responses API alone (docs.x.ai/developers/pricing, "Usage Guidelines
 // Violation Fee"). The error is as UKGovernmentBEIS/inspect_ai#2267 and
