@@ -160,7 +160,7 @@ func (u *usage) cost(reported upstream.Usage) int64 {
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
-	u.fromCache, u.billsTimeouts = preset.FromCache(res.Header), preset.BillsTimeouts()
+	u.fromCache, u.billsTimeouts = preset.FromCache(res.Header), res.Request != nil && upstream.BillsTimeouts(res.Request.URL.Hostname())
 	if u.earlier != nil {
 		u.meter.WantIDs()
 	}

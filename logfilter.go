@@ -17,9 +17,13 @@ var logSlots = append(slices.Clone(upstream.VendorSlots()), protocolHeader)
 // Authorization and cookies, and nothing more; and a request is copied for its logs
 // before any handler runs, so only a filter on the logger helps.
 func (a *App) warnUnfilteredLogs() {
-	found, _ := a.loggedKeys()
+	found, access := a.loggedKeys()
 	for _, what := range found {
-		a.logger.Warn(what)
+		if access {
+			a.logger.Warn(what)
+		} else { // rarely, and the doctor says so, too
+			a.logger.Info(what)
+		}
 	}
 }
 

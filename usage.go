@@ -47,7 +47,7 @@ type usage struct {
 	ownError  bool // the answer is an error of the upstream itself
 	fromCache bool // the answer is one that was billed before
 
-	billsTimeouts bool // the vendor may bill what it answers with status 408
+	billsTimeouts bool // the upstream may bill what it answers with status 408
 
 	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 

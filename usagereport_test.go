@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -24,7 +25,8 @@ type reportedAnswer struct {
 	asks   string // further members of the request
 	stream bool
 	answer string
-	left   bool // the client went away after what there is of it
+	left   bool   // the client went away after what there is of it
+	host   string // that answers
 
 	multiply int64 // the operator's factor; 0: none
 
@@ -92,7 +94,10 @@ func (a *reportedAnswer) answers(t *testing.T, status int, u *usage, preset *ups
 	if a.left {
 		answer = io.MultiReader(answer, iotest.ErrReader(io.ErrUnexpectedEOF))
 	}
-	res := &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(answer), ContentLength: -1}
+	res := &http.Response{
+		StatusCode: status, Header: header, Body: io.NopCloser(answer), ContentLength: -1,
+		Request: &http.Request{URL: &url.URL{Host: a.host}},
+	}
 	u.meterAnswer(res, preset, false)
 	var got bytes.Buffer
 	piece := make([]byte, n)
@@ -329,8 +334,9 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 		{"filtered", "openai", 400, filtered, heldIn + heldOut},
 		{"filtered, in few words", "openai", 400, short, heldIn + heldOut},
 		{"filtered, at OpenRouter", "openrouter", 400, filtered, 0},
-		{"too late", "openai", 408, late, heldIn + heldOut},
-		{"too late, with what was used", "openai", 408, strings.Replace(late, "{", `{"usage":{"prompt_tokens":10,"completion_tokens":5},`, 1), 15},
+		{"too late, at Azure", "azure", 408, late, heldIn + heldOut},
+		{"too late", "openai", 408, late, 0},
+		{"too late, with what was used", "azure", 408, strings.Replace(late, "{", `{"usage":{"prompt_tokens":10,"completion_tokens":5},`, 1), 15},
 		{"too late, at OpenRouter", "openrouter", 408, late, 0},
 		{"the request was wrong", "openai", 400, wrong, 0},
 		{"the key was wrong", "openai", 401, `{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}`, 0},
@@ -340,6 +346,9 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 			a := reportedAnswer{name: test.name, preset: test.preset, stream: test.status == 200, answer: test.answer}
 			if test.preset == "openrouter" {
 				a.path, a.model = "/api/v1/chat/completions", "openai/gpt-5-mini"
+			}
+			if test.preset == "azure" {
+				a.preset, a.host = "openai", "name.openai.azure.com:443"
 			}
 			u, preset := a.use(t)
 			a.answers(t, test.status, u, preset, http.Header{}, n)

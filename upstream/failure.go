@@ -46,9 +46,12 @@ func (m *Meter) readError(s string) {
 // (https://learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs).
 func (m *Meter) Worked() bool { return m.shown && m.wrote > 0 || m.spent && !m.insured }
 
-// BillsTimeouts reports whether the vendor may bill a request that it answers with status
-// 408: Azure does (see Worked).
-func (p *Preset) BillsTimeouts() bool { return !insured[p.Name] }
+// BillsTimeouts reports whether a host may bill a request that it answers with status 408:
+// Azure does (see Worked).
+func BillsTimeouts(host string) bool {
+	host = strings.ToLower(host)
+	return strings.HasSuffix(host, ".azure.com") || strings.HasSuffix(host, ".azure.us") || strings.HasSuffix(host, ".azure.cn")
+}
 
 // violationFee is what xAI takes for a request that violates its guidelines, in
 // nano-dollars, if it is caught before anything is generated, at the Responses API
