@@ -67,6 +67,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 	done, errs := endLeaked(r.Context(), l, a.caller, found, body.DryRun)
 	answer := wire.LeaksAnswer{Found: len(found), Revoked: []string{}, Matches: []wire.LeakMatch{}, DryRun: body.DryRun}
 	var failed []error
+	var tokens []string
 	for i, one := range done {
 		match := wire.LeakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State}
 		if err := errs[i]; err != nil {
@@ -74,8 +75,8 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 			known, _, _ := a.told(err)
 			match.State, match.Error = limiter.LeakFailed, token.Scrub(known.message)
 		}
-		if found[i].Admin {
-			match.Made = madeJSON(l.MadeWith(a.caller, one.ID))
+		if found[i].Admin && one.ID != "" {
+			tokens = append(tokens, one.ID)
 		}
 		answer.Matches = append(answer.Matches, match)
 		switch match.State {
@@ -87,6 +88,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 			}
 		}
 	}
+	answer.Made = madeJSON(l.MadeWith(a.caller, tokens...))
 	if !body.DryRun && len(found) > answer.Unknown {
 		answer.Pending = l.Pending()
 	}

@@ -87,8 +87,8 @@ func (a *api) showLockdown(*limiter.Limiter, *http.Request) (any, error) {
 // store is closed, the roles are not known.
 func (a *api) lockdownSeen() wire.LockdownJSON {
 	o := lockdownOf(a.backend.Lockdown().State())
+	o.Pending = a.backend.Lockdown().Untold()
 	if a.caller.Role == record.OperatorRole {
-		o.Pending = a.backend.Lockdown().Untold()
 		return o
 	}
 	if l, err := a.backend.Limiter(); err != nil || !l.SeesReason(a.caller) {
@@ -150,7 +150,7 @@ func (a *api) consoleLink(*limiter.Limiter, *http.Request) (any, error) {
 		if address, expires, err = a.backend.SignInLink(a.caller); err != nil {
 			return nil, err
 		}
-		a.log.Info("a link was made that signs in to the console", "by", a.caller.Name, "from", a.caller.From)
+		a.log.Warn("a link was made that signs in to the console", "by", a.caller.Name, "from", a.caller.From)
 	}
 	if l, closed := a.backend.Limiter(); closed == nil {
 		if unwritten := l.AuditLink(a.caller); err == nil && unwritten != nil {

@@ -33,6 +33,8 @@ type leakReport struct {
 	Files    int64         `json:"files"`
 	Skipped  int64         `json:"skipped"`
 	DryRun   bool          `json:"dry_run,omitempty"`
+	// Made are the tokens made with those that were found that still work.
+	Made []wire.MadeToken `json:"made_tokens,omitempty"`
 	// Pending names the nodes that have not yet followed.
 	Pending []string `json:"pending,omitempty"`
 }
@@ -152,6 +154,11 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 		}
 		r.Revoked = append(r.Revoked, answer.Revoked...)
 		r.Unknown += answer.Unknown
+		for _, t := range answer.Made {
+			if !slices.Contains(r.Made, t) { // with a string of another call
+				r.Made = append(r.Made, t)
+			}
+		}
 		r.Pending = answer.Pending // of the last call, which has waited for what all have done
 		texts = texts[n:]
 		if err != nil && answer.Error == nil { // nothing says that the next call would do better
@@ -198,13 +205,7 @@ var states = map[limiter.LeakState]string{
 
 func (r *leakReport) print(w io.Writer) error {
 	var b strings.Builder
-	var made []wire.MadeToken // each once
 	for _, f := range r.Findings {
-		for _, t := range f.Made {
-			if !slices.Contains(made, t) {
-				made = append(made, t)
-			}
-		}
 		state := states[f.State]
 		if r.DryRun && (f.State == limiter.LeakRevoked || f.State == limiter.LeakGraceEnded) {
 			state = "works"
@@ -231,7 +232,7 @@ func (r *leakReport) print(w io.Writer) error {
 			fmt.Fprintf(&b, ", %d not revoked", r.Failed)
 		}
 	}
-	b.WriteString("." + pendingText("\n", r.Pending) + "\n" + madeText("those found", made))
+	b.WriteString("." + pendingText("\n", r.Pending) + "\n" + madeText("those found", r.Made))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -71,8 +71,8 @@ func TestALockdownThatOthersDoNotKnowOfIsSaidNotToBeInForceThere(t *testing.T) {
 		{"on one server", &no, nil, ""},
 		{"on all", &yes, nil, ""},
 		{"told, and not yet followed", &yes, []string{"node-b"}, "Not yet known to node-b, where nothing is admitted."},
-		{"not told", &no, []string{"node-b"}, "NOT in force on node-b, where keys still work"},
-		{"not told, with many names", &no, slices.Repeat([]string{"node-of-a-long-name"}, 20), "NOT in force on node-of-a"},
+		{"not told", &no, []string{"node-b"}, "NOT known to node-b, where keys may still work"},
+		{"not told, with many names", &no, slices.Repeat([]string{"node-of-a-long-name"}, 20), "NOT known to node-of-a"},
 	} {
 		text := lockdownText(&wire.LockdownJSON{LockedDown: true, Durable: test.durable, Pending: test.pending})
 		fits(t, text)

@@ -90,7 +90,7 @@ full, and survives a restart. Holders of keys see the reason.`,
 			if err := decodePrintable(raw, &s); err != nil {
 				return err
 			}
-			if s.Durable != nil && !*s.Durable {
+			if s.Durable != nil && !*s.Durable && len(s.Pending) == 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), "Warning: not yet durable, so a restart would end it; the server's log says why.")
 			}
 			if f.json {
@@ -110,7 +110,11 @@ func lockdownText(s *wire.LockdownJSON) string {
 	if !s.LockedDown {
 		return "Keys work: there is no lockdown.\n"
 	}
+	untold := len(s.Pending) > 0 && s.Durable != nil && !*s.Durable // it is not in the database
 	text := "Every key is refused"
+	if untold {
+		text = "This server refuses every key"
+	}
 	if s.Since != nil {
 		text += " since " + s.Since.Format("2006-01-02 15:04:05 MST")
 	}
@@ -126,8 +130,8 @@ func lockdownText(s *wire.LockdownJSON) string {
 	}
 	switch {
 	case len(s.Pending) == 0:
-	case s.Durable != nil && !*s.Durable: // it is not in the database, so nobody else was told
-		text += "  NOT in force on " + prose.Cut(strings.Join(s.Pending, ", "), 26) + ", where keys still work.\n" +
+	case untold:
+		text += "  NOT known to " + prose.Cut(strings.Join(s.Pending, ", "), 26) + ", where keys may still work.\n" +
 			"  Run caddy till lockdown on a node that has the database.\n"
 	default:
 		text += pendingText("  ", s.Pending) + "\n"

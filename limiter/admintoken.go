@@ -182,24 +182,39 @@ func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]record.AdminToken,
 	return slices.DeleteFunc(all, func(t record.AdminToken) bool { return !l.seesToken(by, &t) }), nil
 }
 
-// MadeWith returns the tokens that work and that were made with a token, or with one that
-// was: they do not end with it. The caller has to see that token and them.
-func (l *Limiter) MadeWith(by Caller, id string) []record.AdminToken {
-	if t, ok := l.tokens.Get(id); !ok || !l.seesToken(by, &t) {
+// MadeWith returns the tokens that work and that were made with one of these, or with one
+// that was: they do not end with it. The caller has to manage tokens, and to see that token
+// and them. Each is returned once, and none of these.
+func (l *Limiter) MadeWith(by Caller, ids ...string) (made []record.AdminToken) {
+	if len(ids) == 0 || !l.Allows(by, record.TokensManage) {
 		return nil
 	}
-	now, all, made := l.clock.Now(), l.tokens.All(), map[string]bool{id: true}
-	for more := true; more; {
-		more = false
-		for i := range all {
-			if t := &all[i]; made[t.Token] && !made[t.ID] {
-				made[t.ID], more = true, true
+	now, all := l.clock.Now(), l.tokens.All()
+	with := make(map[string][]*record.AdminToken) // by the token that they were made with
+	seen := make(map[string]bool)
+	for i := range all {
+		if t := &all[i]; t.Token != "" {
+			with[t.Token] = append(with[t.Token], t)
+		}
+	}
+	next := make([]string, 0, len(ids))
+	for _, id := range ids {
+		if t, ok := l.tokens.Get(id); ok && l.seesToken(by, &t) && !seen[id] {
+			seen[id], next = true, append(next, id)
+		}
+	}
+	for ; len(next) > 0; next = next[1:] {
+		for _, t := range with[next[0]] {
+			if seen[t.ID] {
+				continue
+			}
+			seen[t.ID], next = true, append(next, t.ID)
+			if t.Status(now) == record.Active && l.seesToken(by, t) {
+				made = append(made, *t)
 			}
 		}
 	}
-	return slices.DeleteFunc(all, func(t record.AdminToken) bool {
-		return !made[t.ID] || t.ID == id || t.Status(now) != record.Active || !l.seesToken(by, &t)
-	})
+	return made
 }
 
 // RevokeToken ends an admin token for ever. Revoking twice changes nothing.

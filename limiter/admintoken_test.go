@@ -224,10 +224,18 @@ func TestTokensThatWereMadeWithOneAreFound(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	scout := record.NewRole()
+	scout.Permissions, scout.Sees = []record.Permission{record.KeysRevoke}, record.SeesAll
+	w.roles["scout"] = scout
+	if err := w.SetRoles(w.roles); err != nil {
+		t.Fatal(err)
+	}
+	_, sam := w.hire(limiter.Operator, "sam", "scout")
 	for _, test := range []struct {
 		by, of limiter.Caller
 		want   []string
 	}{
+		{sam, anna, nil}, // who may not list tokens
 		{limiter.Operator, anna, []string{"ben", "dora", "eve"}},
 		{limiter.Operator, carl, []string{"dora"}},
 		{limiter.Operator, eve, nil},

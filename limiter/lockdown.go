@@ -176,7 +176,8 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	reason = token.Scrub(reason) // holders of keys see it
 	// It takes effect first; writing the file may take its time.
 	call := d.calls.Add(1)
-	d.latest.Store(call)
+	for last := d.latest.Load(); last < call && !d.latest.CompareAndSwap(last, call); last = d.latest.Load() {
+	}
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
 	if before := d.state.Load(); before != nil && !before.Since.IsZero() {
 		// Who sets it again without a reason does not take away the one that was given.
@@ -318,12 +319,13 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 	case d.latest.Load() > call:
 		return ErrLockedAgain
 	}
+	again := false
 	lift := lockdownAct{At: time.Now(), Action: audit.ActLockdownLift, By: by.Name, From: by.From}
 	if d.shared.Load() {
 		if err := d.liftShared(lift); err != nil { // where all nodes look
 			return fmt.Errorf("the lockdown stays in force: %w", err)
 		}
-		d.state.CompareAndSwap(s, nil) // any node may have set another one since
+		again = !d.state.CompareAndSwap(s, nil) // any node may have set another one since
 		d.forgetFile()
 	} else {
 		if err := d.removeFile(); err != nil {
@@ -331,8 +333,11 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 		}
 		d.endRetry()
 		d.lifted = call
-		d.state.CompareAndSwap(s, nil) // another one may have been set meanwhile, and is in force
+		again = !d.state.CompareAndSwap(s, nil)
 		d.note(lift)
+	}
+	if again {
+		return ErrLockedAgain
 	}
 	d.log.Warn("the lockdown was lifted", "by", by.Name)
 	if d.observe != nil {

@@ -74,8 +74,8 @@ func (d *Lockdown) pending(s *LockedDown) []string {
 	}
 }
 
-// Untold names the nodes that keep admitting because the lockdown in force is in this
-// node's memory alone. It does not ask the database, which may not answer.
+// Untold stands for the nodes that may admit, because only this node knows of the lockdown in
+// force. It does not ask the database, which may not answer, for their names.
 func (d *Lockdown) Untold() []string {
 	if s := d.State(); s == nil || s.Durable || !d.shared.Load() {
 		return nil

@@ -11,11 +11,11 @@ import (
 )
 
 // judged are the methods that take a Caller and are themselves how it is
-// judged; closed are those for a closed store, which knows of no role, and
+// judged, or answer nothing to who may not know; closed are those for a closed store, which knows of no role, and
 // which TestAClosedStoreObeysOnlyTheOperator drives; open are the methods
 // that nobody calls on behalf of a caller.
 var (
-	judged = []string{"Authorise", "Allows", "Replay", "Sees", "SeesReason", "Standing"}
+	judged = []string{"Authorise", "Allows", "MadeWith", "MayLink", "Replay", "Sees", "SeesReason", "Standing"}
 	closed = []string{"Forfeit", "ForfeitShared", "ImagineForfeit", "Restore", "Set", "Lift"}
 	open   = []string{
 		"Close", "Failed", "Contradicted", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter

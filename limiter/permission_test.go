@@ -175,6 +175,7 @@ var acts = map[string]act{
 		}
 		return err
 	}},
+	"AuditLink": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error { return w.AuditLink(by) }},
 	"ListHooks": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
 		_, err := w.ListHooks(ctx, by)
 		return err

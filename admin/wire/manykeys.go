@@ -40,6 +40,8 @@ type LeaksAnswer struct {
 	DryRun  bool `json:"dry_run,omitempty"`
 	// Matches lists all the strings, in the order of the text.
 	Matches []LeakMatch `json:"matches"`
+	// Made are the tokens made with those that were found that still work.
+	Made []MadeToken `json:"made_tokens,omitempty"`
 	// Error says that some of them failed. The answer has the status of an error then.
 	Error *Fault `json:"error,omitempty"`
 	// Pending names the nodes that have not yet followed.
@@ -53,8 +55,6 @@ type LeakMatch struct {
 	Name  string            `json:"name,omitempty"`
 	State limiter.LeakState `json:"state"`
 	Error string            `json:"error,omitempty"` // why it failed
-	// Made are the tokens made with the one that was found that still work.
-	Made []MadeToken `json:"made_tokens,omitempty"`
 }
 
 // Fault is what went wrong, for programs and for people.

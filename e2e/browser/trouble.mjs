@@ -113,15 +113,15 @@ export const untold = () => browse({}, async ({ page, context }) => {
   const dialog = page.getByRole('dialog');
   check(!(await dialog.innerText()).includes('across a restart, too'), 'it promises what is not known yet');
   await dialog.getByRole('button', { name: 'Lock down' }).click();
-  await page.locator('#said').getByText('NOT in force on node-b').waitFor();
+  await page.locator('#said').getByText('NOT known to node-b').waitFor();
   const banner = page.getByRole('alert');
-  await banner.getByText('NOT in force on node-b, where keys still work').waitFor();
+  await banner.getByText('NOT known to node-b, where keys may still work').waitFor();
   check(!(await page.locator('body').innerText()).includes('very key is refused'), 'it says that every key is refused');
   set({ durable: false });
   await banner.getByText('a restart of it would end the lockdown').waitFor();
   set({ durable: true });
   await banner.getByText('Every key is refused.').waitFor();
-  check(!/NOT in force|a restart/.test(await banner.innerText()), 'it still says otherwise');
+  check(!/NOT known|a restart/.test(await banner.innerText()), 'it still says otherwise');
 });
 
 // label filters by a label: what is no label picks no keys, and ends none.

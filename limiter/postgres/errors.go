@@ -176,6 +176,6 @@ func doubt(format string, args ...any) error { return &loss{fmt.Sprintf(format, 
 var errRepaired = fmt.Errorf("%w: the database was repaired, and is opened again", store.ErrDoubt)
 
 // errTaken is the error of a process whose node another process has, or nobody.
-var errTaken = errors.New("another process has taken this node's name, or the node was removed while it had lost touch with the database: give each node a name of its own")
+var errTaken = errors.New("another process has taken this node's name, or the node was removed while it had lost touch with the database: it joins again; give each node a name of its own")
 
 var errNotJoined = errors.New("the node has not joined the others yet")

@@ -272,9 +272,12 @@ func queriesIn(schema string) queries {
 		lives: in(`SELECT name FROM @session WHERE expires > now() ORDER BY name`),
 
 		// The row of its number stays: other nodes would take a smaller one for a loss.
-		expel: in(`WITH s AS (UPDATE @session SET session = '' WHERE name = $1 AND expires <= now() RETURNING name)
+		// Both lock the node's row first, as a node that joins does.
+		expel: in(`WITH f AS (SELECT name FROM @node WHERE name = $1 FOR UPDATE),
+			s AS (UPDATE @session SET session = '' WHERE name IN (SELECT name FROM f) AND expires <= now() RETURNING name)
 			UPDATE @node n SET session = '' FROM s WHERE n.name = s.name RETURNING true`),
-		discard: in(`WITH s AS (DELETE FROM @session WHERE name = $1 AND expires <= now() RETURNING name)
+		discard: in(`WITH f AS (SELECT name FROM @node WHERE name = $1 FOR UPDATE),
+			s AS (DELETE FROM @session WHERE name IN (SELECT name FROM f) AND expires <= now() RETURNING name)
 			UPDATE @node n SET session = '' FROM s WHERE n.name = s.name RETURNING true`),
 		lost: in(`SELECT expires > now() FROM @session WHERE name = $1`),
 	}

@@ -83,7 +83,7 @@ function frame() {
 function refused(l) {
   const on = (l.pending || []).join(', ');
   if (l.durable !== false) return 'Every key is refused.' + (on && ` Not yet known to ${on}, where nothing is admitted.`);
-  return 'This server refuses every key, ' + (on ? `but it is NOT in force on ${on}, where keys still work. Lock down at a server that has the database.` : 'but only from memory as yet: a restart of it would end the lockdown.');
+  return 'This server refuses every key, ' + (on ? `but it is NOT known to ${on}, where keys may still work. Lock down at a server that has the database.` : 'but only from memory as yet: a restart of it would end the lockdown.');
 }
 
 let seen = { locked: null, closed: '' };

@@ -2,7 +2,9 @@ package limiter_test
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,4 +43,36 @@ func TestALockdownThatIsSetWhileAnotherIsBeingLiftedStaysInForce(t *testing.T) {
 			t.Error("it is not durable")
 		}
 	})
+}
+
+// TestALockdownThatIsSetWhileTheFileOfAnotherIsRemovedStaysInForce: the one that lifts has found
+// no other before.
+func TestALockdownThatIsSetWhileTheFileOfAnotherIsRemovedStaysInForce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "lockdown")
+	slow := &logged{message: "what is left of an attempt to write the file of a lockdown stays; nothing reads it"}
+	d := limiter.NewLockdown(path, nil, slog.New(slow))
+	d.SetPatience(patience)
+	d.Recall()
+	if _, _, err := d.Set(limiter.Operator, "first", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	unremovable(t, path+".new")
+	set := make(chan error, 1)
+	slow.then = func() {
+		go func() {
+			_, _, err := d.Set(limiter.Operator, "second", time.Now())
+			set <- err
+		}()
+		for d.State().Reason != "second" {
+			runtime.Gosched()
+		}
+	}
+	if err := d.Lift(limiter.Operator); !errors.Is(err, limiter.ErrLockedAgain) || slow.then != nil {
+		t.Errorf("lifting answers %v", err)
+	}
+	if err := <-set; err != nil || d.Refusal(nil) == nil {
+		t.Errorf("keys work, or setting it has failed: %v", err)
+	}
+	d.Close()
 }
