@@ -32,6 +32,7 @@ type Price struct {
 	Source             string
 	Confidence         string // high, single-source or low; "" for an operator's own
 
+	bare  string         // see bareName
 	alias *regexp.Regexp // matches dated snapshots of the model
 	other *Price         // the price of the same model for other dates
 }

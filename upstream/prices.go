@@ -182,7 +182,7 @@ func (line *priceLine) price() (*Price, error) {
 	}
 	price := &Price{
 		Provider: line.Provider, Model: line.ID, Context: line.Context, MaxOutput: line.MaxOutput,
-		AsOf: line.AsOf, Source: line.Source, Confidence: line.Confidence,
+		AsOf: line.AsOf, Source: line.Source, Confidence: line.Confidence, bare: bareName(line.ID),
 	}
 	for name, n := range map[string]int64{"context_window": line.Context, "max_output_tokens": line.MaxOutput} {
 		if n < 0 || n > maxListed {
@@ -357,10 +357,10 @@ func (p *Prices) Routed(price *Price, now time.Time) *Price {
 	if price.Provider != "openrouter" || price.Confidence != "low" {
 		return price
 	}
-	name, dearest := bareName(price.Model), *price
+	dearest := *price
 	dearest.Tiers = append([]Tier(nil), price.Tiers...)
 	for _, other := range p.byModel {
-		if other.Provider == price.Provider || bareName(other.Model) != name {
+		if other.Provider == price.Provider || other.bare != price.bare {
 			continue
 		}
 		if other = other.at(now); other == nil {
