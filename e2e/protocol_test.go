@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -88,9 +89,11 @@ func TestEarlyDataIsRefused(t *testing.T) {
 	s := newServer(t, options{})
 	base, trust := s.secure("")
 	trust.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-	id, key := s.mint(object{"max_activations": 9})
+	id, key := s.mint(object{"max_activations": 1_000_000})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	ask := func(client *http.Client, method string) *http.Response {
-		r, err := http.NewRequest(method, base+"/v1/x", nil)
+		r, err := http.NewRequestWithContext(ctx, method, base+"/v1/x", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,16 +108,22 @@ func TestEarlyDataIsRefused(t *testing.T) {
 	if res := ask(http3Client(t, trust), "GET"); res.Header.Get("Till-Refusal") != "" {
 		t.Fatal(res.Status, res.Header)
 	}
-	again := http3Client(t, trust)
+	// The server may not have sent a ticket yet, or may read the request only after the end
+	// of the handshake: then it is an ordinary one, and the next connection may be faster.
+	passed, again := int64(1), http3Client(t, trust)
 	res := ask(again, http3.MethodGet0RTT)
+	for ; res.Header.Get("Till-Refusal") == ""; passed++ {
+		again = http3Client(t, trust)
+		res = ask(again, http3.MethodGet0RTT)
+	}
 	if res.StatusCode != http.StatusTooEarly || res.Header.Get("Till-Refusal") != "till_too_early" || res.Header.Get("Till-Key") != "" {
 		t.Errorf("early data: %d %v", res.StatusCode, res.Header)
 	}
 	if res := ask(again, "GET"); res.Header.Get("Till-Refusal") != "" {
 		t.Errorf("after the handshake: %d %v", res.StatusCode, res.Header)
 	}
-	if n := s.used(id); n != 2 {
-		t.Errorf("used %d, want 2", n)
+	if n := s.used(id); n != passed+1 {
+		t.Errorf("used %d, want %d", n, passed+1)
 	}
 }
 
