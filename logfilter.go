@@ -49,7 +49,7 @@ func (a *App) loggedKeys() (found []string, access bool) {
 	if !access {
 		when = " if a handler fails"
 	}
-	for _, name := range unfilteredLogs(a.ctx) {
+	for _, name := range unfilteredLogs(a.ctx, access) {
 		found = append(found, "the logger "+name+" writes scoped keys that arrive in "+strings.Join(logSlots, ", ")+" or ?key="+when+"; filter them as Caddyfile.example does")
 	}
 	return found, access
@@ -65,9 +65,10 @@ func configOf(ctx any) reflect.Value {
 	return cfg
 }
 
-// unfilteredLogs lists the loggers that take requests and do not filter all slots.
+// unfilteredLogs lists the loggers that take requests, with access logs or without, and
+// do not filter all slots.
 // If it cannot find out, it returns the default logger, to be on the safe side.
-func unfilteredLogs(ctx any) []string {
+func unfilteredLogs(ctx any, access bool) []string {
 	unknown := []string{"default"}
 	cfg := configOf(ctx)
 	if !cfg.IsValid() {
@@ -86,7 +87,7 @@ func unfilteredLogs(ctx any) []string {
 	for _, name := range logs.MapKeys() {
 		hasDefault = hasDefault || name.String() == "default"
 		logger := reflect.Indirect(logs.MapIndex(name))
-		if !takesRequests(logger) {
+		if !takesRequests(logger, access) {
 			continue
 		}
 		encoder := logger.FieldByName("encoder")
@@ -103,9 +104,9 @@ func unfilteredLogs(ctx any) []string {
 	return open
 }
 
-// takesRequests reports whether a logger takes any of http.log, as far as its include
-// and exclude say.
-func takesRequests(logger reflect.Value) bool {
+// takesRequests reports whether a logger takes requests: those in the error log and, if
+// there is one, in the access log, both of which a site may give a name of its own.
+func takesRequests(logger reflect.Value, access bool) bool {
 	names := func(field string) (list []string) {
 		f := logger.FieldByName(field)
 		if f.Kind() != reflect.Slice {
@@ -116,12 +117,35 @@ func takesRequests(logger reflect.Value) bool {
 		}
 		return list
 	}
-	whole := func(name string) bool { return name == "http" || name == "http.log" }
 	include, exclude := names("Include"), names("Exclude")
-	if len(include) > 0 {
-		return slices.ContainsFunc(include, func(name string) bool { return whole(name) || strings.HasPrefix(name, "http.log.") })
+	logs := []string{"http.log.error"}
+	if access {
+		logs = append(logs, "http.log.access")
+		for _, name := range include {
+			if strings.HasPrefix(name, "http.log.access.") || strings.HasPrefix(name, "http.log.error.") {
+				logs = append(logs, name)
+			}
+		}
 	}
-	return !slices.ContainsFunc(exclude, whole)
+	return slices.ContainsFunc(logs, func(name string) bool { return accepts(include, exclude, name) })
+}
+
+// accepts reports whether include and exclude let a log of this name through, as Caddy
+// decides it: the longest namespace counts, and of the same in both that of include.
+func accepts(include, exclude []string, name string) bool {
+	longest := func(namespaces []string) (n int) {
+		for _, namespace := range namespaces {
+			if strings.HasPrefix(name+".", namespace+".") {
+				n = max(n, len(namespace))
+			}
+		}
+		return n
+	}
+	in, out := longest(include), longest(exclude)
+	if slices.Contains(exclude, "*") { // all that modules log
+		return false
+	}
+	return in > out || len(include) == 0 && out == 0
 }
 
 // filtersSlots reports whether a logger's encoder is a filter that covers every slot.
