@@ -75,7 +75,7 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key,
 	if !guard {
 		var refusal *record.Refusal
 		if there, refusal = t.locate(key, path, escaped); refusal == nil {
-			refusal = t.permit(r.Method, there.path, false, key)
+			refusal = t.permit(r.Method, there.path, false, false, key)
 		}
 		if refusal != nil {
 			return refusal

@@ -48,7 +48,7 @@ func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (
 	if http2, _ := upgradesTo(r); http2 { // where further requests would be forwarded unchecked
 		return to, keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
-	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, key)
+	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, opensWebSocket(r), key)
 }
 
 // forwardedMethod returns the method with which an admitted request is sent on: a
@@ -97,19 +97,19 @@ func (t *target) locate(key *record.Key, path, escaped string) (to location, ref
 
 // permit applies the upstream's own rules. A server may ignore an Upgrade and answer the
 // request as it stands (RFC 9110, section 7.8), so upgrades allows only the GET of a
-// WebSocket, and what any other method does has to be allowed as ever.
-func (t *target) permit(method, path string, upgrade bool, key *record.Key) *record.Refusal {
+// WebSocket, and what a request with another method or for another protocol does has to
+// be allowed as ever.
+func (t *target) permit(method, path string, upgrade, webSocket bool, key *record.Key) *record.Refusal {
 	administrative, asynchronous := t.preset.Denied(method, path)
 	version := t.preset.Version(path)
-	handshake := upgrade && method == http.MethodGet
 	switch {
 	case upgrade && !t.upgrades.Match(method, path, version):
 		return keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it administers the account", path)
-	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !handshake:
+	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !webSocket:
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
-	case asynchronous && len(t.allow) == 0 && !handshake:
+	case asynchronous && len(t.allow) == 0 && !webSocket:
 		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it goes on working after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
@@ -150,6 +150,16 @@ func upgrades(r *http.Request) bool {
 	}
 	offers := r.Header["Upgrade"]
 	return len(offers) > 0 && offers[0] != "" && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
+}
+
+// opensWebSocket reports whether the request is the handshake of a WebSocket and offers no
+// other protocol (RFC 6455, section 4.1; RFC 8441, section 4).
+func opensWebSocket(r *http.Request) bool {
+	if !upgrades(r) || r.Method == http.MethodConnect {
+		return upgrades(r)
+	}
+	offers := r.Header["Upgrade"]
+	return r.Method == http.MethodGet && len(offers) == 1 && strings.EqualFold(strings.Trim(offers[0], " \t"), "websocket")
 }
 
 // upgradesTo reports what the request wants to upgrade its connection to: HTTP/2, or

@@ -63,9 +63,10 @@ type Upstream struct {
 	// be free, model lists and token counting, which stay free.
 	Free []string `json:"free,omitempty"`
 
-	// The path patterns on which protocol upgrades (WebSocket) are allowed. An upgrade
-	// with another method than GET must be one of those in allow, too, if there are any.
-	// Default: none.
+	// The path patterns on which protocol upgrades (WebSocket) are allowed. A server may
+	// ignore the upgrade and answer the GET, so each GET on them is let through. An
+	// upgrade with another method, or to another protocol than a WebSocket's, must be one
+	// of those in allow, too, if there are any. Default: none.
 	Upgrades []string `json:"upgrades,omitempty"`
 
 	// Set to "pass" to let cookies through in both directions. Default: they

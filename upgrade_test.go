@@ -11,8 +11,8 @@ import (
 // TestAnUpgradeIsJudgedAsWhatIsSent asks with every combination of a method, an
 // Upgrade, a Connection and a version of HTTP. What Caddy's reverse proxy sends on as an
 // ordinary request needs the key's methods and the upstream's allow for its own method,
-// and an upgrade needs the key's methods, too; only the GET of a WebSocket, which it is
-// by extended CONNECT as well, is allowed by upgrades alone.
+// and an upgrade needs the key's methods, too; only the GET of a WebSocket that offers
+// nothing else, which it is by extended CONNECT as well, is allowed by upgrades alone.
 func TestAnUpgradeIsJudgedAsWhatIsSent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil)
@@ -43,14 +43,14 @@ func TestAnUpgradeIsJudgedAsWhatIsSent(t *testing.T) {
 			})
 		}
 		for _, method := range []string{"GET", "POST", "DELETE", "PATCH", "CONNECT", "connect", "get"} {
-			for _, upgrade := range []string{"", "websocket", "SPDY/3.1", "tcp, x"} {
+			for _, upgrade := range []string{"", "websocket", "WebSocket", "SPDY/3.1", "tcp, x", "websocket, x"} {
 				for _, connection := range []string{"", "keep-alive", "Upgrade", "keep-alive, upgrade"} {
 					for _, v := range versions {
 						if v.major == 3 && v.proto != "HTTP/3.0" && method != "CONNECT" {
 							continue // only CONNECT has a :protocol
 						}
 						token := strings.HasSuffix(strings.ToLower(connection), "upgrade")
-						upgraded, sent := upgrade != "" && token, method
+						upgraded, sent := strings.EqualFold(upgrade, "websocket") && token, method
 						never := strings.EqualFold(method, "CONNECT")
 						if method == "CONNECT" && (v.connect == "websocket" || v.proto == "websocket") {
 							upgraded, sent, never = true, "GET", false
@@ -107,8 +107,10 @@ func TestAnUpgradeWithABodyIsRead(t *testing.T) {
 			t.Errorf("%s: %d %s, the upstream got %q", name, status, message, got)
 		}
 	}
-	if _, code, _ := s.serve(k, asks{method: "POST", path: "/v1/batches", header: http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}}}); code != record.CodePathNotAllowed {
-		t.Errorf("background work behind an Upgrade: %q", code)
+	for method, offers := range map[string][]string{"POST": {"websocket"}, "GET": {"x", "websocket"}} {
+		if _, code, _ := s.serve(k, asks{method: method, path: "/v1/batches", header: http.Header{"Upgrade": offers, "Connection": {"Upgrade"}}}); code != record.CodePathNotAllowed {
+			t.Errorf("background work behind an Upgrade of %s to %q: %q", method, offers, code)
+		}
 	}
 }
 
