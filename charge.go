@@ -65,7 +65,7 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	} else {
 		reported.Input = -1 // there was no answer, or it was not passed on
 	}
-	late := status == http.StatusRequestTimeout && u.billsTimeouts
+	late := status == http.StatusRequestTimeout && u.meter != nil && u.meter.BillsErrors
 	refused := !late && (status >= 400 && status < 500 || status >= 500 && u.ownError)
 	worked := u.meter != nil && u.meter.Worked()
 	switch {
@@ -97,8 +97,10 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	b := u.bound(u.allowed())
 	tokens, nano = max(b[record.Tokens], reported.Tokens()), b[record.Nanodollars]
 	if u.priced && u.meter != nil {
-		nano -= u.estimate.Violation // which takes the place of an answer
-		all := reported              // of a dearer tier than was asked for, if the answer named one
+		if u.meter.Answered() {
+			nano -= u.estimate.Violation // which takes the place of an answer
+		}
+		all := reported // of a dearer tier than was asked for, if the answer named one
 		all.Input, all.Output = max(reported.Input, u.input), max(reported.Output, u.outputs(u.allowed()))
 		all.CachedInput = -1
 		nano = max(nano, u.cost(all))
@@ -160,7 +162,8 @@ func (u *usage) cost(reported upstream.Usage) int64 {
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
 	u.meter.Several = u.estimate.Answers > 1
-	u.fromCache, u.billsTimeouts = preset.FromCache(res.Header), res.Request != nil && upstream.BillsTimeouts(res.Request.URL.Hostname())
+	u.meter.BillsErrors = res.Request != nil && upstream.BillsErrors(res.Request.URL.Hostname())
+	u.fromCache = preset.FromCache(res.Header)
 	if u.earlier != nil {
 		u.meter.WantIDs()
 	}

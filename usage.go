@@ -47,8 +47,6 @@ type usage struct {
 	ownError  bool // the answer is an error of the upstream itself
 	fromCache bool // the answer is one that was billed before
 
-	billsTimeouts bool // the upstream may bill what it answers with status 408
-
 	quotes bool // the request contains the name of a field that till writes, so an error may repeat it
 
 	counted    int64           // the most tokens of the input by the vendor's count; 0 if it has said nothing
@@ -222,10 +220,15 @@ func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
 func (u *usage) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
 
 // help returns what a client can do about a request that is too large because of what
-// in it is not text, or "".
+// in it is not text, or of the vendor's fee; or "".
 func (u *usage) help() string {
-	more := u.input - u.estimate.Input
-	switch {
+	more, shortest := u.input-u.estimate.Input, u.natural
+	if u.fits() {
+		shortest = min(shortest, u.least())
+	}
+	switch fee := u.estimate.Violation; {
+	case u.priced && fee > u.bound(shortest)[record.Nanodollars]/2:
+		return fmt.Sprintf("%s, but $%s of its cost is a fee that remains: the vendor may take it for content that violates its guidelines", limiter.LowerMaxTokens, record.FormatUSD(fee))
 	case more <= u.estimate.Input, !u.fits() && more <= u.natural:
 		return ""
 	case u.stored > u.estimate.Input:

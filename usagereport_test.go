@@ -11,6 +11,7 @@ import (
 	"testing/iotest"
 	"time"
 
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
@@ -306,7 +307,7 @@ func TestAnErrorThatShowsWhatAModelWroteCostsTheBound(t *testing.T) {
 
 // TestAnErrorAfterWorkCostsTheBound: OpenAI answers with 400 what its model could not finish
 // within its bound, thoughts included (goclaw#245, litellm#26987), and no page says what it
-// bills then. Azure bills a 400 of its content filter and a 408
+// bills then. Azure bills a 400 of its content filter or for too long an input, and a 408
 // (learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs, "HTTP Error response
 // code and billing status"). OpenRouter bills no errors
 // (openrouter.ai/docs/features/zero-completion-insurance).
@@ -319,6 +320,7 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 		short      = `{"error":{"code":"content_filter","message":"The response was filtered"}}`
 		wrong      = `{"error":{"message":"max_tokens is too large: 200000. This model supports at most 128000 completion tokens.","type":"invalid_request_error","param":"max_tokens","code":"invalid_value"}}`
 		late       = `{"error":{"message":"The operation was timeout.","code":"Timeout"}}`
+		long       = `{"error":{"message":"This model's maximum context length is 128000 tokens. However, your messages resulted in 130000 tokens. Please reduce the length of the messages.","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}`
 	)
 	for _, test := range []struct {
 		name, preset string
@@ -336,6 +338,12 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 		{"filtered, at OpenRouter", "openrouter", 400, filtered, 0},
 		{"too late, at Azure", "azure", 408, late, heldIn + heldOut},
 		{"too late", "openai", 408, late, 0},
+		{"too late, at a machine at Azure", "machine", 408, late, 0},
+		{"too long, at Azure", "azure", 400, long, heldIn + heldOut},
+		{"too long, at Azure, as an event", "azure", 200, data(long), heldIn + heldOut},
+		{"too long, at a machine at Azure", "machine", 400, long, 0},
+		{"too long", "openai", 400, long, 0},
+		{"too long, as an event", "openai", 200, data(long), 0},
 		{"too late, with what was used", "azure", 408, strings.Replace(late, "{", `{"usage":{"prompt_tokens":10,"completion_tokens":5},`, 1), 15},
 		{"too late, at OpenRouter", "openrouter", 408, late, 0},
 		{"the request was wrong", "openai", 400, wrong, 0},
@@ -347,8 +355,8 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 			if test.preset == "openrouter" {
 				a.path, a.model = "/api/v1/chat/completions", "openai/gpt-5-mini"
 			}
-			if test.preset == "azure" {
-				a.preset, a.host = "openai", "name.openai.azure.com:443"
+			if host := map[string]string{"azure": "name.openai.azure.com:443", "machine": "name.westeurope.CloudApp.azure.com"}[test.preset]; host != "" {
+				a.preset, a.host = "openai", host
 			}
 			u, preset := a.use(t)
 			a.answers(t, test.status, u, preset, http.Header{}, n)
@@ -436,9 +444,32 @@ func TestAViolationOfXAIsGuidelinesCostsItsFee(t *testing.T) {
 	if _, ok := u.fitted(record.Amounts{record.Tokens: 1 << 40, record.Nanodollars: fee}); ok {
 		t.Error("fitted into the fee alone")
 	}
+	for _, test := range []struct {
+		natural, spend int64
+		fits, fee      bool
+	}{
+		{5000, fee / 2, true, true},
+		{5000, fee / 2, false, true},
+		{1_000_000, fee / 2, true, true}, // it can be fitted, and the fee remains
+		{1_000_000, 2 * fee, false, false},
+	} {
+		u.natural, u.mayFit, u.maxSpend = test.natural, test.fits, test.spend
+		refusal := u.boundToRequestSpend(&record.Key{ID: "k"})
+		if refusal == nil || !strings.Contains(refusal.Message, limiter.LowerMaxTokens) || strings.Contains(refusal.Message, "$0.05 of its cost is a fee") != test.fee {
+			t.Errorf("%+v: %+v", test, refusal)
+		}
+	}
 	u.natural = heldOut
 	if _, nano, _ := u.used(0); nano != tokens+fee {
 		t.Errorf("without an answer: charged %d, want all that is held", nano)
+	}
+	for name, answer := range map[string]string{"nothing": "", "its name": data(`{"type":"response.created","response":{"id":"resp_1","status":"in_progress","usage":null}}`)} {
+		b := a
+		b.answer = answer
+		b.reads(t, u, preset, http.Header{}, 1000)
+		if _, nano, _ := u.used(200); nano != tokens+fee {
+			t.Errorf("after %s of an answer: charged %d, want all that is held", name, nano)
+		}
 	}
 	a.reads(t, u, preset, http.Header{}, 1000)
 	if _, nano, _ := u.used(200); nano != tokens {

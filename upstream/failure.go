@@ -22,8 +22,7 @@ func SpeaksError(body []byte) bool {
 
 // insured are the presets whose vendor bills nothing for an answer that ends in an
 // error, whatever came before the error:
-// https://openrouter.ai/docs/features/zero-completion-insurance. No other vendor says
-// what it bills then.
+// https://openrouter.ai/docs/features/zero-completion-insurance.
 var insured = set("openrouter")
 
 // Failed reports whether an answer that began well contained an error.
@@ -34,22 +33,27 @@ func (m *Meter) Failed() bool { return m.failed }
 func (m *Meter) readError(s string) {
 	s = strings.ToLower(s)
 	m.spent = m.spent || s == "content_filter" || strings.Contains(s, "content management policy") ||
-		strings.Contains(s, "could not finish the message because max_tokens")
+		strings.Contains(s, "could not finish the message because max_tokens") ||
+		m.BillsErrors && s == "context_length_exceeded"
 	m.refused = m.refused || strings.Contains(s, "violates usage guidelines")
 }
 
 // Worked reports whether an error shows that a model has worked for it. Groq's show what it
 // wrote where that does not match a schema or a tool
 // (https://console.groq.com/docs/tool-use/overview); OpenAI's says that a model which
-// reasons came to no end within its bound. Neither says what it bills then. Azure bills
-// what its content filter refuses
-// (https://learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs).
+// reasons came to no end within its bound. Neither says what it bills then. Azure may
+// bill what its content filter refuses, and an input that is too long: see BillsErrors.
 func (m *Meter) Worked() bool { return m.shown && m.wrote > 0 || m.spent && !m.insured }
 
-// BillsTimeouts reports whether a host may bill a request that it answers with status 408:
-// Azure does (see Worked).
-func BillsTimeouts(host string) bool {
+// BillsErrors reports whether a host may bill a request that it answers with status 408,
+// or with 400 because of its content filter or of an input that is too long. Azure does
+// (https://learn.microsoft.com/azure/ai-services/openai/how-to/manage-costs), but not the
+// machines that its customers run there.
+func BillsErrors(host string) bool {
 	host = strings.ToLower(host)
+	if strings.HasSuffix(host, ".cloudapp.azure.com") {
+		return false
+	}
 	return strings.HasSuffix(host, ".azure.com") || strings.HasSuffix(host, ".azure.us") || strings.HasSuffix(host, ".azure.cn")
 }
 
@@ -61,6 +65,10 @@ const violationFee = 50_000_000
 // Violated reports whether an error says that the request violates the vendor's
 // guidelines.
 func (m *Meter) Violated() bool { return m.refused }
+
+// Answered reports whether a model has answered, as far as it can be seen: something was
+// written, or usage was reported.
+func (m *Meter) Answered() bool { return m.wrote > 0 || m.usage != unreported }
 
 // Forgiven reports whether an answer that began well (200) contained an error, and
 // nothing is billed for it: by the vendor's rule, or because nothing was written or

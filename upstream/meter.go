@@ -11,6 +11,8 @@ type Meter struct {
 	// Several says that the request asked for more than one answer, so that the usage
 	// of one is not that of the request.
 	Several bool
+	// BillsErrors says that the upstream is one of those; see the function.
+	BillsErrors bool
 
 	usage   Usage
 	final   bool   // the reported usage is that of the whole answer
