@@ -47,6 +47,9 @@ func (s *ensemble) remove(i int) {
 	s.counts.removals++
 	s.c.Inject(nil)
 	if killed {
+		for _, b := range s.purses { // what its shadow alone knows is not believed once it is removed
+			b.unsure.Add(b.unwritten[i])
+		}
 		s.killWith(i, false)
 	} else {
 		s.c.Cut(w.node)
