@@ -61,6 +61,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 	least := new(b.least) // what is granted meanwhile need not be felt
 	b.asked = append(b.asked, least)
 	pausing := b.pausing || b.top().pausing // and so is the end of a suspension
+	turning := (b.daily || b.role != "") && midnightIsNear(now)
 	s.begin(func() func() {
 		g := new(limiter.Grant)
 		k, refusal := w.Find(ctx, lookup)
@@ -85,7 +86,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 					for kind, n := range then {
 						taken[kind] = max(taken[kind], n)
 					}
-					if !pausing || refusal.Code != record.CodeKeySuspended {
+					if (!pausing || refusal.Code != record.CodeKeySuspended) && !turning {
 						s.refused(w, b, refusal, &ask.Bound, *least, taken)
 					}
 					b.judged(least)
@@ -117,6 +118,12 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 		}
 	})
 	return code
+}
+
+// midnightIsNear reports whether a window may have begun for one node and not for another.
+func midnightIsNear(now time.Time) bool {
+	const day = 24 * time.Hour
+	return !now.Add(-closeBy).Truncate(day).Equal(now.Add(closeBy).Truncate(day))
 }
 
 // closeBy is how far the clocks of nodes differ while nothing is wrong, and a little more.
