@@ -30,7 +30,7 @@ var mutations = []struct {
 		l.reportUse(&k.account, k)`,
 	},
 	{
-		name: "a block is granted in a window that another node has ended", file: "block.go",
+		name: "a block is granted in a window that another node has ended", file: "block.go", hangs: true,
 		check: `if rec.Lineage != a.lineage || a.renews`, without: `if a.renews`,
 	},
 	{
