@@ -94,10 +94,6 @@ var mutations = []struct {
 		check: `switch err := l.shared.Fence(name); {`, without: `switch err := error(nil); {`,
 	},
 	{
-		name: "the removal of a node that lives is recorded", file: "noderemoval.go",
-		check: `if err = l.shared.Forget(name); err == nil {`, without: `if err = l.shared.Forget(name); err == nil || errors.Is(err, store.ErrAlive) {`,
-	},
-	{
 		name: "a node that hears of a doubt goes on", file: "follower.go",
 		check: `if opened && !errors.Is(err, store.ErrStale) {`, without: `if opened && false {`,
 	},
