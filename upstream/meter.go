@@ -11,7 +11,7 @@ type Meter struct {
 	// Several says that the request asked for more than one answer, so that the usage
 	// of one is not that of the request.
 	Several bool
-	// BillsErrors says that the upstream is one of those; see the function.
+	// BillsErrors says that the host may bill some errors: see the function of this name.
 	BillsErrors bool
 
 	usage   Usage
