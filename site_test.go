@@ -77,7 +77,7 @@ func (s *site) addUpstream(name string, u Upstream) {
 	}
 	e := s.h.app.engine
 	to.held.Store(newCredential(token.NewSecret("sk-real")))
-	to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activationsOf(name), e.metrics.usageOf(name), e.contradictions, e.advice
+	to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activations.WithLabelValues(name), e.metrics.usageOf(name), e.contradictions, e.advice
 	s.h.app.targets[name] = to
 }
 
