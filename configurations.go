@@ -133,8 +133,8 @@ func (a *App) putInForce(beside configuration) error {
 
 const notAllInForce = "not all settings of this configuration are in force in its store: reload it"
 
-// catchUp applies the settings of the configuration that has come to run alone while a store
-// was opened with others, before anybody uses that store; one that enters applies its own.
+// catchUp applies the settings of the only configuration that still runs to a store that was
+// opened with those of another, before anybody uses it; one that enters applies its own.
 // The caller holds e.mu, which is also held when catchUp returns, but not meanwhile.
 func (e *engine) catchUp(l *limiter.Limiter, o storeOptions) {
 	for len(e.running) == 1 && !e.entering && !e.closed {

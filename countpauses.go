@@ -19,7 +19,7 @@ const (
 	countRetry   = 10 * time.Second
 	longestRetry = 50 * time.Second
 	// countPatience is how long a vendor may fail to count, each time for a reason that
-	// may be over soon, until its requests are told that it will not be.
+	// may be over soon, until the answer says that waiting will not help.
 	countPatience = 5 * time.Minute
 	// countTries is how often it must have failed for a key in that time: two failures
 	// that are minutes apart say nothing of what lies between them.
@@ -31,7 +31,7 @@ const (
 
 // countPauses knows for which keys a vendor is not asked to count, and since when it has
 // failed. A key is noted until countPatience after its pause, so that a client that keeps
-// trying is told in the end that it is of no use.
+// trying is finally told that trying again will not help.
 type countPauses struct {
 	mu    sync.Mutex
 	since time.Time            // the first failure of any of the keys that might have been over soon
@@ -43,7 +43,7 @@ type failedFor struct {
 	since   time.Time // the first failure in a row that might have been over soon; zero if the last one was another
 	tries   int       // failures in that row
 	until   time.Time // the vendor is not asked before
-	lasting bool      // it is of no use to wait for that
+	lasting bool      // waiting for that does not help
 }
 
 // check reports whether the vendor must not be asked for a key. again is when that may be

@@ -357,7 +357,7 @@ func repeated(text []byte, word string) (n int) {
 	return n
 }
 
-// hexadecimal reads up to so many digits, and returns how many there were.
+// hexadecimal reads up to that number of digits, and returns how many there were.
 func hexadecimal(text []byte, digits int) (v rune, read int) {
 	for read < digits && read < len(text) {
 		c := text[read]

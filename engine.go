@@ -68,7 +68,7 @@ const (
 	reopenDamagedAfter = 10 * time.Second
 
 	// doubtsApart is the time in which a record may contradict what this node knows once:
-	// the second time is no slip, and a person has to look.
+	// the second time is no accident, and a person has to look.
 	doubtsApart = time.Hour
 
 	// outOfTouchAfter is how long a store that nodes share may take to open before what

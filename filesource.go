@@ -149,7 +149,7 @@ func (s *fileSource) check(ctx context.Context, log *zap.Logger) {
 	s.mu.Lock()
 	if err != nil {
 		if ctx.Err() == nil && (sum != s.refused || s.trouble == nil || s.trouble.Error() != err.Error()) {
-			log.Error("a file changed and is not taken: what was read before stays in force", zap.Error(err))
+			log.Error("a changed file was rejected: its previous content stays in force", zap.Error(err))
 		}
 		s.refused, s.retry, s.trouble = sum, now.Add(retryAfter), err
 		return

@@ -63,7 +63,7 @@ func (e *engine) announce(o storeOptions) {
 	e.compareNodes(o, opened)
 }
 
-// compareNodes warns of nodes that are configured otherwise than this one, once for
+// compareNodes warns of nodes that are configured differently from this one, once for
 // each difference. doctor says it as long as it lasts.
 func (e *engine) compareNodes(o storeOptions, opened store.Store) {
 	shared, ok := opened.(store.Shared)
@@ -87,6 +87,6 @@ func (e *engine) compareNodes(o storeOptions, opened store.Store) {
 	e.differs = text
 	e.mu.Unlock()
 	if !known && text != "" {
-		o.log.Warn("nodes are configured otherwise than this one: give all of them the same configuration, and reload them", "differ", text)
+		o.log.Warn("nodes are configured differently from this one: give all of them the same configuration, and reload them", "differ", text)
 	}
 }

@@ -215,7 +215,7 @@ func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
 	return nil
 }
 
-// outputs returns what is billed as output at most if each answer has at most so many
+// outputs returns the most that is billed as output if each answer has at most that many
 // tokens.
 func (u *usage) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
 
@@ -238,7 +238,7 @@ func (u *usage) help() string {
 	return "most of that is for a file, film or sound, or for content at an address, which counts as the model's whole context window; send it as text"
 }
 
-// bound returns what a request uses at most if each answer has at most so many tokens.
+// bound returns the most that a request uses if each answer has at most output tokens.
 func (u *usage) bound(output int64) record.Amounts {
 	all := u.outputs(output)
 	b := record.Amounts{record.Tokens: u.input + all}

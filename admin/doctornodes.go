@@ -88,7 +88,7 @@ func nodeFindings(nodes []wire.NodeJSON, pending []string, now time.Time) (found
 		}
 		if len(n.Differs) > 0 {
 			warn("node_configuration", "give all nodes the same configuration, and reload them",
-				"node %s is configured otherwise than this one: %s", n.Name, strings.Join(n.Differs, ", "))
+				"node %s is configured differently from this one: %s", n.Name, strings.Join(n.Differs, ", "))
 		}
 		if n.State != wire.NodeGone && !n.Self && n.Version != version {
 			warn("node_version", "finish the upgrade: run the same version on all nodes",

@@ -45,7 +45,7 @@ var fieldDocs = map[string]string{
 	"delivered":              "messages that were delivered since the start",
 	"detail":                 "the figures behind the reason",
 	"dialect":                "how the upstream reports usage and errors; empty if that is not known",
-	"differs":                "what it is configured otherwise than the node that answers",
+	"differs":                "what is configured differently from the node that answers",
 	"done":                   "whether the job has ended",
 	"dropped":                "messages that were dropped since the start because too many were waiting",
 	"except":                 "ids of keys to leave out, at most 1000; a child of a key that ends still ends with it",

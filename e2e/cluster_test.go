@@ -112,7 +112,7 @@ func TestServersThatShareADatabaseKnowEachOther(t *testing.T) {
 		findings, _ := answer["findings"].([]any)
 		return slices.ContainsFunc(findings, func(f any) bool {
 			finding := f.(object)
-			return finding["check"] == "node_configuration" && finding["what"] == "node till-b is configured otherwise than this one: retain, roles"
+			return finding["check"] == "node_configuration" && finding["what"] == "node till-b is configured differently from this one: retain, roles"
 		})
 	})
 	for _, want := range []string{"caddy_till_ready 1", `caddy_till_nodes{state="fresh"} 2`, `caddy_till_nodes{state="gone"} 0`, "caddy_till_leads"} {

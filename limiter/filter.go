@@ -87,9 +87,9 @@ var FilterFields = []FilterField{
 	{Name: "created_before", Doc: "keys minted before this time, or longer ago than this", Bulk: true},
 	{Name: "credential_fingerprint", Doc: "keys that depend on this real key", at: func(f *Filter) *string { return &f.Fingerprint }},
 	{Name: "q", Doc: "the beginning of an id or name", Bulk: true, at: func(f *Filter) *string { return &f.Query }},
-	{Name: "sort", Doc: "the order; - in front turns it", Orders: true, at: func(f *Filter) *string { return &f.Sort }},
+	{Name: "sort", Doc: "the order; a leading - reverses it", Orders: true, at: func(f *Filter) *string { return &f.Sort }},
 	{Name: "limit", Doc: "how many at most; default 50, at most 500", Orders: true},
-	{Name: "cursor", Doc: "the next of the page before", Orders: true, at: func(f *Filter) *string { return &f.Cursor }},
+	{Name: "cursor", Doc: "next of the previous page", Orders: true, at: func(f *Filter) *string { return &f.Cursor }},
 }
 
 // BulkNames are the names that many keys are revoked by.

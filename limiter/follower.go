@@ -125,7 +125,7 @@ func (f *follower) early() (early bool, err error) {
 
 // open lets memory catch up with what happened while it was filled. What happens from
 // here on is followed beside that, so that a start does not take as long as other nodes
-// are busy. After a former Limiter it cannot fail: what was not followed is told again.
+// are busy. After a former Limiter it cannot fail: what was not followed is reported again.
 func (f *follower) open() error {
 	if f == nil {
 		return nil

@@ -80,7 +80,7 @@ func (k *Live) Kept() any {
 	return nil
 }
 
-// View returns the key with what it has used, on all nodes as far as they have told.
+// View returns the key with what it has used, on all nodes as far as they have reported it.
 func (k *Live) View() View {
 	if k.l.shared != nil {
 		var v View

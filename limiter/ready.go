@@ -7,7 +7,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Leads reports whether this node does what one node does for all, such as sweeping.
+// Leads reports whether this node is the leader, which runs the shared jobs, such as sweeping.
 func (l *Limiter) Leads() bool { return l.leads() }
 
 // Ready returns why nothing is admitted now, in words that tell a stranger nothing of

@@ -238,7 +238,7 @@ func (r *rebuild) each(space string, beside func(key []byte) [][]byte, fn func(t
 	}
 }
 
-// nothingBeside is of records that are judged by themselves.
+// nothingBeside is for records that can be judged on their own.
 func nothingBeside([]byte) [][]byte { return nil }
 
 // besideAccount names what account reads.

@@ -13,7 +13,7 @@ import (
 // thresholds are the percentages of a limit whose crossing is reported.
 var thresholds = [...]int64{50, 80, 100}
 
-// percentOf is so many percent of a limit, rounded up.
+// percentOf is that percentage of a limit, rounded up.
 func percentOf(limit, percent int64) int64 {
 	return limit/100*percent + (limit%100*percent+99)/100
 }

@@ -119,7 +119,7 @@ func readSealKeys(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the seal key: %w", err)
 	}
-	defer f.Close() // olint:errcheck // the file was only read
+	defer f.Close() //nolint:errcheck // the file was only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("reading the seal key: %w", err)
@@ -148,7 +148,7 @@ func writeSealKeys(path string, content []byte, put func(from, to string) error)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // olint:errcheck // a file that was moved into place is gone
+	defer os.Remove(f.Name()) //nolint:errcheck // a file that was moved into place is gone
 	_, err = f.Write(content)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err

@@ -22,7 +22,7 @@ type NodeJSON struct {
 	Leads  bool   `json:"leads,omitempty"`
 	// Self says that it is the one that answers.
 	Self bool `json:"self,omitempty"`
-	// Differs names what its configuration has otherwise than the one that answers.
+	// Differs names what its configuration has differently from the node that answers.
 	Differs []string `json:"differs,omitempty"`
 }
 

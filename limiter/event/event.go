@@ -37,7 +37,7 @@ type Event struct {
 	// Reason is what the operator said, of LockdownSet.
 	Reason string
 
-	// Of KeyThreshold: so many percent of a limit are used.
+	// Of KeyThreshold: the percentage of a limit that is used.
 	Kind        record.Kind
 	Percent     int
 	Used, Limit int64

@@ -63,7 +63,7 @@ var KeyFields = slices.Concat([]Field{
 		Address: func(k *Key) any { return &k.KeepBound },
 		widens:  func(_, _ *Key) bool { return false }, // neither value is wider
 		fact:    func(k *Key) any { return shown(k.KeepBound, false) }},
-	{Name: "renews", Doc: "when limits begin anew, by the calendar, UTC", Choice: WhileAlive, OfParent: true,
+	{Name: "renews", Doc: "when limits reset, by the UTC calendar", Choice: WhileAlive, OfParent: true,
 		Address: func(k *Key) any { return &k.Renews },
 		valid: func(name string, k *Key) error {
 			if k.Renews == "" {
