@@ -63,7 +63,7 @@ func (a *api) prices(_ *limiter.Limiter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	if model == "" {
-		for _, p := range table.All() {
+		for _, p := range table.At(time.Now()) {
 			answer.Prices = append(answer.Prices, priceJSON(p))
 		}
 		return answer, nil

@@ -116,7 +116,7 @@ func words(list ...string) offer {
 
 // models offers the models that have a built-in price.
 func models(context.Context, string) (list []string) {
-	for _, p := range upstream.BuiltInPrices().All() {
+	for _, p := range upstream.BuiltInPrices().At(time.Now()) {
 		list = append(list, p.Model+"\t"+p.Provider)
 	}
 	return list

@@ -40,11 +40,15 @@ type Price struct {
 // at returns the price that applies at a moment, or nil.
 func (p *Price) at(now time.Time) *Price {
 	for ; p != nil; p = p.other {
-		if !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until)) {
+		if p.holds(now) {
 			return p
 		}
 	}
 	return nil
+}
+
+func (p *Price) holds(now time.Time) bool {
+	return !now.Before(p.From) && (p.Until.IsZero() || now.Before(p.Until))
 }
 
 // OffPeak is a price's discount by the time of day: outside of peaks, requests cost

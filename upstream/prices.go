@@ -349,6 +349,11 @@ func (p *Prices) All() []*Price {
 	return all
 }
 
+// At lists the prices that hold at a moment, one of each model.
+func (p *Prices) At(now time.Time) []*Price {
+	return slices.DeleteFunc(p.All(), func(price *Price) bool { return !price.holds(now) })
+}
+
 // Routed returns the price at which a request is held if its provider chooses who
 // answers: the highest that the table has for the model, wherever it is served. A row
 // of low confidence has the price of the cheapest route, while an operator's own row
