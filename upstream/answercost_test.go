@@ -34,6 +34,8 @@ func TestAnswersCostWhatTheyAreBilled(t *testing.T) {
 		{"openai/responses.json", "gpt-6-sol", Usage{3000, 2000, 500, none, 700, none}, 9_650_000},
 		{"openai/responses.sse", "gpt-6-sol", Usage{3000, 2000, 500, none, 700, none}, 9_650_000},
 		{"openai/responses-incomplete.sse", "gpt-6-sol", Usage{3000, 2000, 500, none, 700, none}, 9_650_000},
+		// 400 of what was written are kept for twelve hours, for 5: 9650 + 400×2.5 = 10650.
+		{"openai/responses-kept.json", "gpt-6-sol", Usage{3000, 2000, 500, 400, 700, none}, 10_650_000},
 		// Above 272,000 it is 4 and 15, all of it: 300000×4 + 100×15 = 1201500.
 		{"openai/responses-long.json", "gpt-6-sol", Usage{300_000, 0, none, none, 100, none}, 1_201_500_000},
 		// 8×0.02 = 0.16.

@@ -68,6 +68,10 @@ func (p *Preset) toolsIn(value []byte, native bool, found *content, grouped bool
 			case name == "cache_control" && value[0] == '{':
 				found.cached = true
 				found.walk(value, name, unknown, 1)
+			case !native && sameField(name, "prompt_cache_breakpoint"):
+				if err := found.cacheLifetime(name, value); err != nil {
+					return err
+				}
 			case native && sameField(name, "computerUse"):
 				found.toolset()
 			case native && !sameField(name, "functionDeclarations"):

@@ -16,7 +16,7 @@ type content struct {
 	encoded int64 // the part of length that is pictures and files, not text
 	window  bool  // it holds something that only the model's context window bounds
 	cached  bool  // it asks for parts to be written to a cache
-	hour    bool  // it asks for them to be kept for an hour
+	hour    bool  // it asks for them to be kept for an hour or longer
 	err     error
 	remote  bool // it names an address whose content may change before the vendor reads it
 
@@ -63,7 +63,7 @@ var opaque = set(
 // writings are the exact spellings of the content fields that are looked at. Some
 // servers ignore the case of letters, so any other spelling is refused.
 var writings = set(
-	"type", "media_type", "mimeType", "mime_type", "format", "data", "audio", "ttl", "cache_control",
+	"type", "media_type", "mimeType", "mime_type", "format", "data", "audio", "ttl", "cache_control", "prompt_cache_breakpoint",
 	"images", "url", "image_url", "file_data", "fileData", "file_id", "file_ids", "file_url", "fileUri", "file_uri",
 	"file_uris", "cachedContent", "cached_content", "previous_response_id", "conversation", "container",
 	"vector_store_ids", "mcp_servers", "tools", "definition",
@@ -251,9 +251,11 @@ func (c *content) object(b []byte, at position, depth int) int {
 			_, data = stringLength(value, c.layout, c.outline)
 		case name == "audio" && value[0] == '{':
 			c.fail("%q may point at what is not in the request", name)
+		case name == "prompt_cache_breakpoint" && c.err == nil:
+			c.err = c.cacheLifetime(name, value[:skipValue(value)])
 		case name == "ttl" && value[0] == '"':
 			ttl := view(value[:skipString(value)])
-			c.hour = c.hour || ttl != "5m" && ttl != "30m" // OpenAI's lifetimes have one price
+			c.hour = c.hour || ttl != "5m" && ttl != "30m"
 		case name == "cache_control" && value[0] == '{':
 			c.cached = true
 		case at == inBlock && name == "url" && value[0] == '"' && !addressed:

@@ -51,7 +51,7 @@ type Estimate struct {
 	Answers         int64 // how many answers the request asks for
 	Stream          bool
 	// Cached says that parts of the input are written to a cache, CachedHour that
-	// they are kept for an hour.
+	// they are kept for an hour or longer.
 	Cached, CachedHour bool
 	// Rounds is how many times the model may fill its window: more than once where the
 	// provider searches for tools in between, and where each of several contents has
@@ -349,9 +349,7 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 	case "plugins":
 		return e.plugins(p, value)
 	case "prompt_cache_options":
-		// The bound already assumes that everything is written to the cache; the
-		// price of a longer lifetime is not known.
-		return allowOnly(name, value, map[string]string{"mode": "", "ttl": "30m"})
+		return found.cacheLifetime(name, value)
 	case "diagnostics":
 		// Anthropic's diagnostics compare the cache's contents and report what is
 		// missing.

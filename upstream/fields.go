@@ -63,6 +63,29 @@ func allowOnly(field string, value []byte, allowed map[string]string) error {
 	return nil
 }
 
+// cacheLifetime reads how long OpenAI keeps what it writes to a cache, in general or up to
+// a breakpoint: 30 minutes, or 12 hours for more (PromptCacheBreakpointConfig of
+// @azure/ai-projects). The bound assumes that all of the input is written.
+func (c *content) cacheLifetime(field string, value []byte) error {
+	if value[0] == 'n' {
+		return nil
+	}
+	if err := allowOnly(field, value, map[string]string{"mode": "", "ttl": ""}); err != nil {
+		return err
+	}
+	if mode := rawObject(value).get("mode"); mode != nil && mode[0] != '"' && mode[0] != 'n' {
+		return notMeterable("what %s costs in the mode %.32s is not known", field, mode)
+	}
+	switch ttl := rawObject(value).get("ttl"); {
+	case ttl == nil, ttl[0] == 'n', word(ttl) == "30m":
+	case word(ttl) == "12h":
+		c.hour = true
+	default:
+		return notMeterable("what %s costs with a ttl of %.32s is not known; it may be 30m or 12h", field, ttl)
+	}
+	return nil
+}
+
 // standardReasoning refuses OpenAI's reasoning.mode "pro", in which several passes of the
 // model make one answer: how many, and whether they share the bound of one, no vendor
 // says (openai 6.49.0, resources/shared.d.ts;

@@ -22,7 +22,22 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"openai", "/v1/responses", `"prompt_cache_options":{"ttl":"30m"}`, true},
 		{"openrouter", "/api/v1/chat/completions", `"prompt_cache_options":{"mode":"implicit","ttl":null}`, true},
 		{"openai", openai, `"prompt_cache_options":{"mode":"explicit"},"system":[{"type":"text","text":"s","prompt_cache_breakpoint":{"mode":"explicit"}}]`, true}, // agent-framework#7157, mux#3712
-		{"openai", openai, `"prompt_cache_options":{"ttl":"12h"}`, false},
+		{"openai", openai, `"prompt_cache_options":{"ttl":"12h"}`, true},
+		{"openai", openai, `"prompt_cache_options":{"ttl":"24h"}`, false},
+		{"openai", openai, `"prompt_cache_options":{"ttl":12}`, false},
+		// The same for what is written up to a breakpoint (PromptCacheBreakpointConfig of
+		// @azure/ai-projects).
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"mode":"explicit","ttl":"12h"}}]}]`, true},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"ttl":null}},{"type":"text","text":"x","prompt_cache_breakpoint":null}]}]`, true},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"mode":"explicit","ttl":"24h"}}]}]`, false},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"ttl":"30m","ttl":"12h"}}]}]`, false},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"tier":"gold"}}]}]`, false},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":"12h"}]}]`, false},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","prompt_cache_breakpoint":{"mode":{"prompt_cache_breakpoint":{}}}}]}]`, false},
+		{"openai", openai, `"messages":[{"role":"user","content":[{"type":"text","text":"x","Prompt_Cache_Breakpoint":{}}]}]`, false},
+		{"openai", "/v1/responses", `"tools":[{"type":"function","name":"f","prompt_cache_breakpoint":{"mode":"explicit","ttl":"24h"}}]`, false},
+		{"openai", "/v1/responses", `"tools":[{"type":"function","name":"f","promptCacheBreakpoint":{"ttl":"24h"}}]`, false},
+		{"openai", "/v1/responses", `"tools":[{"type":"function","name":"f","prompt_cache_breakpoint":{"mode":"explicit"}}]`, true},
 		{"openai", openai, `"prompt_cache_options":{"ttl":"30m","ttl":"12h"}`, false},
 		{"openai", openai, `"prompt_cache_options":{"tier":"gold"}`, false},
 		{"openai", openai, `"prompt_cache_options":"24h"`, false},
@@ -166,6 +181,9 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"together", openai, `"draft_model":"x"`, false},
 	} {
 		body := `{"model":"m","messages":[],"input":"x",` + test.field + `}`
+		if strings.HasPrefix(test.field, `"messages"`) {
+			body = `{"model":"m",` + test.field + `}`
+		}
 		if test.preset == "gemini" && !strings.Contains(test.path, "/openai/") {
 			body = `{` + test.field + `}`
 		}

@@ -355,7 +355,8 @@ func TestAPriceLineMaySayWhatCacheWritesCost(t *testing.T) {
 	}{
 		// litellm#40090: Alibaba bills writes at 125 percent, under names of its own.
 		{"vllm", "qwen3", 0.4, 5, 400_000, 5_000_000, 8_000_000},
-		{"openai", "mine", 0.4, 0, 400_000, 0, 0},
+		{"openai", "mine", 0.4, 0, 400_000, 0, 10_000_000},
+		{"openai", "gpt-6-sol", 0.4, 5, 400_000, 5_000_000, 10_000_000},
 		{"anthropic", "claude-mine", 0.4, 6, 400_000, 6_000_000, 8_000_000},
 		{"anthropic", "claude-mine", 0.4, 0, 400_000, 5_000_000, 8_000_000},
 		{"anthropic", "claude-sonnet-5-5", 0.4, 4.5, 400_000, 4_500_000, 8_000_000},

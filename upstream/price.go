@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 )
 
@@ -122,7 +123,7 @@ func (p *Price) For(e *Estimate) *Price {
 type Rates struct {
 	Input, Output           int64
 	CachedInput             int64
-	CacheWrite, CacheWrite1 int64 // kept for minutes, and for an hour
+	CacheWrite, CacheWrite1 int64 // kept for minutes, and for an hour or longer
 }
 
 // Tier is the price of a request whose input is longer than Above tokens.
@@ -149,10 +150,20 @@ func (p *Price) rates(input int64) Rates {
 		r.CacheWrite = max(r.CacheWrite, scaled(p.CacheWrite, r.Input, p.Input))
 		r.CacheWrite1 = max(r.CacheWrite1, scaled(p.CacheWrite1, r.Input, p.Input))
 	}
-	if r.CacheWrite > 0 && r.CacheWrite1 == 0 {
-		r.CacheWrite1 = max(2*r.Input, r.CacheWrite)
+	if r.CacheWrite1 == 0 && (r.CacheWrite > 0 || p.Provider == "openai") {
+		r.CacheWrite1 = max(p.longWrite(r.Input), r.CacheWrite)
 	}
 	return r
+}
+
+// longWrite returns what is paid, at a rate for input, for what is kept in a cache for
+// longer than usual. Anthropic takes twice the input's price for an hour, and OpenAI 2.5
+// times for twelve (https://developers.openai.com/api/docs/models/gpt-6.2-sol).
+func (p *Price) longWrite(input int64) int64 {
+	if p.Provider == "openai" && !strings.Contains(p.Model, "claude") || strings.HasPrefix(p.Model, "openai/") {
+		return scaled(input, 5, 2)
+	}
+	return 2 * input
 }
 
 // scaled returns rate times to over from, rounded up.
@@ -244,8 +255,13 @@ func (p *Price) Cost(u Usage, permille int64) int64 {
 }
 
 // Reported returns a usage in which the charge that the provider reports is
-// multiplied by the operator's factor.
+// multiplied by the operator's factor. If the request asked for something to be kept for
+// an hour or longer, and the answer does not say how much was, that is all that was
+// written.
 func (e *Estimate) Reported(u Usage) Usage {
+	if e.CachedHour && u.CacheWrite1h < 0 {
+		u.CacheWrite1h = u.CacheWrite
+	}
 	if e.Multiply > 0 && e.Multiply != 1000 && u.Nanodollars > 0 {
 		u.Nanodollars = scaled(u.Nanodollars, e.Multiply, 1000)
 	}

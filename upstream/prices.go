@@ -128,7 +128,10 @@ func (p *Price) like(old *Price) {
 	}
 	input := func(rate int64) int64 { return scaled(rate, p.Input, old.Input) }
 	said := p.CacheWrite
-	p.CacheWrite, p.CacheWrite1 = cmp.Or(said, input(old.CacheWrite)), max(input(old.CacheWrite1), said)
+	p.CacheWrite = cmp.Or(said, input(old.CacheWrite))
+	if old.CacheWrite1 > 0 { // otherwise rates derives it from the input's
+		p.CacheWrite1 = max(input(old.CacheWrite1), said)
+	}
 	p.Image, p.Media = input(old.Image), input(old.Media)
 	for _, t := range old.Tiers {
 		tier := Tier{t.Above, Rates{Input: input(t.Input), CachedInput: input(t.CachedInput), CacheWrite: input(t.CacheWrite), CacheWrite1: input(t.CacheWrite1), Output: t.Output}}

@@ -16,7 +16,7 @@ type Usage struct {
 	Input        int64 // all input, cached and written to a cache included
 	CachedInput  int64 // of Input: read from a cache
 	CacheWrite   int64 // of Input: written to a cache
-	CacheWrite1h int64 // of CacheWrite: kept for an hour, which costs more
+	CacheWrite1h int64 // of CacheWrite: kept for an hour or longer, which costs more
 	Output       int64 // all output, reasoning included
 	// Nanodollars is the cost, if the upstream reports one.
 	Nanodollars int64
@@ -62,7 +62,7 @@ var spareCounts = sync.Pool{New: func() any { return make(usageCounts, 16) }}
 // countedPaths are the fields that are looked for, each mapped to itself.
 var countedPaths = func() map[string]string {
 	m := make(map[string]string)
-	for _, fields := range [][]string{inputFields, outputFields, cachedFields, writtenFields, totalFields, thoughtFields, toolFields, otherFields} {
+	for _, fields := range [][]string{inputFields, outputFields, cachedFields, writtenFields, longFields, shortFields, totalFields, thoughtFields, toolFields, otherFields} {
 		for _, field := range fields {
 			m[field] = field
 		}
@@ -79,6 +79,10 @@ var (
 		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"}
 	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens",
 		"prompt_tokens_details.cache_creation_input_tokens", "prompt_tokens_details.cache_creation_tokens"}
+	// OpenAI's parts of what was written, by how long they are kept (openai-ruby,
+	// models/responses/response_usage.rb).
+	longFields    = []string{"input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens"}
+	shortFields   = []string{"input_tokens_details.cache_write_tokens_details.ttl_30m_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_30m_tokens"}
 	totalFields   = []string{"total_tokens", "totalTokenCount", "totalTokens"}
 	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
 	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
@@ -200,10 +204,13 @@ func usageOf(o rawObject) (Usage, error) {
 	u.Output = c.first(outputFields...)
 	u.CachedInput = c.first(cachedFields...)
 	u.CacheWrite = c.first(writtenFields...)
+	if long := c.first(longFields...); long >= 0 {
+		u.CacheWrite, u.CacheWrite1h = max(u.CacheWrite, add(long, max(c.first(shortFields...), 0))), long
+	}
 	total := c.first(totalFields...)
 	if read, written := c.first("cache_read_input_tokens", "cacheReadInputTokens"), c.first("cache_creation_input_tokens", "cacheWriteInputTokens"); read >= 0 || written >= 0 {
 		u.CachedInput, u.CacheWrite = max(read, u.CachedInput, 0), max(written, u.CacheWrite, 0)
-		u.CacheWrite1h = c.first("cache_creation.ephemeral_1h_input_tokens")
+		u.CacheWrite1h = max(c.first("cache_creation.ephemeral_1h_input_tokens"), u.CacheWrite1h)
 		if u.Input >= 0 && c.beside(u, add(max(read, 0), max(written, 0)), total) {
 			u.Input = add(u.Input, add(max(read, 0), max(written, 0)))
 		}
