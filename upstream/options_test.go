@@ -229,7 +229,8 @@ func TestAFieldThatTheOperatorAllowsCostsNothing(t *testing.T) {
 // TestRegionsThatCostMoreAreKnownByTheirHost:
 // developers.openai.com/api/docs/guides/data-residency and
 // docs.x.ai/developers/advanced-api-usage/regions, November 2026;
-// docs.mistral.ai/inference/regional-inference, December 2026.
+// docs.mistral.ai/inference/regional-inference and
+// docs.together.ai/docs/serverless/geo-specific-inference, December 2026.
 func TestRegionsThatCostMoreAreKnownByTheirHost(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -262,6 +263,11 @@ func TestRegionsThatCostMoreAreKnownByTheirHost(t *testing.T) {
 		{"mistral", "api.mistral.ai", "m", 1100, 1100},
 		{"mistral", "api.mistral.ai", "m", 850, 850},
 		{"anthropic", "api.anthropic.com", "claude-sonnet-5-5", 1100, 1210},
+		{"together", "us-api.together.ai", "zai-org/GLM-5.3", 0, 1250},
+		{"together", "CA-api.together.ai", "zai-org/GLM-5.3", 0, 1250},
+		{"together", "us-api.together.ai", "zai-org/GLM-5.3", 1100, 1375},
+		{"together", "api.together.ai", "zai-org/GLM-5.3", 0, 1000},
+		{"together", "api.together.xyz", "zai-org/GLM-5.3", 0, 1000},
 	} {
 		p := withOptions(t, test.preset, Options{Hosts: []string{"10.0.0.1", test.host}, Multiply: test.multiply})
 		call := chatCall(fmt.Sprintf(`{"model":%q,"max_tokens":5}`, test.model))

@@ -133,8 +133,10 @@ var presets = []*Preset{
 		Asynchronous: slices.Concat(below("/endpoints", "/deployments", "/projects", "/compute", "/clusters", "/queue", "/jobs", "/finetune", "/evaluation", "/tci"),
 			scope.MustPathRules("POST /models")),
 		Administrative: slices.Concat(below("/deployments/secrets"), scope.MustPathRules("DELETE /projects/*/models/*")),
-		KeyEnv:         []string{"TOGETHER_API_KEY"},
-		ClientEnv:      []ClientVar{{Name: "TOGETHER_BASE_URL", Path: "/v1"}, {Name: "TOGETHER_API_KEY", Key: true}},
+		// https://docs.together.ai/docs/serverless/geo-specific-inference
+		Regions:   []Region{{Hosts: []string{"us-api.together.ai", "ca-api.together.ai"}, Permille: 1250}},
+		KeyEnv:    []string{"TOGETHER_API_KEY"},
+		ClientEnv: []ClientVar{{Name: "TOGETHER_BASE_URL", Path: "/v1"}, {Name: "TOGETHER_API_KEY", Key: true}},
 	}, {
 		// https://docs.fireworks.ai/api-reference
 		Name: "fireworks", Origin: "https://api.fireworks.ai", Dialect: OpenAI, Auth: bearer, Prefix: "/inference/v1",
