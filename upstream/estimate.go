@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 )
 
 // ErrNotMeterable is wrapped by the errors about requests whose use cannot be bounded
@@ -145,6 +146,9 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	o, err := c.object()
 	if err != nil {
 		return err
+	}
+	if strings.Contains(c.Features, geoHeader+":") {
+		return notMeterable("what the header %s costs is not known; leave it out", geoHeader)
 	}
 	models, named, err := p.Models(c)
 	if err != nil {
@@ -369,6 +373,9 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("the price of speed %.32q is not known", word)
 		}
 	case "inference_geo":
+		if !placing[p.Name] && !p.Keyless && !p.allowed[name] {
+			return UnknownFieldError{name}
+		}
 		e.placed, e.confined = true, word != "global"
 	}
 	return nil

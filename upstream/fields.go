@@ -86,6 +86,11 @@ func (c *content) cacheLifetime(field string, value []byte) error {
 	return nil
 }
 
+// placing are the presets at which inference_geo has Anthropic's values and price: its
+// own, and those of gateways. Fireworks takes half as much again for what it serves in
+// one country alone (https://docs.fireworks.ai/serverless/us-only-serverless).
+var placing = set("", "anthropic", "openai", "openrouter")
+
 // standardReasoning refuses OpenAI's reasoning.mode "pro", in which several passes of the
 // model make one answer: how many, and whether they share the bound of one, no vendor
 // says (openai 6.49.0, resources/shared.d.ts;

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -38,6 +39,18 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 		{"openai", "/v1/responses", `"tools":[{"type":"function","name":"f","prompt_cache_breakpoint":{"mode":"explicit","ttl":"24h"}}]`, false},
 		{"openai", "/v1/responses", `"tools":[{"type":"function","name":"f","promptCacheBreakpoint":{"ttl":"24h"}}]`, false},
 		{"openai", "/v1/responses", `"tools":[{"type":"function","name":"f","prompt_cache_breakpoint":{"mode":"explicit"}}]`, true},
+		// Where a request is served, at Anthropic and gateways to it
+		// (platform.claude.com/docs/en/manage-claude/data-residency); at Fireworks for
+		// another price (docs.fireworks.ai/accounts/data-residency).
+		{"anthropic", messages, `"inference_geo":"us"`, true},
+		{"openai", openai, `"inference_geo":"us"`, true},
+		{"openrouter", "/api/v1/messages", `"inference_geo":"us"`, true},
+		{"vllm", messages, `"inference_geo":"us"`, true},
+		{"fireworks", "/inference/v1/chat/completions", `"inference_geo":"us"`, false},
+		{"fireworks", "/inference/v1/messages", `"inference_geo":"global"`, false},
+		{"fireworks", "/inference/v1/messages", `"inference_geo":null`, true},
+		{"together", openai, `"inference_geo":"us"`, false},
+		{"deepseek", "/anthropic/v1/messages", `"inference_geo":"us"`, false},
 		{"openai", openai, `"prompt_cache_options":{"ttl":"30m","ttl":"12h"}`, false},
 		{"openai", openai, `"prompt_cache_options":{"tier":"gold"}`, false},
 		{"openai", openai, `"prompt_cache_options":"24h"`, false},
@@ -195,6 +208,29 @@ func TestFieldsAreKnownByWhatTheyCost(t *testing.T) {
 	e, err := estimate(t, "together", openai, `{"model":"m","messages":[],"max_tokens":9000,"min_tokens":300}`)
 	if err != nil || e.Thinking != 299 {
 		t.Errorf("an answer of at least 300 tokens may be bounded below that: %+v, %v", e, err)
+	}
+}
+
+// TestWhereARequestIsServedMayCostMore: Fireworks took half as much again where its header
+// said so (docs.fireworks.ai/accounts/data-residency, serverless/us-only-serverless).
+func TestWhereARequestIsServedMayCostMore(t *testing.T) {
+	t.Parallel()
+	call := func(h http.Header) *Call {
+		return &Call{Method: "POST", Path: "/inference/v1/chat/completions", Features: "https://api.fireworks.ai" + Features(h), Body: []byte(`{"model":"m","messages":[]}`)}
+	}
+	if _, err := preset(t, "fireworks").Estimate(call(http.Header{"Fireworks-Inference-Geo": {"us"}, "Accept": {"*/*"}})); !errors.Is(err, ErrNotMeterable) {
+		t.Errorf("a header that makes it dearer: %v", err)
+	}
+	if _, err := preset(t, "fireworks").Estimate(call(http.Header{"X-Session-Affinity": {"Fireworks-Inference-Geo: us"}})); err != nil {
+		t.Errorf("another header: %v", err)
+	}
+	body := `{"model":"m","messages":[],"inference_geo":"us"}`
+	var unknown UnknownFieldError
+	if _, err := estimate(t, "together", "/v1/chat/completions", body); !errors.As(err, &unknown) || unknown.Name != "inference_geo" {
+		t.Errorf("a field that has no price there: %v", err)
+	}
+	if _, err := withOptions(t, "together", Options{AllowFields: []string{"inference_geo"}}).Estimate(chatCall(body)); err != nil {
+		t.Errorf("the operator allows it: %v", err)
 	}
 }
 

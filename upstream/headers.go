@@ -18,6 +18,10 @@ var (
 	}
 )
 
+// geoHeader is Fireworks' way of asking where a request is served, for another price
+// (https://docs.fireworks.ai/accounts/data-residency).
+const geoHeader = "Fireworks-Inference-Geo"
+
 // VersionHeaders lists the headers that determine how the body of a request is read.
 // Callers must not change the list.
 func VersionHeaders() []string { return versionHeaders }
@@ -28,11 +32,11 @@ func VersionHeaders() []string { return versionHeaders }
 func SourceHeaders() []string { return sourceHeaders }
 
 // Features returns the headers of a request that may select further input for a
-// model, as anthropic-beta does.
+// model, as anthropic-beta does, or where it is served.
 func Features(h http.Header) string {
 	var all []string
 	for name, values := range h {
-		if strings.HasPrefix(name, "Anthropic-") || strings.HasPrefix(name, "Openai-") || strings.HasPrefix(name, "X-Goog-") || strings.Contains(name, "Beta") {
+		if strings.HasPrefix(name, "Anthropic-") || strings.HasPrefix(name, "Openai-") || strings.HasPrefix(name, "X-Goog-") || name == geoHeader || strings.Contains(name, "Beta") {
 			all = append(all, name+": "+strings.Join(values, ","))
 		}
 	}
