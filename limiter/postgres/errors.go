@@ -20,6 +20,7 @@ type fault struct {
 	text   string
 	killed bool // the connection has ended, too
 	away   bool // there was no connection to begin with
+	begins bool // it is about BEGIN: there is no transaction
 
 	unvouched bool // other nodes have yet to say whether the server may be used
 }
@@ -117,15 +118,29 @@ func (f *fault) again() bool {
 		return false
 	}
 	switch f.code {
-	case "", "40P01", "40001", "23505", "55P03", "25P03", "57P01", "57P02":
+	case "", "40P01", "40001", "23505", "55P03", "25P03", "25P04", "57P01", "57P02", "57P05":
 		return true
 	}
 	return false
 }
 
+// elsewhere reports whether the connection was lost, or may lead to another server than the
+// present one.
+func (f *fault) elsewhere() bool {
+	return f.killed || f.unvouched || f.code == "25006" || f.standby()
+}
+
+// standby reports whether a server that has not taken over has refused to begin a
+// transaction that writes. What is asked of it within another one, it refuses as 25006.
+func (f *fault) standby() bool { return f.begins && f.code == "0A000" }
+
+// unknown reports whether it is not known what became of a COMMIT: nobody has answered, or
+// something before the server says so.
+func (f *fault) unknown() bool { return f.killed || f.code == "08007" || f.code == "40003" }
+
 // passes reports whether a later transaction may succeed, though this one has not.
 func (f *fault) passes() bool {
-	if f.away {
+	if f.away || f.standby() {
 		return true
 	}
 	switch f.code[:min(2, len(f.code))] {
@@ -133,7 +148,7 @@ func (f *fault) passes() bool {
 		return true
 	}
 	switch f.code {
-	case "23505", "25006", "25P03", "54000", "55P03": // 54000: too many notifications wait
+	case "23505", "25006", "25P03", "25P04", "54000", "55P03", "72000": // 54000: too many notifications wait
 		return true
 	}
 	return false

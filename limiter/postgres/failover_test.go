@@ -2,12 +2,14 @@ package postgres_test
 
 import (
 	"errors"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter/postgres"
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -302,5 +304,50 @@ func TestANodeThatHasVouchedForAServerWritesToNoOther(t *testing.T) {
 				t.Error("what it has written is not there")
 			}
 		})
+	}
+}
+
+// TestANodeWaitsWhileAPoolerLeadsToAStandby: the node's own connections stay, so none is
+// refused when it is made.
+func TestANodeWaitsWhileAPoolerLeadsToAStandby(t *testing.T) {
+	t.Parallel()
+	primary := postgrestest.Start(t)
+	standby, network := primary.Standby(t), postgrestest.NewProxy(t, primary)
+	l := newLimiter(t, postgres.Options{DSN: network.Pooler(t, primary), Node: "one"}, filepath.Join(t.TempDir(), "shadow"))
+	const limit = 300
+	k, unused := mint(t, l, limit), mint(t, l, 1)
+	n := 1
+	if code := use(l, k); code != "" {
+		t.Fatal(code)
+	}
+	primary.CaughtUp(t, standby)
+	network.Lead(standby)
+	for range 3 {
+		if _, err := tryMint(l, activations(1)); err == nil {
+			t.Error("a key was minted")
+		}
+		if code := use(l, unused); code != record.CodeStoreUnavailable {
+			t.Errorf("a key that needs the database: %q, want %s", code, record.CodeStoreUnavailable)
+		}
+		if l.Failed() != nil {
+			t.Fatalf("it does not heal by itself: %v", l.Failed())
+		}
+	}
+	if err := primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	standby.Promote(t)
+	eventually(t, "the node is ready", func() bool { return l.Ready() == nil && l.Ping(t.Context()) == nil })
+	for use(l, k) == "" {
+		n++
+	}
+	if n != limit {
+		t.Errorf("%d requests of %d", n, limit)
+	}
+	if code := use(l, unused); code != "" {
+		t.Errorf("a key that was refused before: %s", code)
+	}
+	if l.Failed() != nil {
+		t.Errorf("it does not heal by itself: %v", l.Failed())
 	}
 }

@@ -42,7 +42,7 @@ func (t *transaction) commit() error {
 		err = &fault{text: "another server is used by now", killed: true}
 	}
 	if f := (*fault)(nil); errors.As(err, &f) {
-		if !f.killed {
+		if !f.unknown() {
 			return f
 		}
 		if s.repair != nil {

@@ -116,7 +116,9 @@ func (c *conn) run(ctx context.Context, statements ...statement) ([]*pgconn.Resu
 		err = errAnswers
 	}
 	if err != nil {
-		return nil, faultOf(err).without(c.user)
+		f := *faultOf(err).without(c.user)
+		f.begins = len(results) == 0 && strings.HasPrefix(statements[0].sql, "BEGIN ")
+		return nil, &f
 	}
 	return results, nil
 }

@@ -56,7 +56,7 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		if s.ending.Err() != nil {
 			return store.ErrClosed
 		}
-		if f.killed || f.unvouched { // of another server than the present one, perhaps
+		if f.elsewhere() {
 			s.pool.flush()
 		}
 		s.unblock(f)

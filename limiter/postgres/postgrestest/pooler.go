@@ -20,6 +20,18 @@ import (
 // its connections, and returns its address.
 func Pooler(t testing.TB, s *Server) (dsn string) {
 	t.Helper()
+	return pooler(t, s, "host="+s.dir)
+}
+
+// Pooler starts one on the machine of a server, in front of the network.
+func (p *Proxy) Pooler(t testing.TB, s *Server) (dsn string) {
+	t.Helper()
+	at := p.listener.Addr().(*net.TCPAddr)
+	return pooler(t, s, fmt.Sprintf("host=%s port=%d", at.IP, at.Port))
+}
+
+func pooler(t testing.TB, s *Server, server string) (dsn string) {
+	t.Helper()
 	path, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		path = "/usr/sbin/pgbouncer" // not in everybody's PATH
@@ -37,7 +49,7 @@ func Pooler(t testing.TB, s *Server) (dsn string) {
 	}
 	config := filepath.Join(s.dir, "pgbouncer.ini")
 	text := fmt.Sprintf(`[databases]
-postgres = host=%s user=%s
+postgres = %s user=%s
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = %d
@@ -46,7 +58,9 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = 10
 ignore_startup_parameters = extra_float_digits
-`, s.dir, User, port)
+server_tls_sslmode = disable
+server_login_retry = 1
+`, server, User, port)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
