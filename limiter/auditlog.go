@@ -20,7 +20,7 @@ func (l *Limiter) Audit(ctx context.Context, by Caller, f audit.Filter) (page au
 	if err := errors.Join(l.authorise(by, record.AuditRead, nil), f.Check()); err != nil {
 		return page, err
 	}
-	err = l.store.View(func(r store.Reader) error {
+	err = store.Browse(l.store, func(r store.Reader) error {
 		sight := auditSight{l: l, r: r, by: by, keys: make(map[string]bool)}
 		if own, ok := l.tokens.Get(by.Token); ok {
 			sight.since = own.CreatedAt
@@ -91,7 +91,7 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 	// database has few connections.
 	for pages := new(audit.Pages); ; {
 		var lines [][]byte
-		err := l.store.View(func(r store.Reader) (err error) {
+		err := store.Browse(l.store, func(r store.Reader) (err error) {
 			lines, err = pages.Next(r)
 			return err
 		})
@@ -130,7 +130,7 @@ func (l *Limiter) AuditVerify(ctx context.Context, by Caller) (done audit.Verifi
 	if err := l.authorise(by, record.AuditRead, nil); err != nil {
 		return done, err
 	}
-	err = l.store.View(func(r store.Reader) error {
+	err = store.Browse(l.store, func(r store.Reader) error {
 		done, err = audit.VerifyStored(ctx, r)
 		return err
 	})

@@ -58,7 +58,7 @@ func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts 
 		return 0, err
 	}
 	var records uint64
-	err = l.store.View(func(r store.Reader) error {
+	err = store.Browse(l.store, func(r store.Reader) error {
 		return r.Scan(nil, nil, false, func(key, value []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err

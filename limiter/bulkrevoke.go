@@ -203,7 +203,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	f.Cursor = cursor
 	p := found{cursor: cursor}
 	unread := j.snapshot().Unread // lookAgain is about these
-	p.err = l.store.View(func(r store.Reader) (err error) {
+	p.err = store.Browse(l.store, func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
 			if slices.Contains(unread, id) {
 				return true, nil
@@ -221,7 +221,10 @@ func (l *Limiter) lookAgain(j *job, ids []string) (p found) {
 	if len(ids) == 0 {
 		return p
 	}
-	p.err = l.store.View(func(r store.Reader) error {
+	p.err = store.Browse(l.store, func(r store.Reader) error {
+		if err := l.fetchViews(r, ids); err != nil {
+			return err
+		}
 		for _, id := range ids {
 			if err := p.look(l, r, j, id); err != nil {
 				return err
@@ -255,11 +258,6 @@ func (p *found) judge(l *Limiter, r store.Reader, j *job, id string) error {
 		}
 		if key, err = record.DecodeKey(value); err != nil {
 			return fmt.Errorf("key %s: %w", id, err)
-		}
-		if key.Attached() { // whether it matches depends on other keys
-			if k, err = l.load(id); err != nil {
-				return err
-			}
 		}
 	}
 	if k != nil {
@@ -308,18 +306,28 @@ func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter
 		return "", err
 	}
 	var last []byte
+	var ahead []position
+	step := firstStep
 	for looked, more := 0, true; ; looked++ {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		id, cursor, err := q.next(r)
-		if err != nil || cursor == nil {
-			return "", err
+		over := !more || looked == most
+		if len(ahead) == 0 {
+			ahead, err = q.take(r, step)
+			if err == nil && !over {
+				err = l.fetchViews(r, idsOf(ahead))
+			}
+			if err != nil || len(ahead) == 0 {
+				return "", err
+			}
+			step = sourceChunk
 		}
-		if !more || looked == most {
+		if over {
 			return base64.RawURLEncoding.EncodeToString(last), nil
 		}
-		last = cursor
+		id := ahead[0].id
+		last, ahead = ahead[0].cursor, ahead[1:]
 		if more, err = fn(id); err != nil {
 			return "", err
 		}
@@ -363,7 +371,7 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counte
 	}
 	f.CreatedBefore, f.Thorough = n.Before, true
 	for {
-		err := l.store.View(func(r store.Reader) (err error) {
+		err := store.Browse(l.store, func(r store.Reader) (err error) {
 			f.Cursor, err = l.walk(ctx, r, Operator, &f, func(v View) bool {
 				n.Matched++
 				if v.Status != record.Revoked {

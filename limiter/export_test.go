@@ -151,19 +151,26 @@ func (l *Limiter) InMemory(id string) bool { return l.known(id) }
 // Reserved returns what is durably reserved on a key's account, by memory
 // and by the store.
 func (l *Limiter) Reserved(id string) (memory, stored record.Amounts, err error) {
-	k, err := l.load(id)
-	if err != nil {
+	if memory, err = l.ReservedHere(id); err != nil {
 		return memory, stored, err
 	}
-	k.mu.Lock()
-	memory = k.reserved
-	k.mu.Unlock()
 	err = l.store.View(func(r store.Reader) error {
 		_, acct, err := record.ReadKey(r, id)
 		stored = acct.Reserved
 		return err
 	})
 	return memory, stored, err
+}
+
+// ReservedHere is what is reserved by memory alone.
+func (l *Limiter) ReservedHere(id string) (memory record.Amounts, err error) {
+	k, err := l.load(id)
+	if err != nil {
+		return memory, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.reserved, nil
 }
 
 // WriteAgain is what the goroutine does that could not write at first.

@@ -138,7 +138,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					if memory, _, err := w.Reserved(k.id); err != nil || v.Limit[0]-1 < memory[0]+v.Delegated[0] {
+					if memory, err := w.ReservedHere(k.id); err != nil || v.Limit[0]-1 < memory[0]+v.Delegated[0] {
 						return errors.Join(limiter.ErrAlive, err)
 					}
 					key.Limit[0]--

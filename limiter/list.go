@@ -34,7 +34,7 @@ func (l *Limiter) List(ctx context.Context, by Caller, f Filter) (Page, error) {
 		return page, err
 	}
 	page.Keys = make([]View, 0, f.Limit)
-	err = l.store.View(func(r store.Reader) (err error) {
+	err = store.Browse(l.store, func(r store.Reader) (err error) {
 		page.Next, err = l.walk(ctx, r, by, &f, func(v View) bool {
 			page.Keys = append(page.Keys, v)
 			return len(page.Keys) < f.Limit
@@ -58,52 +58,98 @@ func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time)
 	if err != nil {
 		return View{}, fmt.Errorf("key %s: %w", id, err)
 	}
-	if key.Attached() { // its status depends on others
-		k, err := l.load(id)
-		if err != nil {
-			return View{}, err
-		}
-		return k.viewIn(r)
-	}
-	v, err := l.viewStored(r, key, now)
+	k, err := l.unloaded(r, key)
 	if err != nil {
-		return v, err
+		return View{}, err
 	}
-	if v.Status != record.Revoked && l.willRevokeStored(r, key) {
-		v.Status = record.Revoked // the job has not come to it yet
-	}
-	return v, nil
+	k.stopIfMatched(l.jobs.running()) // a job has not come to it yet
+	return k.view(now), nil
 }
 
 // viewStored is the view of a key that is not in memory.
 func (l *Limiter) viewStored(r store.Reader, key *record.Key, now time.Time) (View, error) {
-	k, err := l.viewed(r, key)
+	k, err := l.unloaded(r, key)
 	if err != nil {
 		return View{}, err
 	}
 	return k.view(now), nil
 }
 
+// unloaded is a key that is not in memory, as the store says that it is, below those
+// above it. It is not in use.
+func (l *Limiter) unloaded(r store.Reader, key *record.Key) (*Live, error) {
+	k, err := l.viewed(r, key)
+	if err == nil && key.Attached() {
+		k.parent, err = l.above(r, key)
+	}
+	return k, err
+}
+
+// above is the key above a child: the one that is in memory, or else one as it would be if
+// it were loaded. To load it takes a view, and none may be opened within another.
+func (l *Limiter) above(r store.Reader, child *record.Key) (*Live, error) {
+	if k := l.loaded(child.Parent); k != nil {
+		return k, nil
+	}
+	key, err := record.ReadParent(r, child)
+	if err != nil {
+		return nil, err
+	}
+	k, err := l.booked(r, key)
+	if err == nil && key.Attached() {
+		k.parent, err = l.above(r, key)
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.stopIfMatched(l.jobs.running())
+	return k, nil
+}
+
 // stored is a key as the store says that it is, with those above it. It is not in use.
 func (l *Limiter) stored(r store.Reader, key *record.Key) (*Live, error) {
-	k, err := l.viewed(r, key)
+	k, err := l.booked(r, key)
 	if err != nil || !key.Attached() {
 		return k, err
 	}
-	v, err := r.Get(record.RecordKey(key.Parent))
+	parent, err := record.ReadParent(r, key)
 	if err != nil {
-		return nil, fmt.Errorf("key %s: its parent: %w", key.ID, record.Missing(err))
-	}
-	parent, err := record.DecodeKey(v)
-	if err != nil {
-		return nil, fmt.Errorf("key %s: %w", key.Parent, err)
+		return nil, err
 	}
 	k.parent, err = l.stored(r, parent)
 	return k, err
 }
 
+// fetchViews reads at once what the views of keys need. What is not an id is skipped:
+// reading it will say so.
+func (l *Limiter) fetchViews(r store.Reader, ids []string) error {
+	if l.shared == nil {
+		return nil
+	}
+	var rows [][]byte
+	for _, id := range ids {
+		if account, err := record.KeyAccount(id); err == nil {
+			rows = append(append(rows, l.rowsOfKey(account, id)...), record.SaltKey(id))
+		}
+	}
+	return store.Fetch(r, rows...)
+}
+
 // viewed is a key as the store says that it is, without those above it.
 func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
+	k, err := l.booked(r, key)
+	if err == nil && key.Delegate {
+		k.children, err = record.CountChildren(r, key.ID)
+	}
+	if err == nil && key.Custody == record.CustodySealed {
+		k.salts, err = readSalts(r, key)
+	}
+	return k, err
+}
+
+// booked is what its record and its account say of a key. Its status depends on no more,
+// but for those above it.
+func (l *Limiter) booked(r store.Reader, key *record.Key) (*Live, error) {
 	account, err := record.KeyAccount(key.ID)
 	if err != nil {
 		return nil, err
@@ -117,21 +163,12 @@ func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
 		return nil, fmt.Errorf("key %s: %w", key.ID, err)
 	}
 	k := &Live{l: l, key: key}
+	k.id, k.renews = account, key.Renews
 	own, err := ownPart(r, l.node(), account, &acct)
 	if err != nil {
 		return nil, err
 	}
 	k.restore(&acct, &own, key.Limit)
-	if key.Delegate {
-		if k.children, err = record.CountChildren(r, key.ID); err != nil {
-			return nil, err
-		}
-	}
-	if key.Custody == record.CustodySealed {
-		if k.salts, err = readSalts(r, key); err != nil {
-			return nil, err
-		}
-	}
 	return k, nil
 }
 

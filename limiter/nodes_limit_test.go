@@ -135,7 +135,12 @@ func (r lookingReader) Get(key []byte) ([]byte, error) {
 	if bytes.HasPrefix(key, []byte(record.SpaceParts)) {
 		if do := *r.meanwhile; do != nil {
 			*r.meanwhile = nil
-			do()
+			done := make(chan struct{})
+			go func() { // it is done by somebody else
+				defer close(done)
+				do()
+			}()
+			<-done
 		}
 	}
 	return v, err

@@ -101,6 +101,35 @@ func (q *query) next(r store.Reader) (id string, cursor []byte, err error) {
 	return idOf(cursor), cursor, nil
 }
 
+// position is where a key stands in the order of a query.
+type position struct {
+	id     string
+	cursor []byte // continues after it
+}
+
+// firstStep is how many entries a query takes first: most lists end with the first page.
+const firstStep = 64
+
+// take returns the next entries, n at most; none at the end.
+func (q *query) take(r store.Reader, n int) (some []position, err error) {
+	for len(some) < n {
+		id, cursor, err := q.next(r)
+		if err != nil || cursor == nil {
+			return some, err
+		}
+		some = append(some, position{id, cursor})
+	}
+	return some, nil
+}
+
+func idsOf(some []position) []string {
+	ids := make([]string, len(some))
+	for i := range some {
+		ids[i] = some[i].id
+	}
+	return ids
+}
+
 // start continues after a cursor.
 func (q *query) start(cursor string) error {
 	if cursor == "" {

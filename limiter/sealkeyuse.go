@@ -41,7 +41,7 @@ func (l *Limiter) SealUses(ctx context.Context, by Caller) (map[token.SealKeyID]
 	}
 	now := l.clock.Now()
 	uses := make(map[token.SealKeyID]SealUse)
-	err := l.store.View(func(r store.Reader) error {
+	err := store.Browse(l.store, func(r store.Reader) error {
 		return r.Scan([]byte(record.SpaceKeys), nil, false, func(at, value []byte) (bool, error) {
 			if err := ctx.Err(); err != nil {
 				return false, err

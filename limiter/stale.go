@@ -71,9 +71,8 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	}
 	now := l.clock.Now()
 	after := l.staleAfter()
-	err = l.store.View(func(r store.Reader) error {
-		var failed error
-		next, err := l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, func(v View) bool {
+	err = store.Browse(l.store, func(r store.Reader) (err error) {
+		page.Next, err = l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, func(v View) bool {
 			s := StaleKey{View: v}
 			s.findReasons(now, after)
 			if reason != "" {
@@ -82,17 +81,25 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 			if len(s.Reasons) == 0 {
 				return true
 			}
-			if s.Seen, failed = l.seenOf(r, v.ID); failed != nil {
-				return false
-			}
 			page.Keys = append(page.Keys, s)
 			return len(page.Keys) < limit
 		})
-		page.Next = next
-		if failed != nil {
-			return failed
+		if err != nil {
+			return err
 		}
-		return err
+		rows := make([][]byte, len(page.Keys))
+		for i := range page.Keys {
+			rows[i] = seenKey(page.Keys[i].ID)
+		}
+		if err := store.Fetch(r, rows...); err != nil {
+			return err
+		}
+		for i := range page.Keys {
+			if page.Keys[i].Seen, err = l.seenOf(r, page.Keys[i].ID); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return StalePage{}, fmt.Errorf("looking for stale keys: %w", err)

@@ -60,14 +60,23 @@ type pool struct {
 	check  func(context.Context, *conn) error // of a new connection
 	slots  chan struct{}                      // a token for each connection in use
 	views  chan struct{}                      // a token for each that reads: some are left for writing
+	// browsing has a token for each that reads much, and requests do not wait for: some of
+	// views are left for those that they wait for.
+	browsing chan struct{}
 
 	mu     sync.Mutex
 	idle   []*conn
 	closed bool
 }
 
+// newPool makes a pool of at least two connections. Of two, one writes while the other one
+// browses, and what requests wait for takes its turn with what writes.
 func newPool(config *pgconn.Config, size int, check func(context.Context, *conn) error) *pool {
-	return &pool{config: config, check: check, slots: make(chan struct{}, size), views: make(chan struct{}, max(1, size-2))}
+	views := max(2, size-2)
+	return &pool{
+		config: config, check: check, slots: make(chan struct{}, size),
+		views: make(chan struct{}, views), browsing: make(chan struct{}, (views+1)/2),
+	}
 }
 
 const (

@@ -297,6 +297,7 @@ func (s *Store) Close() error {
 // Interface guards
 var (
 	_ store.Shared  = (*Store)(nil)
+	_ store.Browser = (*Store)(nil)
 	_ store.Tx      = (*transaction)(nil)
 	_ store.Fetcher = (*transaction)(nil)
 	_ store.Reader  = (*view)(nil)

@@ -10,21 +10,32 @@ import (
 )
 
 // View implements store.Store.
-func (s *Store) View(fn func(store.Reader) error) error {
+func (s *Store) View(fn func(store.Reader) error) error { return s.viewWith(fn, s.pool.views) }
+
+// Browse implements store.Browser. While it waits for others that browse, it takes no
+// room from View.
+func (s *Store) Browse(fn func(store.Reader) error) error {
+	return s.viewWith(fn, s.pool.browsing, s.pool.views)
+}
+
+// viewWith runs fn on a view that has a token of each of these.
+func (s *Store) viewWith(fn func(store.Reader) error, room ...chan struct{}) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
 	defer cancel()
-	select {
-	case s.pool.views <- struct{}{}:
-	case <-ctx.Done():
-		if s.ending.Err() != nil {
-			return store.ErrClosed
+	for _, tokens := range room {
+		select {
+		case tokens <- struct{}{}:
+			defer func() { <-tokens }()
+		case <-ctx.Done():
+			if s.ending.Err() != nil {
+				return store.ErrClosed
+			}
+			return s.refuse(awayOf(errAllBusy))
 		}
-		return s.refuse(awayOf(errAllBusy))
 	}
-	defer func() { <-s.pool.views }()
 	v := &view{s: s}
 	err := fn(v)
 	if v.c != nil {
@@ -47,20 +58,33 @@ func (s *Store) View(fn func(store.Reader) error) error {
 type view struct {
 	s     *Store
 	c     *conn             // nil until then
-	known map[string][]byte // rows that were fetched; nil: there is none
+	known map[string][]byte // rows that were read; nil: there is none
 	fault error             // the first: what was read may lack something
 }
 
+// mostKnown bounds the rows that a view keeps, unless more are fetched at once: a list
+// may go through thousands of keys.
+const mostKnown = 4096
+
 // Fetch implements store.Fetcher.
 func (v *view) Fetch(keys [][]byte) error {
-	rows, err := v.read(say(v.s.sql.get, byteasOf(keys)))
+	if v.known == nil || len(v.known)+len(keys) > mostKnown {
+		v.known = make(map[string][]byte, len(keys))
+	}
+	var wanted [][]byte
+	for _, key := range keys {
+		if _, known := v.known[string(key)]; !known {
+			wanted = append(wanted, key)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	rows, err := v.read(say(v.s.sql.get, byteasOf(wanted)))
 	if err != nil {
 		return err
 	}
-	if v.known == nil {
-		v.known = make(map[string][]byte, len(keys))
-	}
-	for _, key := range keys {
+	for _, key := range wanted {
 		v.known[string(key)] = nil
 	}
 	for _, row := range rows {
@@ -71,17 +95,23 @@ func (v *view) Fetch(keys [][]byte) error {
 
 // Get implements store.Reader.
 func (v *view) Get(key []byte) ([]byte, error) {
-	if value, known := v.known[string(key)]; known {
-		return found(value)
+	value, known := v.known[string(key)]
+	if !known {
+		rows, err := v.read(say(v.s.sql.get, byteasOf([][]byte{key})))
+		if err != nil {
+			return nil, err
+		}
+		if len(rows) > 0 {
+			value = rows[0][1]
+		}
+		if v.known == nil {
+			v.known = make(map[string][]byte)
+		}
+		if len(v.known) < mostKnown { // a parent is asked for with each of its children
+			v.known[string(key)] = value
+		}
 	}
-	rows, err := v.read(say(v.s.sql.get, byteasOf([][]byte{key})))
-	switch {
-	case err != nil:
-		return nil, err
-	case len(rows) == 0:
-		return nil, store.ErrNotFound
-	}
-	return rows[0][1], nil
+	return found(value)
 }
 
 // Scan implements store.Reader.

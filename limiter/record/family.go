@@ -22,21 +22,30 @@ func (k *Key) Attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
 
 // CheckAncestry refuses records that do not lead up to a key without a parent.
 func CheckAncestry(r store.Reader, key *Key) error {
-	for k := key; k.Parent != ""; {
-		b, err := r.Get(RecordKey(k.Parent))
-		if err != nil {
-			return fmt.Errorf("key %s: its parent %s: %w", k.ID, k.Parent, Missing(err))
+	for key.Parent != "" {
+		var err error
+		if key, err = ReadParent(r, key); err != nil {
+			return err
 		}
-		above, err := DecodeKey(b)
-		if err != nil {
-			return fmt.Errorf("key %s: %w", k.Parent, err)
-		}
-		if k.Depth < 1 || k.Depth > maxDepth || above.Depth != k.Depth-1 {
-			return fmt.Errorf("key %s: %w: it is %d below its root, and its parent %d", k.ID, ErrRecord, k.Depth, above.Depth)
-		}
-		k = above
 	}
 	return nil
+}
+
+// ReadParent reads the key above a child, one level nearer to the root: so whoever goes on
+// with it comes to an end.
+func ReadParent(r store.Reader, key *Key) (*Key, error) {
+	b, err := r.Get(RecordKey(key.Parent))
+	if err != nil {
+		return nil, fmt.Errorf("key %s: its parent %s: %w", key.ID, key.Parent, Missing(err))
+	}
+	above, err := DecodeKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("key %s: %w", key.Parent, err)
+	}
+	if key.Depth < 1 || key.Depth > maxDepth || above.Depth != key.Depth-1 {
+		return nil, fmt.Errorf("key %s: %w: it is %d below its root, and its parent %d", key.ID, ErrRecord, key.Depth, above.Depth)
+	}
+	return above, nil
 }
 
 // ChildrenOf lists the children of a key whose remaining budget has not come back.

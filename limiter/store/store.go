@@ -26,7 +26,8 @@ type Store interface {
 	Update(fn func(Tx) error) error
 
 	// View runs fn on a consistent, read-only snapshot. It is taken at the first
-	// read at the latest.
+	// read at the latest. fn must not open another view, nor wait for anybody who
+	// does: there may be room for few, and those in them would wait for each other.
 	View(fn func(Reader) error) error
 
 	// Close releases the store. Nothing may be running.
@@ -54,9 +55,25 @@ func Find(r Reader, key []byte) (value []byte, there bool, err error) {
 	return value, err == nil, err
 }
 
+// Browser is a Store in which few can read at a time.
+type Browser interface {
+	// Browse is View for what reads many rows, such as a list or a sweep. However many
+	// of these there are, they leave room for View, which requests wait for.
+	Browse(fn func(Reader) error) error
+}
+
+// Browse is View for what reads many rows, and may wait for others that do.
+func Browse(s Store, fn func(Reader) error) error {
+	if few, ok := s.(Browser); ok {
+		return few.Browse(fn)
+	}
+	return s.View(fn)
+}
+
 // Fetcher is a Reader that has far to go for each row.
 type Fetcher interface {
-	// Fetch reads rows at once that Get will be asked for.
+	// Fetch reads rows at once that Get will be asked for. What it was told before
+	// may be forgotten.
 	Fetch(keys [][]byte) error
 }
 

@@ -18,6 +18,7 @@ type clusterNode struct {
 	started  time.Time
 	follower store.Follower
 	running  sync.WaitGroup // its goroutines
+	nesting  nesting
 
 	joined, closed, killed, cut, paused bool
 

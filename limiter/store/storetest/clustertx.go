@@ -185,7 +185,7 @@ func (n *clusterNode) run(exclusive bool, rows store.Rows, fn func(store.Tx) err
 		err = t.declare(rows)
 	}
 	if err == nil {
-		if err = fn(t); t.denied != nil && !errors.Is(err, store.ErrUndeclared) {
+		if err = n.nesting.transaction(func() error { return fn(t) }); t.denied != nil && !errors.Is(err, store.ErrUndeclared) {
 			err = errors.Join(err, t.denied)
 		}
 	}
@@ -267,7 +267,7 @@ func (n *clusterNode) View(fn func(store.Reader) error) error {
 	if err != nil {
 		return err
 	}
-	return fn(rows)
+	return n.nesting.view(func() error { return fn(rows) })
 }
 
 // declare notes what a transaction of rows may read. One that runs alone may read all.

@@ -86,7 +86,10 @@ func (d *Disk) Snapshot() *Disk {
 // Open returns a store on the disk.
 func (d *Disk) Open() store.Store { return &memory{disk: d} }
 
-type memory struct{ disk *Disk }
+type memory struct {
+	disk    *Disk
+	nesting nesting
+}
 
 func (m *memory) Update(fn func(store.Tx) error) error {
 	d := m.disk
@@ -97,7 +100,7 @@ func (m *memory) Update(fn func(store.Tx) error) error {
 		return store.ErrNoSpace
 	}
 	tx := &memoryTx{base: data, changes: map[string]change{}}
-	if err := fn(tx); err != nil {
+	if err := m.nesting.transaction(func() error { return fn(tx) }); err != nil {
 		return err
 	}
 	data = data.with(tx.changes)
@@ -127,7 +130,7 @@ func (m *memory) View(fn func(store.Reader) error) error {
 	m.disk.mu.Lock()
 	data := m.disk.data
 	m.disk.mu.Unlock()
-	return fn(data)
+	return m.nesting.view(func() error { return fn(data) })
 }
 
 func (m *memory) Close() error { return nil }
