@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -282,5 +283,20 @@ func TestAKeyThatIsSuspendedAfterItsEndIsListedAsSuspended(t *testing.T) {
 	}
 	if got := idsOf(w.everyPage(limiter.Operator, limiter.Filter{Status: record.Suspended})); !slices.Equal(got, []string{k.id}) {
 		t.Errorf("suspended are %v, want %s", got, k.id)
+	}
+}
+
+func TestAMintAnswersWhatIsListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	spec := &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits(), Renews: record.Daily}
+	spec.Limit[record.Activations] = 5
+	made, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup(), Unlimited: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := w.List(ctx, limiter.Operator, limiter.Filter{})
+	if err != nil || len(page.Keys) != 1 || !reflect.DeepEqual(page.Keys[0], made) || made.RenewsAt.IsZero() {
+		t.Errorf("%+v is listed as %+v, %v", made, page.Keys, err)
 	}
 }

@@ -66,6 +66,7 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 	// The key is loaded when it is used: a caller that mints many keys uses few
 	// at once.
 	k := &Live{l: l, key: key}
+	k.renews = key.Renews
 	k.restore(&acct, &record.Part{Lineage: acct.Lineage}, key.Limit)
 	return k.view(l.clock.Now()), nil
 }
