@@ -111,7 +111,7 @@ func (im image) write(t *testing.T, dir string) {
 func (im image) damage(t *testing.T, dir string, random *rand.Rand) string {
 	t.Helper()
 	names := slices.Sorted(maps.Keys(im))
-	names = slices.DeleteFunc(names, func(n string) bool { return n == "LOCK" || im[n].size == 0 })
+	names = slices.DeleteFunc(names, func(n string) bool { return n == "LOCK" || n == "till.lock" || im[n].size == 0 })
 	name := names[random.IntN(len(names))]
 	f := im[name]
 	path := filepath.Join(dir, name)

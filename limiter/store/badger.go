@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,8 +20,9 @@ import (
 
 // Badger is the Store of a single server: an embedded Badger directory.
 type Badger struct {
-	db  *badger.DB
-	dir string
+	db   *badger.DB
+	dir  string
+	lock io.Closer // of the directory
 
 	tables   int64 // bytes of the tables, when last measured
 	lookedAt time.Time
@@ -53,8 +55,9 @@ const memTable = 16 << 20
 const minFree = 4 * memTable
 
 // OpenBadger opens the Badger directory dir, and makes it with mode 0700 if it is
-// missing. An error that wraps ErrLocked says that another process has it open; one
-// that wraps ErrExposed says that others may read or change it.
+// missing. An error that wraps ErrLocked says that another process has it open, on this
+// machine or on another one; one that wraps ErrExposed says that others may read or
+// change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if _, busy := closings.Load(dir); busy {
 		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for a backup that is still being read", dir)
@@ -70,6 +73,10 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	s := &Badger{dir: dir, ClosePatience: closePatience}
 	if err := s.enoughSpace(); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening store %s: %w", dir, err)
 	}
 	opts := badger.DefaultOptions(dir).
 		WithSyncWrites(true).           // acknowledged means on disk
@@ -96,12 +103,12 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		db, err = openDB(opts)
 	}
 	if isLocked(err) {
-		return nil, fmt.Errorf("opening store %s: %w%s", dir, ErrLocked, holder(dir))
+		err = fmt.Errorf("%w%s", ErrLocked, holder(dir))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening store %s: %w", dir, err)
+		return nil, errors.Join(fmt.Errorf("opening store %s: %w", dir, err), lock.Close())
 	}
-	s.db = db
+	s.db, s.lock = db, lock
 	return s, nil
 }
 
@@ -239,7 +246,7 @@ func (s *Badger) Close() error {
 	go func() {
 		s.views.Lock()
 		defer s.views.Unlock()
-		err := s.db.Close()
+		err := errors.Join(s.db.Close(), s.lock.Close())
 		closings.Delete(s.dir)
 		done <- err
 	}()
