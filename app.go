@@ -295,10 +295,24 @@ func misconfigured(err error) bool {
 // Stop leaves the store open, because the next configuration may use it.
 func (a *App) Stop() error {
 	a.leave()
-	if l := a.engine.current(); l != nil {
-		l.Outbox().Feeds.EndAll() // a server that stops does not wait for their readers
-	}
+	a.endFeeds()
 	return nil
+}
+
+// endFeeds ends all feeds of events.
+func (a *App) endFeeds() {
+	if l := a.engine.current(); l != nil {
+		l.Outbox().Feeds.EndAll()
+	}
+}
+
+// endFeedsAtExit ends all feeds when the server of a console begins to shut down with the
+// process: it waits for their readers, and the app may be stopped after it, because Caddy
+// stops apps in no particular order. At a reload nothing waits, and [App.Stop] ends them.
+func (a *App) endFeedsAtExit() {
+	if caddy.Exiting() {
+		a.endFeeds()
+	}
 }
 
 func (a *App) leave() {

@@ -51,6 +51,9 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	}
 	c.app = app
 	c.handler = &console.Handler{Backend: app, Sessions: app.engine.sessions, Log: limiter.Scrubbed(ctx.Slogger()), Client: consoleClient}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterOnShutdown(app.endFeedsAtExit)
+	}
 	return nil
 }
 

@@ -6,13 +6,16 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/event"
 )
 
 const (
 	// feedBeat is the time between two signs of life on a feed without events. At
-	// each of them the caller's permission is checked again.
+	// each of them the caller's permission is checked again, and whether the process
+	// is to end.
 	feedBeat = 5 * time.Second
 	// feedPatience bounds how long a reader may take to receive an event.
 	feedPatience = 10 * time.Second
@@ -47,6 +50,10 @@ func (a *api) events(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 	}
 	err = send(": these are the events from now on\n\n")
 	for err == nil {
+		if caddy.Exiting() { // which waits for its readers, and ended the feeds of before
+			err = event.ErrFeedClosed
+			break
+		}
 		var e *event.Event
 		if e, err = feed.Next(r.Context(), feedBeat); err != nil {
 			break
