@@ -37,6 +37,7 @@ func (a *App) Diagnose() []wire.Finding {
 	a.diagnoseSources(d)
 	a.diagnoseRoles(d)
 	a.diagnoseServers(d)
+	a.diagnoseGrace(d)
 	a.diagnoseAdmin(d)
 	if asOf, old := a.oldPrices(time.Now()); old {
 		d.warn("prices", "update till, or in the till block: prices /etc/till/prices.json", "the built-in prices date from %s", asOf)

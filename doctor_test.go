@@ -56,6 +56,7 @@ func diagnosed(t *testing.T, caddyfile string) []wire.Finding {
 const soundSite = `{
 	admin unix//DIR/admin.sock|0600
 	auto_https off
+	grace_period 20s
 	storage file_system DIR/caddy
 	log default {
 		format filter {
@@ -158,7 +159,8 @@ func TestDoctorFindsEachFault(t *testing.T) {
 		"a seal key beside the store": {[]string{"{file.DIR/secrets/seal}", "{file.DIR/seal}"}, func(t *testing.T, dir string) {
 			file(t, dir+"/seal", strings.Repeat("5e", 32), 0o600)
 		}, "seal_key_place", wire.LevelWarning, "beside the store"},
-		"a role without ceilings": {[]string{"max_activations 500", ""}, nil, "open_role", wire.LevelWarning, "role ci"},
+		"a server that waits for ever": {[]string{"\tgrace_period 20s\n", ""}, nil, "grace_period", wire.LevelWarning, "waits for every open stream"},
+		"a role without ceilings":      {[]string{"max_activations 500", ""}, nil, "open_role", wire.LevelWarning, "role ci"},
 		"logs that hold keys": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "\t\t\trequest>headers>Api-Key delete\n", ""}, nil,
 			"log_filter", wire.LevelError, "the logger default"},
 		"logs that hold keys of WebSockets": {[]string{"bind 127.0.0.1", "bind 127.0.0.1\nlog", "\t\t\trequest>headers>Sec-Websocket-Protocol delete\n", ""}, nil,

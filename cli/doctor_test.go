@@ -98,6 +98,6 @@ the file of seal keys (/s): not read yet
 // checks lists the kinds of findings. Those about the configuration are tested in
 // the package that reads it.
 var checks = []string{
-	"admin_endpoint", "anchor_place", "broad_keys", "clock", "endless_keys", "endless_tokens", "literal_credential", "lockdown", "log_filter",
+	"admin_endpoint", "anchor_place", "broad_keys", "clock", "endless_keys", "endless_tokens", "grace_period", "literal_credential", "lockdown", "log_filter",
 	"open_role", "plain_http", "plain_upstream", "prices", "public_url", "readable_file", "seal_key_place", "store", "unlimited_keys", "writable_file",
 }
