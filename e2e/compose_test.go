@@ -28,6 +28,7 @@ type compose struct {
 		Secrets     []string
 		Volumes     []string
 		DependsOn   []string `yaml:"depends_on"`
+		StopGrace   string   `yaml:"stop_grace_period"`
 		Configs     []struct{ Source, Target string }
 		Ports       []string
 	}
@@ -160,7 +161,7 @@ func TestTheComposeFileIsTrue(t *testing.T) {
 		replace(&text, "\n:8081 {", "\nhttp://:"+console+" {\n\tbind "+host)
 		replace(&text, "upstream openai {", "upstream openai {\n\t\t\tto "+upstream.URL)
 		s := process(net.JoinHostPort(host, served), text, "NODE="+c.Services[name].Environment["NODE"])
-		replace(&text, "{\n\ttill {", "{\n\tadmin "+s.admin+"\n\tpersist_config off\n\ttill {")
+		replace(&text, "{\n\tgrace_period ", "{\n\tadmin "+s.admin+"\n\tpersist_config off\n\tgrace_period ")
 		s.write(text)
 		s.start()
 		s.isReady()
