@@ -112,7 +112,7 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 			a.fail(w, invalid("%s takes no parameters in the address: write them as fields of the body", r.Method))
 			return
 		}
-		if op.replays && len(r.Header.Values(idempotencyHeader)) > 0 {
+		if op.replay != nil && len(r.Header.Values(idempotencyHeader)) > 0 {
 			repeatable, err := a.withIdempotencyKey(r)
 			if err != nil {
 				a.fail(w, err)

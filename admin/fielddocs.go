@@ -136,6 +136,7 @@ var fieldDocs = map[string]string{
 	"remaining_spend_usd":    "dollars that are left",
 	"remaining_tokens":       "tokens that are left",
 	"renews_at":              "when the limits next renew",
+	"replayed":               "true if the call was done before, under its Idempotency-Key, and was not done again; its answer has no secret",
 	"returned_activations":   "activations that were returned to the parent",
 	"returned_at":            "when what was left was returned to the parent",
 	"returned_spend_usd":     "dollars that were returned to the parent",

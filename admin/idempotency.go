@@ -63,22 +63,16 @@ func once(permission record.Permission, first call) call {
 		case err != nil:
 			return nil, err
 		case done.Key != nil:
-			again = struct {
-				*wire.KeyObject
-				Replayed bool `json:"replayed"`
-			}{keyJSON(*done.Key), true}
+			key := keyJSON(*done.Key)
+			key.Replayed, again = true, key
 		case done.Job != nil:
-			again = struct {
-				wire.BulkJSON
-				Replayed bool `json:"replayed"`
-			}{jobJSON(*done.Job), true}
+			job := jobJSON(*done.Job)
+			job.Replayed, again = true, &job
 		case done.Token != nil:
-			again = struct {
-				*wire.TokenObject
-				Replayed bool `json:"replayed"`
-			}{tokenJSON(*done.Token, l.Time()), true}
+			admin := tokenJSON(*done.Token, l.Time())
+			admin.Replayed, again = true, admin
 		default:
-			again = map[string]bool{"replayed": true}
+			again = wire.Replayed{Replayed: true}
 		}
 		return withStatus{http.StatusOK, again}, nil
 	}

@@ -36,8 +36,18 @@ type operation struct {
 	answer     any    // a value of the type that is written; nil: nothing, or content
 	partly     bool   // an error may come with the answer; see partlyDone
 	content    string // the media type of an answer that is not JSON
-	replays    bool   // takes an Idempotency-Key
-	closed     bool   // works while the store is closed
+	replay     any    // like answer, to a call done before under its Idempotency-Key; nil: it takes none
+	others     []otherAnswer
+	closed     bool // works while the store is closed
+}
+
+// otherAnswer is one with another status, which does not say that the call failed as all
+// calls may.
+type otherAnswer struct {
+	status  int
+	when    string
+	answer  any    // see operation
+	content string // see operation
 }
 
 func (op *operation) done() int { return cmp.Or(op.status, http.StatusOK) }
@@ -115,7 +125,7 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 		params = append(params, schema{"name": name, "in": "query", "schema": schema{"type": "string"}, "description": parameterDocs[name]})
 	}
 	headers := op.headers
-	if op.replays {
+	if op.replay != nil {
 		headers = append([]string{idempotencyHeader}, headers...)
 	}
 	for _, name := range headers {
@@ -130,22 +140,40 @@ func (g *schemas) operation(pattern string, op *operation) schema {
 			"content":  schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.body), true)}},
 		}
 	}
-	done := schema{"description": http.StatusText(op.done())}
-	switch {
-	case op.content != "":
-		done["content"] = schema{op.content: schema{}}
-	case op.answer != nil:
-		done["content"] = schema{"application/json": schema{"schema": g.of(reflect.TypeOf(op.answer), false)}}
+	answers := append([]otherAnswer{{op.done(), http.StatusText(op.done()), op.answer, op.content}}, op.others...)
+	if op.replay != nil {
+		answers = append(answers, otherAnswer{status: http.StatusOK, when: "it was done before, under this Idempotency-Key", answer: op.replay})
+	}
+	responses := schema{}
+	for _, a := range answers {
+		status, response := strconv.Itoa(a.status), schema{"description": a.when}
+		switch before, both := responses[status].(schema); {
+		case both:
+			g.either(before, a.answer)
+			continue
+		case a.content != "":
+			response["content"] = schema{a.content: schema{}}
+		case a.answer != nil:
+			response["content"] = schema{"application/json": schema{"schema": g.of(reflect.TypeOf(a.answer), false)}}
+		}
+		responses[status] = response
 	}
 	wrong := schema{"$ref": "#/components/schemas/Error"}
 	if op.partly {
 		wrong = schema{"anyOf": []schema{wrong, g.of(reflect.TypeOf(op.answer), false)}}
 	}
-	o["responses"] = schema{
-		strconv.Itoa(op.done()): done,
-		"default":               schema{"description": "what went wrong", "content": schema{"application/json": schema{"schema": wrong}}},
-	}
+	responses["default"] = schema{"description": "what went wrong", "content": schema{"application/json": schema{"schema": wrong}}}
+	o["responses"] = responses
 	return o
+}
+
+// either adds another answer to a response in JSON, unless it is of the same named type.
+func (g *schemas) either(response schema, answer any) {
+	content := response["content"].(schema)["application/json"].(schema)
+	first, second := content["schema"].(schema), g.of(reflect.TypeOf(answer), false)
+	if first["$ref"] != second["$ref"] {
+		content["schema"] = schema{"anyOf": []schema{first, second}}
+	}
 }
 
 // operationID is the name of a call in generated clients: getKeysId, postKeysIdRotate.

@@ -22,9 +22,8 @@ func (a *api) stats(_ *limiter.Limiter, r *http.Request) (any, error) {
 		if lockdown.LockedDown {
 			message += "; and a lockdown is in force"
 		}
-		return withStatus{http.StatusServiceUnavailable, map[string]any{
-			"error":         map[string]string{"code": "store_unavailable", "message": message},
-			"store_failure": why, "lockdown": lockdown,
+		return withStatus{http.StatusServiceUnavailable, wire.StatsClosed{
+			Error: wire.Fault{Code: "store_unavailable", Message: message}, Lockdown: &lockdown, StoreFailure: why,
 		}}, nil
 	}
 	s := l.Stats()

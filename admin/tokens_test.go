@@ -16,7 +16,7 @@ import (
 func (w *world) as(token string) *world {
 	w.T.Helper()
 	next := *w.World
-	h := authenticated(admintest.Backend{Of: w.World}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler))
+	h := described(w.T, authenticated(admintest.Backend{Of: w.World}, func(*http.Request) string { return "192.0.2.1" }, slog.New(slog.DiscardHandler)))
 	next.Handler = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if token != "" {
 			r.Header.Set("Authorization", "Bearer "+token)

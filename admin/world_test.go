@@ -26,6 +26,6 @@ func newWorldAt(t *testing.T, clock commit.Clock) *world {
 func serving(of *admintest.World) *world {
 	w := &world{of}
 	w.NoConsole, w.SealKeyNamed = ErrNoConsole, ErrSealKeyNamed
-	w.Handler = NewHandler(admintest.Backend{Of: w.World}, limiter.Operator, slog.New(slog.DiscardHandler))
+	w.Handler = described(of.T, NewHandler(admintest.Backend{Of: w.World}, limiter.Operator, slog.New(slog.DiscardHandler)))
 	return w
 }

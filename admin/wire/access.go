@@ -55,6 +55,8 @@ type TokenObject struct {
 	Pending []string `json:"pending,omitempty"`
 	// Made are, in the answer that revokes it, the tokens made with it that still work.
 	Made []MadeToken `json:"made_tokens,omitempty"`
+	// Replayed says that the call was done before, and was not done again.
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 // MadeToken is a token that was made with another one, or with one that was.

@@ -118,6 +118,9 @@ type KeyObject struct {
 
 	// Pending names the nodes that have not yet followed the act that this answers.
 	Pending []string `json:"pending,omitempty"`
+
+	// Replayed says that the call was done before, and was not done again.
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 // RevokedKey is a revoked key, with the number of its running requests that were ended.

@@ -26,6 +26,8 @@ type BulkJSON struct {
 	Failure string `json:"failure,omitempty"`
 	// Pending names the nodes that have not yet heard of the job.
 	Pending []string `json:"pending,omitempty"`
+	// Replayed says that the call was done before, and was not done again.
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 // LeaksAnswer lists what was found in a text, and what was done about it.

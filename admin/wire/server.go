@@ -69,6 +69,13 @@ type StatsAnswer struct {
 	Nodes []NodeJSON `json:"nodes,omitempty"`
 }
 
+// StatsClosed is the answer in its place while the store is closed.
+type StatsClosed struct {
+	Error        Fault         `json:"error"`
+	Lockdown     *LockdownJSON `json:"lockdown,omitempty"`
+	StoreFailure string        `json:"store_failure,omitempty"`
+}
+
 // RepairedAnswer says what was forfeited, or which time the limiter goes by now.
 type RepairedAnswer struct {
 	Keys      *int64     `json:"keys,omitempty"`

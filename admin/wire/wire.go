@@ -82,3 +82,9 @@ func (s Span) String() string {
 	}
 	return text
 }
+
+// Replayed is the answer to a call that was done before, under its Idempotency-Key, and
+// that was about no key, token or job.
+type Replayed struct {
+	Replayed bool `json:"replayed"`
+}
