@@ -50,7 +50,7 @@ func (a *api) events(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 	}
 	err = send(": these are the events from now on\n\n")
 	for err == nil {
-		if caddy.Exiting() { // which waits for its readers, and ended the feeds of before
+		if caddy.Exiting() { // feeds that began earlier have been ended; it waits for this one
 			err = event.ErrFeedClosed
 			break
 		}
