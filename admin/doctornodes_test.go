@@ -41,7 +41,7 @@ func TestDoctorNamesTheNodeAndWhatIsWrongWithIt(t *testing.T) {
 		{name: "behind for long", other: func(n *store.Node) { n.Behind = 3 }, pending: []string{"b"}, check: "node_behind", says: "it is 3 changes behind"},
 		{name: "gone", other: func(n *store.Node) { n.Live, n.Seen = false, now.Add(-10*time.Minute) }, check: "node_gone", says: "node b was last seen 10m ago"},
 		{name: "gone for good", other: func(n *store.Node) { n.Live, n.Seen = false, now.Add(-48*time.Hour) }},
-		{name: "configured otherwise", other: func(n *store.Node) { n.Configuration = "retain=cc roles=dd upstreams=ee" }, check: "node_configuration", says: "than this one: retain, roles"},
+		{name: "configured otherwise", other: func(n *store.Node) { n.Configuration = "retain=cc roles=dd upstreams=ee" }, check: "node_configuration", says: "from this one: retain, roles"},
 		{name: "another version", other: func(n *store.Node) { n.Version = "v2" }, check: "node_version", says: "node b runs v2, and this one v1"},
 		{name: "gone, and of another configuration and version", other: func(n *store.Node) {
 			n.Live, n.Seen, n.Version, n.Configuration = false, now.Add(-48*time.Hour), "v0", "roles=zz"
