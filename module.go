@@ -194,7 +194,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 		return nil, by, refusal
 	}
 	by.key = by.k.Key()
-	if by.number, refusal = by.k.Number(by.key, parsed.Lookup); refusal != nil {
+	if by.number, refusal = by.k.Number(by.key, parsed.Lookup, clientAddr(r)); refusal != nil {
 		return nil, by, refusal
 	}
 	if by.key.Custody == record.CustodySealed {

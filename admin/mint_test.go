@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -217,7 +218,7 @@ func openBox(w *world, m *wire.Minted, box string) (string, error) {
 	if err != nil {
 		w.T.Fatal(err)
 	}
-	number, refusal := k.Number(k.Key(), parsed.Lookup)
+	number, refusal := k.Number(k.Key(), parsed.Lookup, netip.Addr{})
 	if refusal != nil {
 		return "", errors.New(refusal.Message)
 	}

@@ -14,9 +14,9 @@ const reportDeadEvery = int64(time.Hour)
 // afterDeath counts the uses of a key that no longer works, or of a canary, which
 // never did. It is in memory only, because anybody who has the string can use it.
 type afterDeath struct {
-	n        int64 // uses not yet reported
-	reported int64 // unix nanoseconds of the last report; 0: never
-	addr     netip.Addr
+	n        int64      // uses not yet reported
+	reported int64      // unix nanoseconds of the last report; 0: never
+	addr     netip.Addr // of the last of them
 	code     record.Code
 }
 
@@ -61,7 +61,7 @@ func (k *Live) reportDead(now time.Time) {
 	}
 	k.l.emit(e)
 	k.l.log.Warn("a key that no longer works was used", "key_id", k.key.ID, "code", string(d.code), "uses", d.n, "from", e.From, "canary", canary)
-	d.n, d.reported = 0, now.UnixNano()
+	d.n, d.reported, d.addr = 0, now.UnixNano(), netip.Addr{}
 }
 
 // sweepDead reports uses that were held back. Callers hold the key.

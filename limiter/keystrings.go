@@ -13,8 +13,8 @@ import (
 )
 
 // Number returns which of the key's strings a lookup belongs to, or why that
-// string no longer works.
-func (k *Live) Number(key *record.Key, lookup token.Lookup) (int64, *record.Refusal) {
+// string no longer works. addr is the client that presents it.
+func (k *Live) Number(key *record.Key, lookup token.Lookup, addr netip.Addr) (int64, *record.Refusal) {
 	if lookup == key.Lookup {
 		return key.Rotations, nil
 	}
@@ -23,7 +23,7 @@ func (k *Live) Number(key *record.Key, lookup token.Lookup) (int64, *record.Refu
 		now := k.l.clock.Now()
 		k.mu.Lock()
 		k.history.refused(now, refusal.Code)
-		k.usedDead(now, refusal, netip.Addr{})
+		k.usedDead(now, refusal, addr)
 		k.mu.Unlock()
 	}
 	return number, refusal

@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -267,5 +268,29 @@ func TestLiveKeysAndUsedUpRolesAreNotToldAsDead(t *testing.T) {
 	s.expect("a string that was replaced", record.CodeKeyRevoked)
 	if events := heard.take(event.KeyAfterDeath); len(events) != 1 || events[0].Key.ID != next.id {
 		t.Errorf("a replaced string: %+v", events)
+	}
+}
+
+func TestTheUseOfAReplacedStringIsToldWithItsClient(t *testing.T) {
+	t.Parallel()
+	w, heard := newHeardWorld(t)
+	k := w.mint(activations(5))
+	k.rotate(0)
+	for i, from := range []netip.Addr{netip.MustParseAddr("192.0.2.66"), netip.MustParseAddr("192.0.2.67"), {}} { // the last has none, as on a unix socket
+		live, refusal := w.Find(ctx, k.lookup)
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		if _, refusal = live.Number(live.Key(), k.lookup, from); refusal == nil || refusal.Code != record.CodeKeyRevoked {
+			t.Fatalf("a string that was replaced: %+v", refusal)
+		}
+		want := ""
+		if from.IsValid() {
+			want = from.String()
+		}
+		if events := heard.take(event.KeyAfterDeath); len(events) != 1 || events[0].Count != 1 || events[0].From != want {
+			t.Errorf("client %d: %+v, want one from %q", i, events, want)
+		}
+		w.clock.advance(2 * time.Hour)
 	}
 }

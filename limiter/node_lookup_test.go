@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -130,7 +131,7 @@ func TestAStringThatAKeyWasGivenIsFoundBeforeTheNodeHasHeardOfIt(t *testing.T) {
 		for what, lookup := range map[string]token.Lookup{"the new string": next, "the former one, which still works": k.lookup} {
 			live, refusal := p.b.Find(ctx, lookup)
 			if refusal == nil {
-				_, refusal = live.Number(live.Key(), lookup)
+				_, refusal = live.Number(live.Key(), lookup, netip.Addr{})
 			}
 			if refusal != nil {
 				t.Errorf("%s: %+v", what, refusal)

@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,7 +51,7 @@ func TestAStringThatWasReplacedIsRefusedByANodeWhoseClockIsBehind(t *testing.T) 
 				synctest.Wait()
 				live, refusal := b.w.Find(ctx, k.lookup)
 				if refusal == nil {
-					_, refusal = live.Number(live.Key(), k.lookup)
+					_, refusal = live.Number(live.Key(), k.lookup, netip.Addr{})
 				}
 				if refusal == nil || refusal.Code != record.CodeKeyRevoked {
 					t.Errorf("another node, whose clock is a second behind: %v", refusal)

@@ -49,7 +49,7 @@ func (k *key) come(onCut func(*record.Refusal)) (*limiter.Grant, *record.Refusal
 	if refusal != nil {
 		return nil, refusal
 	}
-	number, refusal := live.Number(live.Key(), k.lookup)
+	number, refusal := live.Number(live.Key(), k.lookup, netip.Addr{})
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -271,7 +271,7 @@ func TestARequestThatWasSlowToComeIsRefusedAfterTheRotation(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	number, refusal := live.Number(live.Key(), k.lookup)
+	number, refusal := live.Number(live.Key(), k.lookup, netip.Addr{})
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
@@ -333,7 +333,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 		if refusal != nil {
 			t.Fatal(refusal)
 		}
-		number, refusal := live.Number(live.Key(), k.lookup)
+		number, refusal := live.Number(live.Key(), k.lookup, netip.Addr{})
 		if refusal != nil {
 			return record.Box{}
 		}

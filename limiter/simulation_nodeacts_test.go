@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -364,7 +365,7 @@ func (s *ensemble) rotate(i int, b *purse) {
 		}
 		k, refusal := w.Find(ctx, former)
 		if refusal == nil {
-			_, refusal = k.Number(k.Key(), former)
+			_, refusal = k.Number(k.Key(), former, netip.Addr{})
 		}
 		if refusal == nil {
 			s.fatalf("%s admits a string of %s that was replaced", w.node, b.id)

@@ -66,7 +66,7 @@ func (s *ensemble) ask(i int, b *purse, tokens int64, waits bool) (code record.C
 		g := new(limiter.Grant)
 		k, refusal := w.Find(ctx, lookup)
 		if refusal == nil {
-			ask.String, refusal = k.Number(k.Key(), lookup)
+			ask.String, refusal = k.Number(k.Key(), lookup, ask.Addr)
 		}
 		if refusal == nil {
 			refusal = k.Reserve(ctx, ask, g)
