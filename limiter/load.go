@@ -190,6 +190,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	if key.Version > k.key.Version {
 		l.uncacheFormer(k, key)
 		k.key, k.renews = key, key.Renews
+		k.pacing.bound(key.Rate, l.clock.Now().UnixNano()) // it may be another than before
 		l.lower(&k.account, key.Limit)
 		k.setMarks()
 		k.salts.keep(key)

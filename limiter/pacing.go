@@ -16,6 +16,7 @@ func (b *bucket) wait(r record.Rate, now int64) time.Duration {
 	if r.IsZero() {
 		return 0
 	}
+	b.bound(r, now)
 	spacing := int64(r.Per) / r.N
 	if d := max(b.full, now) + spacing - now - int64(r.Per); d > 0 {
 		return time.Duration(d)
@@ -26,7 +27,16 @@ func (b *bucket) wait(r record.Rate, now int64) time.Duration {
 // take uses up one place.
 func (b *bucket) take(r record.Rate, now int64) {
 	if !r.IsZero() {
+		b.bound(r, now)
 		b.full = max(b.full, now) + int64(r.Per)/r.N
+	}
+}
+
+// bound lets no more be missing in the bucket than an empty one lacks: it was taken at
+// another rate, or by a clock that had run ahead.
+func (b *bucket) bound(r record.Rate, now int64) {
+	if !r.IsZero() {
+		b.full = min(b.full, now+int64(r.Per))
 	}
 }
 
@@ -36,6 +46,14 @@ func (b *bucket) take(r record.Rate, now int64) {
 type pacing struct {
 	rate, free, self bucket
 	mints            bucket // see mayMint
+}
+
+// bound bounds all buckets of a key with that rate.
+func (p *pacing) bound(r record.Rate, now int64) {
+	p.rate.bound(r, now)
+	p.free.bound(defaultFreeRate, now)
+	p.self.bound(defaultFreeRate, now)
+	p.mints.bound(mintRate, now)
 }
 
 // full reports whether all buckets are full again.
