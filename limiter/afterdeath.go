@@ -9,7 +9,7 @@ import (
 )
 
 // reportDeadEvery is the shortest time between two reports of uses of one dead key.
-const reportDeadEvery = int64(time.Hour)
+const reportDeadEvery = time.Hour
 
 // afterDeath counts the uses of a key that no longer works, or of a canary, which
 // never did. It is in memory only, because anybody who has the string can use it.
@@ -20,9 +20,10 @@ type afterDeath struct {
 	code     record.Code
 }
 
-// recent reports whether the last report is too recent for another one.
+// recent reports whether the last report is too recent for another one. It may lie in the
+// future: the clock had run ahead.
 func (d *afterDeath) recent(nanos int64) bool {
-	return d.reported != 0 && nanos-d.reported < reportDeadEvery
+	return d.reported != 0 && time.Duration(nanos-d.reported).Abs() < reportDeadEvery
 }
 
 // usedDead notes a refusal that may be of a dead key. The first use is reported

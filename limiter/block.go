@@ -104,8 +104,10 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 			a.firstDurable, a.pinDurable = a.firstDurable || a.first != 0, a.pinDurable || rec.Pin != ""
 			l.lookedAt(a, k, &rec, &own)
 		}
-		a.resume(l.clock.Now().UnixNano())
+		now := l.clock.Now()
+		a.resume(now.UnixNano())
 		a.answer(err)
+		l.realign(a, k, now) // the clock may have been repaired meanwhile
 	})
 }
 

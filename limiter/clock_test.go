@@ -1,10 +1,12 @@
 package limiter_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -166,6 +168,148 @@ func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *test
 			w.clock.advance(24 * time.Hour)
 		}
 		w.agree(t)
+	}
+}
+
+// TestARepairOfTheClockTakesBudgetsBackWhoseBlockIsOnItsWay: a block, or a window, that was
+// asked for by the wrong clock is written after the repair.
+func TestARepairOfTheClockTakesBudgetsBackWhoseBlockIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	for _, waits := range []string{"a block", "a window"} {
+		for _, of := range []string{"a key", "a role"} {
+			w := newWorld(t)
+			w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{5, -1, -1, -1}, Renews: record.Daily}}}
+			spec := renewing(5, record.Daily)
+			if of == "a role" {
+				spec = func(k *record.Key) { k.Role = "ci" }
+			}
+			w.restart()
+			k := w.mint(spec)
+			k.use()
+			const wrong = 365 * 24 * time.Hour
+			w.clock.set(wrong)
+			w.restart()
+			used := int64(1) // in the window that has not begun yet: what is on its way is for one request
+			if waits == "a block" {
+				k.use()
+				used++
+			}
+			release := w.hang()
+			asked := make(chan record.Code, 1)
+			go func() { asked <- k.use() }()
+			for w.Backlog() < 2 {
+				time.Sleep(time.Millisecond)
+			}
+			w.clock.set(-wrong)
+			repaired := make(chan error, 1)
+			go func() {
+				_, err := w.RepairClock(ctx, limiter.Operator)
+				repaired <- err
+			}()
+			for w.Backlog() < 3 {
+				time.Sleep(time.Millisecond)
+			}
+			release()
+			if err := <-repaired; err != nil {
+				t.Fatal(err)
+			}
+			if code := <-asked; code != "" {
+				t.Errorf("%s of %s is on its way: %q", waits, of, code)
+			}
+			if err := w.Ping(ctx); err != nil {
+				t.Fatal(err)
+			}
+			for day := range 3 {
+				want := int64(5)
+				if day == 0 {
+					want -= used
+				}
+				if n := k.drain(record.CodeActivationsExhausted); n != want {
+					t.Errorf("%s of %s is on its way: %d on day %d after the repair, want %d", waits, of, n, day, want)
+				}
+				w.clock.advance(24 * time.Hour)
+			}
+			w.agree(t)
+		}
+	}
+}
+
+// TestARepairOfTheClockLeavesNothingInTheFuture: what memory has noted by the wrong clock
+// holds nothing up for as long as that was ahead.
+func TestARepairOfTheClockLeavesNothingInTheFuture(t *testing.T) {
+	t.Parallel()
+	w, heard := newHeardWorld(t)
+	const wrong = 365 * 24 * time.Hour
+	w.clock.set(wrong)
+	w.restart()
+	spec := func(k *record.Key) { k.Rate = record.Rate{N: 10, Per: time.Hour} }
+	k, busy := w.mint(spec), w.mint(func(k *record.Key) { k.ExpiresAt = w.clock.time().Add(wrong) })
+	k.drain(record.CodeRateLimited)
+	live, refusal := w.Find(ctx, k.lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	here := netip.MustParseAddr("192.0.2.1")
+	for refusal == nil {
+		refusal = live.Touch(ctx, here)
+	}
+	left := w.mint(activations(5))
+	left.use()
+	running, refusal := busy.ask()
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	dead := w.mint(activations(0))
+	dead.use()
+	if n := len(heard.take(event.KeyAfterDeath)); n != 1 {
+		t.Fatalf("%d reports of a dead key", n)
+	}
+
+	w.clock.set(-wrong)
+	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		t.Fatal(err)
+	}
+	if v := left.view(); v.LastUsedAt.After(w.Now()) {
+		t.Errorf("a key was used last at %s, and it is %s", v.LastUsedAt, w.Now())
+	}
+	dead.use()
+	if n := len(heard.take(event.KeyAfterDeath)); n != 1 {
+		t.Errorf("%d reports of a dead key after the repair, want 1", n)
+	}
+	w.clock.advance(time.Second)
+	if refusal := live.Touch(ctx, here); refusal != nil {
+		t.Errorf("a question about a key: %s", refusal.Message)
+	}
+	w.clock.advance(6 * time.Minute)
+	if code := k.use(); code != "" {
+		t.Errorf("a key with a rate: %q", code)
+	}
+	w.SweepActive()
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	running.Settle(record.Amounts{record.Activations: 1})
+	again, refusal := busy.ask() // so that it is in use
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	defer again.Cancel()
+	w.clock.advance(11 * time.Second)
+	w.SweepActive()
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.kill(true)
+	var n int64
+	used, err := w.Usage(ctx, limiter.Operator, busy.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range used.Hours {
+		n += used.Hours[i].Activations
+	}
+	if n != 1 {
+		t.Errorf("%d requests are saved, want 1", n)
 	}
 }
 

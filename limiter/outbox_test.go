@@ -186,6 +186,30 @@ func TestAMessageKeepsIdAndTextUntilItIsForgotten(t *testing.T) {
 	}
 }
 
+func TestAMessageThatAWrongClockHasPostponedIsDueOnceThatIsRepaired(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.hook(event.KeyCreated)
+	const wrong = 365 * 24 * time.Hour
+	w.clock.set(wrong)
+	w.restart()
+	w.mint(activations(1))
+	_, messages := w.waiting()
+	if err := w.Outbox().Postpone(messages[0], time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if due, _, err := w.Outbox().Due(hookURL, 100); err != nil || len(due) != 0 {
+		t.Errorf("%d due that were postponed, %v", len(due), err)
+	}
+	w.clock.set(-wrong)
+	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		t.Fatal(err)
+	}
+	if due, _, err := w.Outbox().Due(hookURL, 100); err != nil || len(due) != 1 {
+		t.Errorf("%d due after the repair, %v", len(due), err)
+	}
+}
+
 func TestHooksAreToldWhatTheyWantAndForgottenWhenTheyAreGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,12 +15,12 @@ func (a *account) due(now time.Time) bool {
 // astray reports whether the account is in a window that has not begun yet, because
 // the clock had run ahead and was repaired.
 func (a *account) astray(now time.Time) bool {
-	return a.renews != "" && a.renews.Epoch(now) < a.epoch
+	return a.renews != "" && a.epoch > now.Unix()
 }
 
 // realign takes an account that is astray back into the present window, together with
-// what was used: it renews with the next window, and gets nothing before that.
-// Callers hold the account.
+// what was used: it renews with the next window, and gets nothing before that. While a
+// block or a window is on its way, that comes first. Callers hold the account.
 func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	if l.shared != nil || a.asked || !a.astray(now) {
 		return // nodes that share a store have its clock, which no repair sets back
@@ -119,6 +119,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	}, func(err error) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		defer func() { l.realign(a, k, l.clock.Now()) }() // the clock may have been repaired meanwhile
 		a.noting = false
 		if err != nil {
 			l.complain("renewing a budget failed", err)

@@ -56,9 +56,11 @@ func (r *retention) forgetLater(now, seen time.Time) {
 	}
 }
 
-// mayForget reports whether the time is known well enough to delete anything by it.
+// mayForget reports whether the time is known well enough to delete anything by it. If
+// the end of the wait is further away than the wait was, the clock was repaired meanwhile.
 func (l *Limiter) mayForget() bool {
-	return l.clock.Doubt() == 0 && !l.clock.Now().Before(l.forgetFrom)
+	wait := l.forgetFrom.Sub(l.clock.Now())
+	return l.clock.Doubt() == 0 && (wait <= 0 || wait > agreeing)
 }
 
 // sweepPatience is how long the sweeper waits for the other nodes: a stop waits for it.

@@ -74,7 +74,7 @@ func (l *Limiter) sweepStale() {
 	now := l.clock.Now()
 	l.stale.mu.Lock()
 	after, revoke, from := l.stale.after, l.stale.revoke, l.stale.from
-	if now.Sub(l.stale.whole) >= staleAgain {
+	if now.Sub(l.stale.whole).Abs() >= staleAgain { // or the clock had run ahead
 		from, l.stale.whole = nil, now
 	}
 	l.stale.mu.Unlock()

@@ -183,6 +183,7 @@ func (l *Limiter) sweepIdle() {
 			l.evict(id)
 		}
 	}
+	l.realignAll(now) // those that a repair of the clock has missed: they were being read, or the store was full
 	if l.shared != nil {
 		l.forgetSharedHours(l.everyLive(), now)
 	}

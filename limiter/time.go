@@ -95,6 +95,25 @@ func (l *Limiter) repairClock() time.Time {
 	now := l.clock.Set()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
+		k.pacing.bound(k.key.Rate, now.UnixNano())
+		if k.notAfter(now.UnixNano()) {
+			l.markActive(k)
+		}
+		k.mu.Unlock()
+	}
+	for _, a := range l.everyRole() {
+		a.mu.Lock()
+		a.notAfter(now.UnixNano())
+		a.mu.Unlock()
+	}
+	l.realignAll(now)
+	return now
+}
+
+// realignAll realigns everything in memory.
+func (l *Limiter) realignAll(now time.Time) {
+	for _, k := range l.everyLive() {
+		k.mu.Lock()
 		l.realign(&k.account, k, now)
 		k.mu.Unlock()
 	}
@@ -103,5 +122,15 @@ func (l *Limiter) repairClock() time.Time {
 		l.realign(a, nil, now)
 		a.mu.Unlock()
 	}
-	return now
+}
+
+// notAfter takes what a clock that had run ahead has noted of an account back to the
+// present, and reports whether that is to be saved. Callers hold the account.
+func (a *account) notAfter(nanos int64) (save bool) {
+	a.pace.start, a.savedAt = min(a.pace.start, nanos), min(a.savedAt, nanos)
+	if a.last <= nanos {
+		return false
+	}
+	a.last, a.savedAt = nanos, 0
+	return true
 }

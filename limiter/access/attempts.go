@@ -39,6 +39,10 @@ type attemptCount struct {
 	minute   int64
 }
 
+// due reports whether the last report is old enough for another one. It may lie in the
+// future: the clock had run ahead.
+func (c *attemptCount) due(now time.Time) bool { return now.Sub(c.reported).Abs() >= reportEvery }
+
 // The names in the audit log of callers who are not known, and of all callers
 // beyond maxAttempters.
 const (
@@ -73,7 +77,7 @@ func (a *Attempts) Note(at Attempt) bool {
 	c.recent++
 	c.since++
 	few := c.recent <= attemptsAMinute
-	due := now.Sub(c.reported) >= reportEvery
+	due := c.due(now)
 	var n int64
 	if due {
 		n, c.since, c.reported = c.since, 0, now
@@ -95,7 +99,7 @@ func (a *Attempts) sweep(now time.Time) {
 	overdue := make(map[Attempt]int64)
 	a.mu.Lock()
 	for at, c := range a.seen {
-		if now.Sub(c.reported) < reportEvery {
+		if !c.due(now) {
 			continue
 		}
 		if c.since == 0 {

@@ -58,6 +58,23 @@ func TestAttemptsAreReportedAtOnceAndThenOnceAMinuteWithACount(t *testing.T) {
 	said.is(t, "at the end", log{anna: 1})
 }
 
+func TestAttemptsAreReportedOnceAClockThatHadRunAheadIsRepaired(t *testing.T) {
+	t.Parallel()
+	attempts, clock, said := newAttempts()
+	anna, bob := access.Attempt{By: "anna", Action: "key.revoke"}, access.Attempt{By: "bob", Action: "key.revoke"}
+	clock.now = noon.AddDate(1, 0, 0)
+	for range 2 {
+		attempts.Note(anna)
+		attempts.Note(bob)
+	}
+	said.is(t, "a year ahead", log{anna: 1, bob: 1})
+	clock.now = noon
+	attempts.Note(anna)
+	said.is(t, "after the repair", log{anna: 2})
+	attempts.Sweep()
+	said.is(t, "at the next sweep", log{bob: 1})
+}
+
 func TestAFloodOfCallersIsReportedAsOne(t *testing.T) {
 	t.Parallel()
 	attempts, _, said := newAttempts()

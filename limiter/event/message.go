@@ -56,6 +56,9 @@ func message(key, value []byte) (Message, postRecord, error) {
 	}, rec, nil
 }
 
+// longestWait is the longest time for which a message is postponed.
+const longestWait = time.Hour
+
 // leadAgain is how often a node that delivers for all looks whether it still does.
 const leadAgain = time.Second
 
@@ -75,7 +78,7 @@ func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, e
 				o.leaveOut(key, err)
 				return true, nil
 			}
-			if wait := time.Unix(0, rec.Next).Sub(now); wait > 0 {
+			if wait := time.Unix(0, rec.Next).Sub(now); wait > 0 && wait <= longestWait { // more: the clock had run ahead
 				if next == 0 || wait < next {
 					next = wait
 				}
@@ -111,9 +114,9 @@ func (o *Outbox) Forget(url string, m Message) error {
 	}, nil)
 }
 
-// Postpone says that an attempt has failed, and when the next one is.
+// Postpone says that an attempt has failed, and when the next one is, within an hour.
 func (o *Outbox) Postpone(m Message, wait time.Duration) error {
-	next := o.options.Clock.Now().Add(wait)
+	next := o.options.Clock.Now().Add(min(wait, longestWait))
 	return o.write.Do(func(t *commit.Transaction) error {
 		value, there, err := store.Find(t, m.key)
 		if err != nil || !there { // its webhook is gone
