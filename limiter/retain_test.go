@@ -112,6 +112,28 @@ func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
 	}
 }
 
+func TestOnceTheClockIsRepairedKeysAreForgottenAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(1))
+	if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(limiter.DefaultRetain + day)
+	w.mint(activations(1)) // tells the store the time
+	const wrong = 365 * day
+	w.clock.set(wrong)
+	w.restart()
+	w.clock.set(-wrong)
+	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		t.Fatal(err)
+	}
+	w.SweepEnded()
+	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("after the repair: %v", err)
+	}
+}
+
 // TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten holds the store up, so that
 // forgetting takes as long as it would in a large one.
 func TestExpiryCutsWhatRunsWhileEndedKeysAreForgotten(t *testing.T) {
