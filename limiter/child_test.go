@@ -390,3 +390,81 @@ func TestAGrantToAChildComesOutOfItsParent(t *testing.T) {
 		t.Errorf("the parent has %d left, want 94: what was taken from the child came back", got)
 	}
 }
+
+// TestWhatAChildLeavesGoesBackWheneverItsParentRenewsNow: the parent's window goes on when it
+// is changed to renew at other times, so what was carved out of it before comes back.
+func TestWhatAChildLeavesGoesBackWheneverItsParentRenewsNow(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ before, after record.Renewal }{
+		{"", record.Daily}, {"", record.Monthly}, {record.Daily, record.Weekly}, {record.Weekly, record.Daily}, {record.Monthly, ""},
+	} {
+		w := newWorld(t)
+		p := w.mint(delegating(renewing(1000, test.before)))
+		c, late := p.mustChild(activations(500)), p.mustChild(activations(100))
+		c.use()
+		_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *record.Key) error { k.Renews = test.after; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.GrantMore(ctx, limiter.Operator, c.id, limiter.More{Activations: 50}); err != nil {
+			t.Fatal(err)
+		}
+		w.balance(t)
+		if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.balance(t)
+		if got := p.left(); got != 897 {
+			t.Errorf("%q, then %q: the parent has %d left, want 897: 1000 less two mints, one use and the 100 of its other child", test.before, test.after, got)
+		}
+		if test.after == "" {
+			continue
+		}
+		w.clock.advance(31 * 24 * time.Hour)
+		p.use()
+		if _, _, err := w.Revoke(ctx, limiter.Operator, late.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.balance(t)
+		if got := p.left(); got != 999 {
+			t.Errorf("%q, then %q: the parent has %d left in another window, want 999: what was carved out before is gone", test.before, test.after, got)
+		}
+		w.agree(t)
+	}
+}
+
+// TestWhatAChildLeavesGoesBackOnceWhenTheClockIsRepaired: the repair takes the parent's
+// window back to a day in which another one was before.
+func TestWhatAChildLeavesGoesBackOnceWhenTheClockIsRepaired(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(renewing(1000, record.Daily)))
+	former := p.mustChild(activations(400))
+	const wrong = 365 * 24 * time.Hour
+	w.clock.set(wrong)
+	w.restart()
+	present := p.mustChild(activations(500))
+	w.clock.set(-wrong)
+	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		child *key
+		left  int64
+	}{{former, 499}, {present, 999}} {
+		if _, _, err := w.Revoke(ctx, limiter.Operator, test.child.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		w.settle()
+		w.balance(t)
+		if got := p.left(); got != test.left {
+			t.Errorf("the parent has %d left, want %d", got, test.left)
+		}
+	}
+	w.agree(t)
+}

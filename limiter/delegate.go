@@ -119,9 +119,10 @@ func (k *Live) mayMint() *record.Refusal {
 // reserved cannot be given: a request may have used it.
 func carve(pkey *record.Key, pacct *record.Account, key *record.Key, grant record.Amounts) error {
 	left := pacct.Kept()
-	if key.CarvedIn != pacct.Epoch {
-		key.CarvedIn, key.CarvedNow = pacct.Epoch, record.Amounts{}
+	if !key.CarvedFrom(pacct) {
+		key.CarvedNow = record.Amounts{}
 	}
+	key.CarvedIn, key.CarvedLineage = pacct.Epoch, pacct.Lineage
 	for kind, n := range grant {
 		if pkey.Limit[kind] == record.NoLimit || n == record.NoLimit {
 			continue

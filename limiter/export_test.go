@@ -219,7 +219,7 @@ func (l *Limiter) PruneAudit() error { return l.pruneAudit() }
 type Book struct {
 	Key                       *record.Key
 	Given, Returned, Reserved record.Amounts
-	Epoch                     int64
+	Lineage                   uint64
 	Children                  []string // whose rest has not come back
 }
 
@@ -234,7 +234,7 @@ func (l *Limiter) Books() (map[string]*Book, error) {
 				return false, err
 			}
 			children, err := record.ChildrenOf(r, id)
-			books[id] = &Book{key, acct.Given, acct.Returned, acct.Reserved, acct.Epoch, children}
+			books[id] = &Book{key, acct.Given, acct.Returned, acct.Reserved, acct.Lineage, children}
 			return true, err
 		})
 	})

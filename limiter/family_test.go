@@ -22,7 +22,7 @@ func (w *world) balance(t interface{ Fatalf(string, ...any) }) {
 	for id, b := range books {
 		given := b.Returned
 		for _, c := range books {
-			if c.Key.Parent != id || c.Key.CarvedIn != b.Epoch {
+			if c.Key.Parent != id || c.Key.CarvedLineage != b.Lineage {
 				continue
 			}
 			for kind := range given {

@@ -168,3 +168,22 @@ func TestARolesFirstBlockIsNotTakenInAWindowThatIsOver(t *testing.T) {
 		}
 	}, func(w *world) { w.roles = roles })
 }
+
+func TestWhatAChildLeavesGoesBackAlsoOnANodeThatItsParentWasNotChangedOn(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		p := c.w[0].mint(delegating(activations(1000)))
+		child := p.mustChild(activations(500)).on(c.w[1])
+		if code := child.use(); code != "" {
+			t.Fatal(code)
+		}
+		renewsDaily(t, p)
+		if _, _, err := c.w[1].Revoke(ctx, limiter.Operator, child.id, ""); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if n := c.drain(p, record.CodeActivationsExhausted); n != 998 {
+			t.Errorf("%d forwarded, want 998: 1000 less the mint and one use", n)
+		}
+		c.settle()
+	})
+}

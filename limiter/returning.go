@@ -212,7 +212,7 @@ func moveRest(key *record.Key, acct *record.Account, above []ancestor) []ancesto
 		h := &above[i]
 		for kind := range rest {
 			credit := at.CarvedNow[kind] - from.Returned[kind]
-			if at.CarvedIn != h.acct.Epoch {
+			if !at.CarvedFrom(&h.acct) {
 				credit = 0
 			}
 			rest[kind] = max(min(rest[kind], credit, h.acct.Given[kind]), 0)

@@ -20,6 +20,16 @@ var (
 // Attached reports whether the key is a child whose ancestors still decide about it.
 func (k *Key) Attached() bool { return k.Parent != "" && k.ReturnedAt.IsZero() }
 
+// CarvedFrom reports whether CarvedNow was taken in the window that the parent's account
+// is in. The lineage says so: an epoch also moves when the parent is changed to renew at
+// other times, or the clock is repaired, and then the window goes on.
+func (k *Key) CarvedFrom(parent *Account) bool {
+	if k.CarvedLineage == 0 {
+		return k.CarvedIn == parent.Epoch
+	}
+	return k.CarvedLineage == parent.Lineage
+}
+
 // CheckAncestry refuses records that do not lead up to a key without a parent.
 func CheckAncestry(r store.Reader, key *Key) error {
 	for key.Parent != "" {

@@ -97,10 +97,12 @@ type Key struct {
 	Parent string `json:"parent,omitempty"`
 	Depth  int    `json:"depth,omitempty"`
 	// Carved is what was taken out of the parent's budget for this key, and
-	// CarvedNow is the part of it that was taken in the parent's window CarvedIn.
-	Carved    Amounts `json:"carved,omitzero"`
-	CarvedNow Amounts `json:"carved_now,omitzero"`
-	CarvedIn  int64   `json:"carved_in,omitempty"`
+	// CarvedNow is the part of it that was taken in one window of the parent: see
+	// CarvedFrom.
+	Carved        Amounts `json:"carved,omitzero"`
+	CarvedNow     Amounts `json:"carved_now,omitzero"`
+	CarvedIn      int64   `json:"carved_in,omitempty"`      // the parent's epoch then
+	CarvedLineage uint64  `json:"carved_lineage,omitempty"` // and its lineage; 0: an earlier version wrote this
 	// ReturnedAt is when the remaining budget went back, after the end. It is
 	// never unset.
 	ReturnedAt time.Time `json:"returned_at,omitzero"`

@@ -172,7 +172,7 @@ var KeyFields = slices.Concat([]Field{
 	}},
 }, unnamed(func(k *Key) []any {
 	return []any{
-		&k.ID, &k.Lookup, &k.Version, &k.Depth, &k.Carved, &k.CarvedNow, &k.CarvedIn, &k.ReturnedAt, &k.SealKey, &k.Origins, &k.Fingerprint,
+		&k.ID, &k.Lookup, &k.Version, &k.Depth, &k.Carved, &k.CarvedNow, &k.CarvedIn, &k.CarvedLineage, &k.ReturnedAt, &k.SealKey, &k.Origins, &k.Fingerprint,
 		&k.RotatedAt, &k.CreatedAt, &k.CreatedBy, &k.Token, &k.SuspendedAt, &k.RevivedAt, &k.EndedAt, &k.Judged, &k.Due,
 	}
 }))
