@@ -235,11 +235,13 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 		err = c.options.Guard.Seal()
 	}
 	refused := errors.Is(err, store.ErrNoSpace) || errors.Is(err, store.ErrUnavailable)
+	tooBig := errors.Is(err, store.ErrTooBig) && taken > 0
 	c.wasFull.Store(refused)
 	switch {
 	case refused:
 		c.reportRefused(err)
 		taken = len(changes)
+	case tooBig: // nothing was written, and the others are next
 	case err != nil:
 		c.Poison(err)
 	case wrote:
@@ -247,7 +249,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 			p.Committed()
 		}
 	}
-	if wrote && c.options.Observe != nil && !refused {
+	if wrote && c.options.Observe != nil && !refused && !tooBig {
 		c.options.Observe(time.Since(start), taken)
 	}
 	c.began.Store(0) // before anybody hears of it
@@ -261,8 +263,9 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 }
 
 // write runs a transaction with as many of the changes as fit. It begins again without
-// a change that fails after it has written, and, where a change touches rows that it
-// did not name, in a transaction that may touch any.
+// a change that fails after it has written, with fewer of them if they are too much
+// together, and, where a change touches rows that it did not name, in a transaction that
+// may touch any.
 func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err error) {
 	var left []bool // the changes that had written before they failed
 	shared := c.shared
@@ -279,7 +282,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 				return err
 			}
 		}
-		for taken = 0; taken < len(changes) && !c.transaction.full(); taken++ {
+		for taken = 0; taken < len(changes) && !c.transaction.Full(); taken++ {
 			if left != nil && left[taken] {
 				continue
 			}
@@ -292,6 +295,9 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 				return errs[taken]
 			}
 			if errs[taken] != nil && c.transaction.entries != before {
+				if taken > 0 && errors.Is(errs[taken], store.ErrTooBig) {
+					return errTogether
+				}
 				if left == nil {
 					left = make([]bool, len(changes))
 				}
@@ -319,6 +325,10 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 		}
 		switch {
 		case errors.Is(err, errHalfWritten):
+		case errors.Is(err, errTogether): // the last of them may fit by itself
+			changes = changes[:taken]
+		case errors.Is(err, store.ErrTooBig) && taken > 1: // with what they have in common
+			changes = changes[:taken/2]
 		case rows && errors.Is(err, store.ErrUndeclared):
 			rows = false
 		default:
@@ -411,4 +421,7 @@ func (c *Committer[B]) Cause() error {
 	return nil
 }
 
-var errHalfWritten = errors.New("a change failed after it had written")
+var (
+	errHalfWritten = errors.New("a change failed after it had written")
+	errTogether    = errors.New("the changes are too much for one transaction")
+)

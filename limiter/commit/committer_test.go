@@ -3,6 +3,7 @@ package commit_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -201,6 +202,82 @@ func TestChangesThatWaitAreOneCommitCutWhereItGrowsTooLarge(t *testing.T) {
 			}
 			if n := disk.Commits() - before - 1; n != test.commits { // one was of the change that held it
 				t.Errorf("%d commits, want %d", n, test.commits)
+			}
+		})
+	}
+}
+
+// tail writes something with each batch that has written.
+type tail int
+
+func (tail) Begin(*commit.Transaction) error { return nil }
+func (tail) Committed()                      {}
+func (n tail) Finish(t *commit.Transaction) error {
+	for i := range int(n) {
+		if err := t.Set(fmt.Appendf(nil, "tail%d", i), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestChangesThatAreTooMuchTogetherAreWrittenApart(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		tail    int
+		changes []int // entries
+		commits int
+		fail    []int // the changes that are too much by themselves
+	}{
+		"together":                       {0, []int{5, 5}, 1, nil},
+		"apart":                          {0, []int{6, 6, 3}, 2, nil},
+		"one is too much":                {0, []int{3, 11, 3}, 2, []int{1}},
+		"the first is too much":          {0, []int{11, 3, 3}, 1, []int{0}},
+		"all are too much":               {0, []int{11, 11}, 2, []int{0, 1}}, // which writes nothing
+		"with what they have in common":  {4, []int{2, 2, 2, 2}, 2, nil},
+		"one with what it has in common": {4, []int{2, 8, 2}, 2, []int{1}},
+		"the only one, with what it has": {4, []int{8}, 0, []int{0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := storetest.NewDisk()
+			disk.Limit(10)
+			c := committest.Start(t, disk.Open(), func(o *committest.Options) { o.Participants = []commit.Participant{tail(test.tail)} })
+			release := held(c)
+			var all outcomes
+			want := make(map[string]string)
+			for i, n := range test.changes {
+				if !slices.Contains(test.fail, i) {
+					for k := range n {
+						want[fmt.Sprintf("%d/%d", i, k)] = "1"
+					}
+				}
+				c.Submit(func(t transaction) error {
+					for k := range n {
+						if err := set(fmt.Sprintf("%d/%d", i, k), "1")(t); err != nil {
+							return err
+						}
+					}
+					return nil
+				}, all.of())
+			}
+			before := disk.Commits()
+			release()
+			for i, err := range all.wait() {
+				if slices.Contains(test.fail, i) != errors.Is(err, store.ErrTooBig) || !slices.Contains(test.fail, i) && err != nil {
+					t.Errorf("change %d: %v", i, err)
+				}
+			}
+			if n := disk.Commits() - before - 1; n != test.commits { // one was of the change that held it
+				t.Errorf("%d commits, want %d", n, test.commits)
+			}
+			if err := c.Failure(); err != nil {
+				t.Errorf("the store is taken for failed: %v", err)
+			}
+			got := content(t, disk.Open())
+			maps.DeleteFunc(got, func(key, _ string) bool { return strings.HasPrefix(key, "tail") })
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("the store has %v, want %v", got, want)
 			}
 		})
 	}

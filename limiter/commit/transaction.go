@@ -36,7 +36,9 @@ func (t *Transaction) Shared() bool { return t.shared }
 // few, and runs beside those of other nodes.
 func (t *Transaction) Exclusive() bool { return !t.rows }
 
-func (t *Transaction) full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
+// Full reports whether no further change joins the batch. A change of many parts that
+// finds it full leaves the rest of them to another one.
+func (t *Transaction) Full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
 
 // Touch records that a participant in the batch has changed, so that a change that
 // fails after it cannot simply be left out.

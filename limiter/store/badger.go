@@ -224,7 +224,16 @@ func (s *Badger) Update(fn func(Tx) error) error {
 	if err := s.enoughSpace(); err != nil {
 		return err
 	}
-	return s.db.Update(func(txn *badger.Txn) error { return fn(badgerTx{txn}) })
+	return fits(s.db.Update(func(txn *badger.Txn) error { return fn(badgerTx{txn}) }))
+}
+
+// fits says so if an error is that a transaction takes no more: 15 % of a memory table, or
+// about 26,000 entries. Badger says that before it writes anything.
+func fits(err error) error {
+	if errors.Is(err, badger.ErrTxnTooBig) && !errors.Is(err, ErrTooBig) {
+		return fmt.Errorf("%w: %w", ErrTooBig, err)
+	}
+	return err
 }
 
 func (s *Badger) View(fn func(Reader) error) error {
@@ -274,8 +283,8 @@ func (t badgerTx) Get(key []byte) ([]byte, error) {
 	return item.ValueCopy(nil)
 }
 
-func (t badgerTx) Set(key, value []byte) error { return t.txn.Set(key, value) }
-func (t badgerTx) Delete(key []byte) error     { return t.txn.Delete(key) }
+func (t badgerTx) Set(key, value []byte) error { return fits(t.txn.Set(key, value)) }
+func (t badgerTx) Delete(key []byte) error     { return fits(t.txn.Delete(key)) }
 
 func (t badgerTx) Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error {
 	opts := badger.DefaultIteratorOptions

@@ -104,3 +104,40 @@ func TestClosingAStoreWhoseDiskDoesNotAnswerWaitsOnlySoLong(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestATransactionThatIsTooBigIsSaidToBe(t *testing.T) {
+	t.Parallel()
+	s, err := store.OpenBadger(filepath.Join(t.TempDir(), "badger"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for name, write := range map[string]func(tx store.Tx, i int) error{
+		"many entries":   func(tx store.Tx, i int) error { return tx.Set(fmt.Appendf(nil, "k/%d", i), nil) },
+		"many deletions": func(tx store.Tx, i int) error { return tx.Delete(fmt.Appendf(nil, "k/%d", i)) },
+		"many bytes":     func(tx store.Tx, i int) error { return tx.Set(fmt.Appendf(nil, "k/%d", i), make([]byte, 100<<10)) },
+	} {
+		err := s.Update(func(tx store.Tx) error {
+			for i := range 30_000 {
+				if err := write(tx, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if !errors.Is(err, store.ErrTooBig) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	err = s.Update(func(tx store.Tx) error { // what makes it so is not passed on
+		for i := range 30_000 {
+			if tx.Set(fmt.Appendf(nil, "k/%d", i), nil) != nil {
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, store.ErrTooBig) {
+		t.Errorf("a transaction that ends where no more fits: %v", err)
+	}
+}

@@ -22,7 +22,8 @@ type Store interface {
 	// Update runs fn on a transaction and returns nil only once everything
 	// fn wrote is on stable storage. If fn or the commit fails, nothing of it
 	// is visible. After a failed commit the state on disk is unknown and the
-	// limiter no longer uses the Store, unless the error is ErrNoSpace.
+	// limiter no longer uses the Store, unless the error is ErrNoSpace or ErrTooBig.
+	// 8,192 entries of 100 bytes always fit into one transaction.
 	Update(fn func(Tx) error) error
 
 	// View runs fn on a consistent, read-only snapshot. It is taken at the first
@@ -86,7 +87,8 @@ func Fetch(r Reader, keys ...[]byte) error {
 	return nil
 }
 
-// Tx is a Reader that sees its own writes.
+// Tx is a Reader that sees its own writes. A write that no longer fits into the
+// transaction is not made, and its error wraps ErrTooBig.
 type Tx interface {
 	Reader
 	Set(key, value []byte) error
@@ -110,6 +112,10 @@ var ErrNotFound = errors.New("not found")
 // ErrNoSpace is wrapped by the error of an Update that was not begun because
 // the disk is nearly full. Nothing was written, and the next may go on.
 var ErrNoSpace = errors.New("the disk is nearly full")
+
+// ErrTooBig is wrapped by the error of a write, or of an Update, that is more than fits
+// into one transaction. Nothing was written, and a smaller one may go on.
+var ErrTooBig = errors.New("too much for one transaction")
 
 // ErrLocked is wrapped by the error of opening a store that another process
 // has open.

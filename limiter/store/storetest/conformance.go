@@ -28,6 +28,7 @@ func Run(t *testing.T, open func(dir string) (store.Store, error)) {
 		{"AMissingKeyIsNotFound", missingKey},
 		{"ATransactionSeesItsOwnWrites", ownWrites},
 		{"AFailedTransactionLeavesNothing", failedTransaction},
+		{"ATransactionThatIsTooBigLeavesNothing", tooBig},
 		{"ASnapshotDoesNotChange", snapshot},
 		{"AScanIsOrderedAndStaysInItsPrefix", scanOrder},
 		{"AScanResumesAfterAKey", scanResumes},
@@ -148,6 +149,27 @@ func failedTransaction(t *testing.T, s store.Store) {
 	if got := scan(t, s, "k/", nil, false, -1); !slices.Equal(got, []string{"k/1=before"}) {
 		t.Errorf("after a failed transaction: %q", got)
 	}
+}
+
+// tooBig writes more than some stores take, and gives up where a store takes it.
+func tooBig(t *testing.T, s store.Store) {
+	put(t, s, "k/1", "before")
+	takesIt := errors.New("the store takes it")
+	err := s.Update(func(tx store.Tx) error {
+		check(t, tx.Set([]byte("k/1"), []byte("after")))
+		for i := range 30_000 {
+			if err := tx.Delete(fmt.Appendf(nil, "k/%05d", i)); err != nil {
+				return err
+			}
+		}
+		return takesIt
+	})
+	if !errors.Is(err, takesIt) && !errors.Is(err, store.ErrTooBig) {
+		t.Fatalf("a write that is too much for a transaction: %v, want ErrTooBig", err)
+	}
+	want(t, s, "k/1", "before")
+	put(t, s, "k/1", "after")
+	want(t, s, "k/1", "after")
 }
 
 func snapshot(t *testing.T, s store.Store) {

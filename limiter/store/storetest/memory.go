@@ -22,6 +22,7 @@ type Disk struct {
 	halfWay   bool // the failing commit reaches the disk all the same
 	beforeAny func(commit int)
 	full      bool
+	most      int // entries that a transaction may write; 0: any number
 
 	// The files beside the store; see machine.go.
 	files map[string]*content
@@ -49,6 +50,13 @@ func (d *Disk) Fill() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.full = true
+}
+
+// Limit lets no transaction write more than so many entries.
+func (d *Disk) Limit(most int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.most = most
 }
 
 // Heal ends the failing.
@@ -79,7 +87,7 @@ func (d *Disk) Snapshot() *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	next := NewDisk()
-	next.data = d.data
+	next.data, next.most = d.data, d.most
 	return next
 }
 
@@ -94,12 +102,12 @@ type memory struct {
 func (m *memory) Update(fn func(store.Tx) error) error {
 	d := m.disk
 	d.mu.Lock()
-	data, before, n, full := d.data, d.beforeAny, d.commits+1, d.full
+	data, before, n, full, most := d.data, d.beforeAny, d.commits+1, d.full, d.most
 	d.mu.Unlock()
 	if full {
 		return store.ErrNoSpace
 	}
-	tx := &memoryTx{base: data, changes: map[string]change{}}
+	tx := &memoryTx{base: data, changes: map[string]change{}, most: most}
 	if err := m.nesting.transaction(func() error { return fn(tx) }); err != nil {
 		return err
 	}
@@ -138,6 +146,8 @@ func (m *memory) Close() error { return nil }
 type memoryTx struct {
 	base    table
 	changes map[string]change
+	most    int // writes that fit; 0: any number
+	writes  int
 }
 
 func (t *memoryTx) Get(key []byte) ([]byte, error) {
@@ -152,12 +162,17 @@ func (t *memoryTx) Get(key []byte) ([]byte, error) {
 }
 
 func (t *memoryTx) Set(key, value []byte) error {
-	t.changes[string(key)] = change{value: bytes.Clone(value)}
-	return nil
+	return t.write(key, change{value: bytes.Clone(value)})
 }
 
-func (t *memoryTx) Delete(key []byte) error {
-	t.changes[string(key)] = change{deleted: true}
+func (t *memoryTx) Delete(key []byte) error { return t.write(key, change{deleted: true}) }
+
+func (t *memoryTx) write(key []byte, ch change) error {
+	if t.most != 0 && t.writes >= t.most {
+		return store.ErrTooBig
+	}
+	t.writes++
+	t.changes[string(key)] = ch
 	return nil
 }
 
