@@ -19,6 +19,8 @@ const (
 	maxTokens = 10_000
 	// keepTokens is how long ended tokens stay listed, and their names taken.
 	keepTokens = 90 * 24 * time.Hour
+	// usesStep bounds the tokens whose use one commit saves.
+	usesStep = 1000
 )
 
 // Tokens are all admin tokens. Memory holds them as of the last commit, with their latest
@@ -284,9 +286,15 @@ func (t *Tokens) SaveUses() error {
 		return known == nil || !rec.LastUsedAt.After(known.rec.LastUsedAt)
 	})
 	t.mu.RUnlock()
-	if len(changed) == 0 {
-		return nil
+	for some := range slices.Chunk(changed, usesStep) {
+		if err := t.saveUses(some); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (t *Tokens) saveUses(changed []record.AdminToken) error {
 	saved := make([]*record.AdminToken, 0, len(changed))
 	return t.write.Do(func(tx *commit.Transaction) error {
 		saved = saved[:0]

@@ -2,11 +2,13 @@ package access_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit/committest"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -144,5 +146,39 @@ func TestANodeFollowsTheTokensOfOthers(t *testing.T) {
 	}
 	if _, ok := b.Find(lookup("bob")); ok {
 		t.Error("a token is found that another node has dropped")
+	}
+}
+
+func TestTheUsesOfMoreTokensThanFitIntoOneCommitAreSaved(t *testing.T) {
+	t.Parallel()
+	disk := storetest.NewDisk()
+	m := newTeam(t, disk.Open())
+	const n = 1500
+	for i := range n {
+		rec := &record.AdminToken{ID: fmt.Sprintf("%s%d", record.TokenIDPrefix, i), Lookup: lookup(fmt.Sprint(i)), Name: fmt.Sprint(i), Role: "lead", CreatedAt: noon}
+		if err := m.Do(func(tx committest.Transaction) error { return rec.Write(tx) }, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.Follow(nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, rec := range m.All() {
+		if _, ok := m.Use(rec.ID, noon.Add(time.Hour)); !ok {
+			t.Fatal("it does not work")
+		}
+	}
+	disk.Limit(1200)
+	if err := m.SaveUses(); err != nil {
+		t.Fatal(err)
+	}
+	saved := 0
+	for _, rec := range newTeam(t, disk.Open()).All() {
+		if rec.LastUsedAt.Equal(noon.Add(time.Hour)) {
+			saved++
+		}
+	}
+	if saved != n {
+		t.Errorf("the uses of %d tokens are saved, want %d", saved, n)
 	}
 }
