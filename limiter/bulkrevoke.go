@@ -128,7 +128,7 @@ func (l *Limiter) recordJob(j *job) error {
 			d.k.mu.Lock()
 			changed := d.k.key != d.key && d.k.key.EndedStatus != record.Revoked && !d.k.gone
 			d.k.mu.Unlock()
-			if !changed {
+			if !changed || b.Full() { // the last step ends those that are too many
 				continue
 			}
 			key, _, err := b.endIn(&s, d.key.ID)

@@ -128,8 +128,10 @@ func (l *Limiter) step(j *job) error {
 	var over bool       // another node has done the last step
 	var cut int64       // what this one counts of j.cut
 	var passed []string // could not be read when they were to end
+	var part bool       // some are left to the next step, which begins where this one did
 	err = l.committer.DoPatiently(func(b *batch) error {
-		ended, after, over, cut, passed = nil, s, false, 0, nil
+		ended, after, over, cut, passed, part = nil, s, false, 0, nil, false
+		next, whole, already, late := next, whole, already, late
 		changed := elsewhere // counted at the end
 		before := after
 		if b.Shared() {
@@ -154,6 +156,9 @@ func (l *Limiter) step(j *job) error {
 			return err
 		}
 		for _, id := range ids {
+			if part = len(ended) > 0 && b.Full(); part {
+				break
+			}
 			key, since, err := b.endIn(&s, id)
 			switch {
 			case errors.Is(err, errUnread):
@@ -165,6 +170,9 @@ func (l *Limiter) step(j *job) error {
 			case since && !b.Shared(): // a change ended it before this step was written
 				changed++
 			}
+		}
+		if part {
+			next, whole, already, late, left = s.Cursor, false, 0, 0, unite(s.Unread, passed)
 		}
 		named := min(len(left), bulkUnread)
 		after.Cursor, after.Unread, after.More = next, left[:named], after.More+int64(len(left)-named)
@@ -201,6 +209,7 @@ func (l *Limiter) step(j *job) error {
 	if err != nil {
 		return err
 	}
+	whole = whole && !part
 	if j.pass(passed); whole {
 		j.passed = nil
 	}

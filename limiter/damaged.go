@@ -77,10 +77,12 @@ func (d *damaged) note(reason string, now time.Time) int {
 }
 
 // apart does something with many at once, and, if the record of any of them cannot be read,
-// with halves of them, down to the one that is left out.
+// with halves of them, down to the one that is left out. It does so, too, if they are too
+// much for one commit, but one that is too much by itself is an error.
 func apart[T any](all []T, do func([]T) error, leftOut func(T, error)) error {
 	err := do(all)
 	switch {
+	case len(all) > 1 && errors.Is(err, store.ErrTooBig):
 	case !isDamaged(err):
 		return err
 	case len(all) == 1:

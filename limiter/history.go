@@ -148,7 +148,7 @@ func writeHours(tx *batch, id string, hours []Bucket) error {
 }
 
 // forgetHours removes what no report on a key shows any longer, when the first hour
-// of a day is written.
+// of a day is written: so many at a time that they fit into one commit.
 func forgetHours(tx store.Tx, id string, now time.Time) error {
 	today := now.Truncate(24 * time.Hour)
 	first := true
@@ -165,7 +165,7 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 		if hour > 0 && hour < today.Add(-historyDays*24*time.Hour).Unix() { // at 0 is what the key was used with
 			old = append(old, slices.Clone(key))
 		}
-		return true, nil
+		return len(old) < mostForgotten, nil
 	})
 	if err != nil || !first {
 		return err
@@ -234,8 +234,9 @@ type History struct {
 }
 
 const (
-	historyHours = 48
-	historyDays  = 90
+	historyHours  = 48
+	historyDays   = 90
+	mostForgotten = 1000 // hours that one commit removes
 )
 
 // Usage returns the history of a key.

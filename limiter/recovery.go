@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -37,7 +38,10 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		known[record.RoleAccount(name)] = true
 	}
 	now, former := l.clock.Now().UnixNano(), after.ledger()
-	const perTransaction = 1024
+	// To forget old hours, each scans its history backwards, and Badger first sorts what the
+	// transaction has written. In this order, no scan runs into what others have deleted.
+	slices.SortFunc(remembered, func(a, b integrity.Remembered) int { return bytes.Compare(b.ID[:], a.ID[:]) })
+	const perTransaction = 256
 	for len(remembered) > 0 {
 		n := min(len(remembered), perTransaction)
 		err := apart(remembered[:n], func(some []integrity.Remembered) error {

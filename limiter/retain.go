@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -112,6 +113,11 @@ func (l *Limiter) sweepEnded() {
 		if err == nil {
 			err = apart(ids, func(some []string) error {
 				others, err := l.forgetEnded(some, before)
+				if len(some) == 1 && errors.Is(err, store.ErrTooBig) {
+					if err = l.forgetHistory(some[0], before); err == nil {
+						others, err = l.forgetEnded(some, before)
+					}
+				}
 				rest = append(rest, others...)
 				return err
 			}, leftOut)
@@ -181,6 +187,19 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 		l.log.Info("ended keys were forgotten", "keys", len(gone))
 	}
 	return rest, nil
+}
+
+// forgetHistory forgets the history of a key that has ended long enough ago in several
+// commits, where it is too much for one.
+func (l *Limiter) forgetHistory(id string, before time.Time) error {
+	all := func([]byte) (gone, more bool) { return true, true }
+	return commit.Prune(l.committer.Writer(), l.store, l.stopping, record.HourPrefix(id), all, func(t *commit.Transaction, _ []byte) error {
+		key, _, err := record.ReadKey(t, id)
+		if err == nil && (key.EndedStatus == "" || key.EndedAt.After(before)) {
+			err = ErrAlive // since a moment ago
+		}
+		return err
+	})
 }
 
 // erase removes everything that the store holds of a key except its entries in the
