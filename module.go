@@ -129,6 +129,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case own:
 		return h.serveSelf(w, r, l, &by, path)
 	case h.Guard:
+		x.override = overriding(r.URL.RawQuery)
 		if upgrades(r) {
 			refusal = keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
@@ -153,7 +154,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
-	ask.Method, ask.Path, ask.Version = forwardedMethod(r), x.path, x.version
+	ask.Method, ask.Path, ask.Version, ask.Override = forwardedMethod(r), x.path, x.version, x.override
 	defer x.releaseBody()
 	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
 		setRefusedHeaders(w.Header(), key, k, refusal)

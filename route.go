@@ -34,6 +34,46 @@ type location struct {
 	out     string // as sent, escaped
 	proxied string // "/proxy/<upstream>" if the client wrote that
 	upgrade bool
+	// override is a parameter of the query by which some servers take the request for
+	// one with another method or path; empty if there is none.
+	override string
+}
+
+// overrideParameters are such parameters: of Laravel, Symfony, Spring, Express and
+// WordPress, of Salesforce, of Haskell's WAI, of Google's APIs
+// (https://cloud.google.com/apis/docs/system-parameters), and of those that read the
+// headers in overrides from the query, too.
+var overrideParameters = []string{
+	"_method", "_httpmethod", "_method_override", "$httpmethod",
+	"x-http-method-override", "x-http-method", "x-method-override", "rest_route",
+}
+
+// overriding returns the first of overrideParameters in a query, in whatever way a server
+// may find it there: some separate parameters by semicolons, some take names in any case,
+// and PHP changes names (https://www.php.net/variables.external): it drops spaces before
+// them and what follows a NUL, takes what stands in brackets for an index, and turns a
+// space, a dot or a single bracket into an underscore.
+func overriding(query string) string {
+	for pair := range strings.FieldsFuncSeq(query, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, _, _ := strings.Cut(pair, "=")
+		if strings.ContainsAny(name, escapes) {
+			name = string(unescaped(name))
+		}
+		name, _, _ = strings.Cut(strings.TrimLeft(name, " +"), "\x00")
+		if array, index, ok := strings.Cut(name, "["); ok && strings.Contains(index, "]") {
+			name = array
+		}
+		name = strings.Map(func(c rune) rune {
+			if strings.ContainsRune(" +.[", c) {
+				return '_'
+			}
+			return c
+		}, strings.ToLower(name))
+		if slices.Contains(overrideParameters, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // route decides where a request goes and whether the upstream allows it at all; the
@@ -47,6 +87,10 @@ func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (
 	to.upgrade = upgrades(r)
 	if http2, _ := upgradesTo(r); http2 { // where further requests would be forwarded unchecked
 		return to, keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
+	}
+	to.override = overriding(r.URL.RawQuery)
+	if to.override != "" && (t.presetName != "" || len(t.allow) > 0) { // which go by method and path; the key's rules are the limiter's
+		return to, keyRefusal(key, record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method or path than the one that is checked", to.override)
 	}
 	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, opensWebSocket(r), key)
 }
@@ -117,10 +161,10 @@ func (t *target) permit(method, path string, upgrade, webSocket bool, key *recor
 
 // costsNothing reports whether a request is free, because of the preset or of the
 // operator's rules. What is metered never is, however wide a pattern is, and no
-// upgraded connection is.
+// upgraded connection is, nor what may be another request to its server.
 func (t *target) costsNothing(x *exchange, method string) bool {
 	switch {
-	case x.upgrade:
+	case x.upgrade, x.override != "":
 		return false
 	case t.preset.IsFree(method, x.path):
 		return true
@@ -133,7 +177,7 @@ func (t *target) costsNothing(x *exchange, method string) bool {
 // in browsers. At a vendor of models such a request may resume an answer, so there it
 // counts like any other.
 func (t *target) listens(x *exchange, r *http.Request) bool {
-	return t.presetName == "" && r.Method == http.MethodGet && !x.upgrade && r.ContentLength == 0 &&
+	return t.presetName == "" && r.Method == http.MethodGet && !x.upgrade && x.override == "" && r.ContentLength == 0 &&
 		slices.ContainsFunc(r.Header["Accept"], func(line string) bool {
 			return strings.Contains(strings.ToLower(line), "text/event-stream")
 		})

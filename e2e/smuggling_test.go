@@ -74,6 +74,15 @@ var slotTricks = []trick{
 	{"a star", "GET *" + rest, 400, "till_bad_request", ""},
 	{"another host after two slashes", "GET //evil.example.com/v1/x" + rest, 200, "", "/v1/evil.example.com/v1/x"},
 
+	// Parameters that stand for another method or path.
+	{"another method", "GET /v1/x?_method=DELETE" + rest, 400, "till_bad_request", ""},
+	{"another method behind a semicolon, in capitals, escaped", "GET /v1/x?a=b;%5FMethod=DELETE" + rest, 400, "till_bad_request", ""},
+	{"another path, as PHP reads it", "GET /v1/x?a&+rest.route=/v1/files" + rest, 400, "till_bad_request", ""},
+	{"another method at Salesforce", "POST /v1/x?_HttpMethod=PATCH" + rest, 400, "till_bad_request", ""},
+	{"another method at Google", "GET /v1/x?%24httpMethod=DELETE" + rest, 400, "till_bad_request", ""},
+	{"another method at till's own path", "GET /till/self?_method=DELETE" + rest, 200, "", ""},
+	{"a parameter that only begins so", "GET /v1/x?_methods=a&b=_method" + rest, 200, "", "/v1/x"},
+
 	// Methods.
 	{"OPTIONS", "OPTIONS /v1/x" + rest, 200, "", "/v1/x"},
 	{"OPTIONS without a key", "OPTIONS /v1/x" + old, 401, "till_key_missing", ""},

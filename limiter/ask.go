@@ -46,8 +46,11 @@ type Ask struct {
 	// Destination is another path of the request, in the same form. Elsewhere is
 	// the part of the request that names a path which cannot be judged, or empty.
 	Destination, Elsewhere string
-	DestinationVersion     int      // as Version
-	Models                 []string // every model the request names; see Named
+	DestinationVersion     int // as Version
+	// Override is a parameter by which some servers take the request for one with another
+	// method or path, or empty.
+	Override string
+	Models   []string // every model the request names; see Named
 
 	// Named says that the request names the model that is to answer, and Listing
 	// that it asks for no answer by a model that could be chosen. A key that lists

@@ -13,7 +13,7 @@ import (
 //
 //	lockdown; status; address                   standing, order[0]
 //	what the upstream allows                    the caller's
-//	method; path                                order[1:]
+//	method; path; what may stand for others     order[1:]
 //	role configured; anything left              leftover
 //	rate; concurrency                           tooOften
 //	body; models; what is metered; its price    the caller's, and allowedModels
@@ -21,7 +21,7 @@ import (
 //
 // Each rule is asked of the key and then of those above it, nearest first, before
 // the next one is.
-var order = [...]func(*Live, *Ask) *record.Refusal{(*Live).inAddress, (*Live).inMethod, (*Live).inPath}
+var order = [...]func(*Live, *Ask) *record.Refusal{(*Live).inAddress, (*Live).inMethod, (*Live).inPath, (*Live).inQuery}
 
 // lockOthers locks what a request of the key is judged by besides it: the keys
 // above, nearest first, and then its role. One order, so no deadlock. Callers hold
@@ -139,6 +139,16 @@ func AllowsPaths(k *record.Key, ask *Ask) *record.Refusal {
 		return k.Refuse(record.CodePathNotAllowed, "may not use path %s as a destination; it is limited to %s", ask.Destination, list(s.Paths))
 	}
 	return nil
+}
+
+// inQuery refuses a parameter by which some servers see another method or path, where
+// those are limited.
+func (k *Live) inQuery(ask *Ask) *record.Refusal {
+	s := &k.key.Scope
+	if ask.Override == "" || ask.Own || len(s.Methods) == 0 && len(s.Paths) == 0 {
+		return nil
+	}
+	return k.key.Refuse(record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method or path than the one that is checked", ask.Override)
 }
 
 // leftover judges whether anything is left to take, of the key's budget and of its
