@@ -225,18 +225,24 @@ func (x *exchange) strip(r *http.Request, key *record.Key, call *upstream.Call) 
 }
 
 func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
-	serverLimit, tooLong := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case errors.Is(err, errNoRoom):
 		refusal := storeClosed()
 		refusal.Message = "too many requests with large bodies are in memory; try again"
 		return refusal
-	case tooLong:
-		return keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", serverLimit.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return keyRefusal(key, record.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
 	case errors.Is(err, errBodyTooLarge):
 		return keyRefusal(key, record.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
+	}
+	return brokenBody(key, err)
+}
+
+// brokenBody is the refusal of a request whose client has not sent all of its body, or
+// too much of it.
+func brokenBody(key *record.Key, err error) *record.Refusal {
+	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLong.Limit)
 	}
 	return keyRefusal(key, record.CodeBadRequest, "sent a body that broke off")
 }
@@ -341,11 +347,13 @@ func (x *exchange) releaseBody() {
 	}
 }
 
-// passingBody notes when a body that is passed on unbuffered has been read completely.
+// passingBody notes when a body that is passed on unbuffered has been read completely,
+// and why its client broke it off.
 type passingBody struct {
 	io.ReadCloser
-	x    *exchange
-	left int64 // below 0 if unknown
+	x      *exchange
+	left   int64       // below 0 if unknown
+	closed atomic.Bool // what a read reports from then on is no fault of the client's
 }
 
 func (b *passingBody) Read(p []byte) (int, error) {
@@ -356,7 +364,15 @@ func (b *passingBody) Read(p []byte) (int, error) {
 	if err == io.EOF || b.left == 0 {
 		b.x.bodyRead.Store(true)
 	}
+	if err != nil && err != io.EOF && !b.closed.Load() {
+		b.x.bodyFailed.CompareAndSwap(nil, &err)
+	}
 	return n, err
+}
+
+func (b *passingBody) Close() error {
+	b.closed.Store(true)
+	return b.ReadCloser.Close()
 }
 
 func checkModels(x *exchange, key *record.Key, call *upstream.Call, ask *limiter.Ask) *record.Refusal {

@@ -38,12 +38,14 @@ type exchange struct {
 	stoppedAsking bool // it showed that streams must not be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
-	dispatched atomic.Bool  // a byte may have been sent to the upstream
-	unbuffered bool         // the body is passed on as it arrives, over HTTP/1
-	bodyRead   atomic.Bool  // the unbuffered body was read completely
-	status     atomic.Int32 // of the upstream's answer; 0 if there was none
-	streamed   atomic.Bool  // without a body, it was sent over HTTP/2; see noteStream
-	repeated   atomic.Bool  // net/http has tried to send it again
+	dispatched atomic.Bool           // a byte may have been sent to the upstream
+	unbuffered bool                  // the body is passed on as it arrives, over HTTP/1
+	bodyRead   atomic.Bool           // the unbuffered body was read completely
+	bodyFailed atomic.Pointer[error] // why the client broke off the body
+	status     atomic.Int32          // of the upstream's answer; 0 if there was none
+	failed     error                 // of the round trip
+	streamed   atomic.Bool           // without a body, it was sent over HTTP/2; see noteStream
+	repeated   atomic.Bool           // net/http has tried to send it again
 
 	mu           sync.Mutex
 	cancel       context.CancelFunc  // ends the round trip

@@ -248,10 +248,14 @@ func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fal
 	}
 	h.logger.Error("upstream failed", zap.String("key_id", key.ID), zap.String("upstream", x.target.name),
 		zap.String("code", string(record.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(err))
-	return h.answerRefusal(w, x.request, x.target, x.path, &record.Refusal{
+	return h.answerRefusal(w, x.request, x.target, x.path, upstreamFailed(key, x.target.name, what), status)
+}
+
+func upstreamFailed(key *record.Key, upstream, what string) *record.Refusal {
+	return &record.Refusal{
 		Code: record.CodeUpstreamFailed, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
-		Message: "upstream " + x.target.name + " " + what,
-	}, status)
+		Message: "upstream " + upstream + " " + what,
+	}
 }
 
 func statusOf(err error) int {

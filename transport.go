@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
@@ -38,6 +39,7 @@ type Transport struct {
 	Upstream string `json:"upstream,omitempty"`
 
 	target *target
+	logger *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -54,6 +56,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
+	t.logger = ctx.Logger()
 	if t.target = app.targets[t.Upstream]; t.target == nil {
 		return fmt.Errorf("upstream %q is not configured", t.Upstream)
 	}
@@ -74,6 +77,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.target.vendorCount.addTransport(t, settings)
+	t.warnProxy(ctx)
 	return nil
 }
 
@@ -96,7 +100,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, errors.New("a reverse_proxy with the till transport must follow a till handler")
 	}
 	if x.dispatched.Load() {
-		return nil, errDispatched
+		// The reverse proxy tries again, perhaps at another address, where an error would
+		// count as a failure.
+		t.logger.Error("upstream failed", zap.String("key_id", x.grant.Key().ID), zap.String("upstream", t.Upstream),
+			zap.String("code", string(record.CodeUpstreamFailed)), zap.String("request_id", x.id()), zap.Error(x.failed))
+		x.closeUnlessRead()
+		return x.answer(r, upstreamFailed(x.grant.Key(), t.Upstream, "broke off before it answered")), nil
 	}
 	o, ok := t.origin(r, x)
 	if !ok {
@@ -116,10 +125,17 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			x.closeUnlessRead()
 			return x.answer(r, cut), nil
 		}
-		if x.repeated.Load() {
-			return nil, errDispatched
+		if why := x.bodyFailed.Load(); why != nil && !errors.Is(err, context.Canceled) {
+			// With an error the reverse proxy would count a failure of the upstream
+			// (fail_duration), and keep all other requests from it.
+			x.closeUnlessRead()
+			return x.answer(r, brokenBody(x.grant.Key(), *why)), nil
 		}
-		return nil, x.credential.scrub(err)
+		x.failed = x.credential.scrub(err)
+		if x.repeated.Load() {
+			x.failed = errDispatched
+		}
+		return nil, x.failed
 	}
 	res.Status = statusLine(res.StatusCode) // the upstream's words go into a placeholder
 	x.status.Store(int32(res.StatusCode))
@@ -232,8 +248,8 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 	if body := x.body.whole(out.ContentLength); body != nil {
 		out.Body = body // bodySent or the handler releases its memory
 	}
-	if x.unbuffered {
-		out.Body = &passingBody{out.Body, x, out.ContentLength}
+	if x.body == nil && out.Body != nil && out.Body != http.NoBody {
+		out.Body = &passingBody{ReadCloser: out.Body, x: x, left: out.ContentLength}
 	}
 	out.Trailer = nil
 	out.Host = o.host

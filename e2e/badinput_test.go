@@ -123,7 +123,7 @@ func TestBadRequestsAreRefusedClearlyAndTakeNothing(t *testing.T) {
 		"a key of 10 kB":                  {"GET /x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer till_sk_" + strings.Repeat("a", 10<<10) + "\r\n\r\n", 401, "till_key_invalid"},
 		"1,000 headers":                   {begin + strings.Repeat("X-A: b\r\n", 1000) + "Authorization: x\r\n\r\n", 401, "till_key_invalid"},
 		"a body that is announced longer": {begin + "Content-Length: 2000000\r\n\r\n", 413, ""}, // Caddy's request_body says so,
-		"a chunk that is none":            {begin + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 502, "till_upstream_failed"},
+		"a chunk that is none":            {begin + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "till_bad_request"},
 	} {
 		status, code, err := s.raw(test.request)
 		if err != nil || status != test.status || code != test.code {
