@@ -70,7 +70,7 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 	default:
 		return "", nil, d.Errf("upstream takes a name and one preset or address, also got %q", token.ScrubAddress(args[1]))
 	}
-	var proxy []caddyfile.Token
+	var segments []caddyfile.Segment // the options of reverse_proxy
 	seen := make(map[string]bool)
 	placed := len(u.To) > 0
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -90,16 +90,19 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 		case option == "dynamic":
 			return "", nil, d.Err("dynamic addresses cannot be checked before the credential is sent; name them with to")
 		case slices.Contains(proxyOptions, option):
-			segment := d.NextSegment()
-			if err := checkProxyOption(caddyfile.NewDispenser(segment), option, u); err != nil {
-				return "", nil, err
-			}
-			proxy = append(proxy, segment...)
+			segments = append(segments, d.NextSegment())
 			seen[option] = true
 		default:
 			return "", nil, d.Errf("unknown upstream option %q; there are %s, and of reverse_proxy: %s",
 				option, strings.Join(upstreamOptions, ", "), strings.Join(proxyOptions, ", "))
 		}
+	}
+	var proxy []caddyfile.Token
+	for _, segment := range segments { // auth may come after them
+		if err := checkProxyOption(caddyfile.NewDispenser(segment), u); err != nil {
+			return "", nil, err
+		}
+		proxy = append(proxy, segment...)
 	}
 	if _, err := u.resolve(name); err != nil {
 		return "", nil, d.Errf("upstream %s: %v", name, err)
@@ -286,9 +289,9 @@ func parseAuth(args []string) (upstream.Auth, bool) {
 }
 
 // checkProxyOption refuses what reverse_proxy itself would accept.
-func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error {
+func checkProxyOption(d *caddyfile.Dispenser, u *Upstream) error {
 	d.Next()
-	args := d.RemainingArgs()
+	option, args := d.Val(), d.RemainingArgs()
 	switch option {
 	case "transport":
 		if len(args) != 1 || args[0] != "http" {
@@ -301,7 +304,7 @@ func checkProxyOption(d *caddyfile.Dispenser, option string, u *Upstream) error 
 		name := http.CanonicalHeaderKey(strings.TrimSuffix(strings.TrimLeft(args[0], "+-?>"), ":"))
 		taken := slices.Contains(upstream.Slots(), name) || isNeverSent(name) ||
 			strings.HasPrefix(name, "Till-") || name == "Host" || name == "Cookie" || name == "Set-Cookie" ||
-			u.Auth != nil && name == http.CanonicalHeaderKey(u.Auth.Name)
+			u.Auth != nil && u.Auth.In == upstream.InHeader && name == http.CanonicalHeaderKey(u.Auth.Name)
 		if taken || strings.Contains(name, "*") {
 			return d.Errf("%s must not touch %s: till itself decides about it", option, name)
 		}

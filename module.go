@@ -217,6 +217,9 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 	if h.Guard {
 		return h.guard(w, r.WithContext(ctx), x, next)
 	}
+	for _, name := range x.target.preset.AccountHeaders {
+		delete(r.Header, name) // the operator's own come with header_up
+	}
 	err := next.ServeHTTP(w, r.WithContext(ctx))
 	if err == nil {
 		return nil

@@ -342,7 +342,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 		return nil, err
 	}
 	t.withheld = make(map[string]bool)
-	for _, names := range [][]string{upstream.Slots(), neverSent, overrides, t.preset.AccountHeaders} {
+	for _, names := range [][]string{upstream.Slots(), neverSent, overrides} {
 		for _, name := range names {
 			t.withheld[name] = true
 		}

@@ -47,8 +47,8 @@ type Preset struct {
 	// refused.
 	Administrative scope.PathRules
 
-	// AccountHeaders identify the account, or choose it: dropped from requests and
-	// answers.
+	// AccountHeaders identify the account, or choose it: dropped from clients' requests
+	// and from answers.
 	AccountHeaders []string
 
 	// AsksForUsage says that streams of paths that end in "completions" report their
