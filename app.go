@@ -131,6 +131,7 @@ type App struct {
 	storage   Storage
 	engine    *engine
 	targets   map[string]*target
+	slots     keySlots // of all of them
 	roles     map[string]record.Role
 	logger    *zap.Logger
 	slogger   *slog.Logger
@@ -244,6 +245,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		t.contradictions, t.advice = a.engine.contradictions, a.engine.advice
 		a.targets[name] = t
 	}
+	a.slots = slotsOf(a.targets)
 	if err := a.provisionWebhooks(); err != nil {
 		return err
 	}

@@ -10,8 +10,10 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// logSlots are the headers that hold only a key and that Caddy's loggers do not redact.
-var logSlots = append(slices.Clone(upstream.VendorSlots()), protocolHeader)
+// logged returns the places of keys that Caddy's loggers do not redact.
+func (s keySlots) logged() keySlots {
+	return keySlots{slices.Concat(upstream.VendorSlots(), []string{protocolHeader}, s.headers), append([]string{"key"}, s.parameters...)}
+}
 
 // warnUnfilteredLogs logs which loggers would write scoped keys. Caddy's own redact
 // Authorization and cookies, and nothing more; and a request is copied for its logs
@@ -49,8 +51,9 @@ func (a *App) loggedKeys() (found []string, access bool) {
 	if !access {
 		when = " if a handler fails"
 	}
-	for _, name := range unfilteredLogs(a.ctx, access) {
-		found = append(found, "the logger "+name+" writes scoped keys that arrive in "+strings.Join(logSlots, ", ")+" or ?key="+when+"; filter them as Caddyfile.example does")
+	slots := a.slots.logged()
+	for _, name := range unfilteredLogs(a.ctx, access, slots) {
+		found = append(found, "the logger "+name+" writes scoped keys that arrive in "+strings.Join(slots.headers, ", ")+" or ?"+strings.Join(slots.parameters, "=, ?")+"="+when+"; filter them as Caddyfile.example does")
 	}
 	return found, access
 }
@@ -68,7 +71,7 @@ func configOf(ctx any) reflect.Value {
 // unfilteredLogs lists the loggers that take requests, with access logs or without, and
 // do not filter all slots.
 // If it cannot find out, it returns the default logger, to be on the safe side.
-func unfilteredLogs(ctx any, access bool) []string {
+func unfilteredLogs(ctx any, access bool, slots keySlots) []string {
 	unknown := []string{"default"}
 	cfg := configOf(ctx)
 	if !cfg.IsValid() {
@@ -94,7 +97,7 @@ func unfilteredLogs(ctx any, access bool) []string {
 		if encoder.Kind() != reflect.Interface {
 			return unknown
 		}
-		if !filtersSlots(reflect.Indirect(encoder.Elem())) {
+		if !filtersSlots(reflect.Indirect(encoder.Elem()), slots) {
 			open = append(open, name.String())
 		}
 	}
@@ -149,7 +152,7 @@ func accepts(include, exclude []string, name string) bool {
 }
 
 // filtersSlots reports whether a logger's encoder is a filter that covers every slot.
-func filtersSlots(encoder reflect.Value) bool {
+func filtersSlots(encoder reflect.Value, slots keySlots) bool {
 	if encoder.Kind() != reflect.Struct {
 		return false
 	}
@@ -158,8 +161,28 @@ func filtersSlots(encoder reflect.Value) bool {
 		return false
 	}
 	passes := func(name string) bool { return !fields.MapIndex(reflect.ValueOf(name)).IsValid() }
-	if passes("request>uri") {
+	if passes("request>uri") || passesParameter(fields.MapIndex(reflect.ValueOf("request>uri")), slots.parameters) {
 		return false
 	}
-	return !passes("request>headers") || !slices.ContainsFunc(logSlots, func(slot string) bool { return passes("request>headers>" + slot) })
+	return !passes("request>headers") || !slices.ContainsFunc(slots.headers, func(slot string) bool { return passes("request>headers>" + slot) })
+}
+
+// passesParameter reports whether the filter of addresses is one of single parameters of
+// the query, and leaves out one of these.
+func passesParameter(filter reflect.Value, parameters []string) bool {
+	for filter.Kind() == reflect.Interface || filter.Kind() == reflect.Pointer {
+		filter = filter.Elem()
+	}
+	if filter.Kind() != reflect.Struct || filter.Type().Name() != "QueryFilter" {
+		return false
+	}
+	filtered := make(map[string]bool)
+	if actions := filter.FieldByName("Actions"); actions.Kind() == reflect.Slice {
+		for i := range actions.Len() {
+			if parameter := actions.Index(i).FieldByName("Parameter"); parameter.Kind() == reflect.String {
+				filtered[parameter.String()] = true
+			}
+		}
+	}
+	return slices.ContainsFunc(parameters, func(parameter string) bool { return !filtered[parameter] })
 }

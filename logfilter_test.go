@@ -1,10 +1,12 @@
 package till
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/logging"
 )
 
 // TestALoggerTakesRequestsAsCaddyDecidesIt: by the longest match of include and exclude
@@ -49,6 +51,45 @@ func TestALoggerTakesRequestsAsCaddyDecidesIt(t *testing.T) {
 		}
 		if got := takesRequests(logger, false); got != test.errors {
 			t.Errorf("include %q, exclude %q, without access logs: %t", test.include, test.exclude, got)
+		}
+	}
+}
+
+// TestAFilterCoversEverySlotThatHasAKey, also those of single upstreams.
+func TestAFilterCoversEverySlotThatHasAKey(t *testing.T) {
+	t.Parallel()
+	slots := keySlots{headers: []string{"Private-Token"}, parameters: []string{"api_key"}}.logged()
+	query := func(actions string) logging.LogFieldFilter {
+		f := new(logging.QueryFilter)
+		if err := json.Unmarshal([]byte(`{"actions":`+actions+`}`), f); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	with := func(uri logging.LogFieldFilter, headers ...string) map[string]logging.LogFieldFilter {
+		fields := map[string]logging.LogFieldFilter{"request>uri": uri}
+		for _, name := range headers {
+			fields["request>headers>"+name] = new(logging.DeleteFilter)
+		}
+		return fields
+	}
+	all := []string{"X-Api-Key", "Api-Key", "X-Goog-Api-Key", "Sec-Websocket-Protocol", "Private-Token"}
+	both := query(`[{"type":"delete","parameter":"key"},{"type":"delete","parameter":"api_key"}]`)
+	for name, test := range map[string]struct {
+		fields map[string]logging.LogFieldFilter
+		want   bool
+	}{
+		"nothing":                      {nil, false},
+		"everything":                   {with(both, all...), true},
+		"all headers":                  {map[string]logging.LogFieldFilter{"request>uri": both, "request>headers": new(logging.DeleteFilter)}, true},
+		"without an upstream's header": {with(both, all[:4]...), false},
+		"without its parameter":        {with(query(`[{"type":"delete","parameter":"key"}]`), all...), false},
+		"without key":                  {with(query(`[{"type":"hash","parameter":"api_key"}]`), all...), false},
+		"no address":                   {with(new(logging.DeleteFilter), all...), true},
+		"a pattern":                    {with(&logging.RegexpFilter{RawRegexp: "till_sk_[^&]*"}, all...), true},
+	} {
+		if got := filtersSlots(reflect.ValueOf(logging.FilterEncoder{Fields: test.fields}), slots); got != test.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }

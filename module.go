@@ -179,7 +179,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 			return nil, by, refusal
 		}
 	}
-	parsed, refusal := takeKey(r)
+	parsed, refusal := takeKey(r, h.app.slots)
 	if refusal != nil {
 		return nil, by, refusal
 	}

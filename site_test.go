@@ -79,6 +79,7 @@ func (s *site) addUpstream(name string, u Upstream) {
 	to.held.Store(newCredential(token.NewSecret("sk-real")))
 	to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activations.WithLabelValues(name), e.metrics.usageOf(name), e.contradictions, e.advice
 	s.h.app.targets[name] = to
+	s.h.app.slots = slotsOf(s.h.app.targets)
 }
 
 // minted is a key of a site.

@@ -3,7 +3,9 @@ package till
 import (
 	"context"
 	"encoding/base64"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -18,6 +20,35 @@ const protocolHeader = "Sec-Websocket-Protocol"
 // maxCredential is how much of one slot is examined, in bytes.
 const maxCredential = len("sk-") + len(token.KeyPrefix) + 64 + token.MaxBox
 
+// keySlots are the places where some upstream expects its credential, besides those that
+// every request is searched in: the API's clients put a scoped key there.
+type keySlots struct {
+	headers    []string // canonical
+	parameters []string // of the query
+}
+
+func slotsOf(targets map[string]*target) (slots keySlots) {
+	for _, name := range slices.Sorted(maps.Keys(targets)) {
+		switch auth := targets[name].auth; auth.In {
+		case upstream.InHeader:
+			header := http.CanonicalHeaderKey(auth.Name)
+			if !slices.Contains(upstream.Slots(), header) && !slices.Contains(slots.headers, header) {
+				slots.headers = append(slots.headers, header)
+			}
+		case upstream.InQuery:
+			if !slots.names(auth.Name) {
+				slots.parameters = append(slots.parameters, auth.Name)
+			}
+		}
+	}
+	return slots
+}
+
+// names reports whether a parameter of the query is a slot.
+func (s *keySlots) names(parameter string) bool {
+	return strings.EqualFold(parameter, "key") || slices.ContainsFunc(s.parameters, func(slot string) bool { return strings.EqualFold(parameter, slot) })
+}
+
 // finder collects the scoped keys in a request. A request may carry its key in any
 // slot, and in several, but only one key.
 type finder struct {
@@ -25,10 +56,11 @@ type finder struct {
 	different bool
 }
 
-func (f *finder) see(value string) {
+// see looks at a value, and reports whether it is meant to be a scoped key.
+func (f *finder) see(value string) bool {
 	value = strings.TrimSpace(value)
 	if !token.LooksLikeKey(value) {
-		return
+		return false
 	}
 	value = strings.TrimPrefix(value, "sk-")
 	switch {
@@ -37,12 +69,13 @@ func (f *finder) see(value string) {
 	case f.key != value:
 		f.different = true
 	}
+	return true
 }
 
 // takeKey finds the scoped key in any slot and removes every slot from the request, so
-// that no later handler sees a key or a foreign credential. Query parameters and
-// subprotocols stay unless they hold a key.
-func takeKey(r *http.Request) (token.Parsed, *record.Refusal) {
+// that no later handler sees a key or a foreign credential. Query parameters,
+// subprotocols and the slots of single upstreams stay unless they hold a key.
+func takeKey(r *http.Request, slots keySlots) (token.Parsed, *record.Refusal) {
 	var f finder
 	several := len(r.Header["Authorization"]) > 1
 	for _, value := range r.Header["Authorization"] {
@@ -70,8 +103,19 @@ func takeKey(r *http.Request) (token.Parsed, *record.Refusal) {
 		}
 		delete(r.Header, slot)
 	}
+	for _, slot := range slots.headers {
+		found := false
+		for _, value := range r.Header[slot] {
+			_, rest, _ := strings.Cut(strings.TrimSpace(value), " ") // after a scheme
+			bare, schemed := f.see(value), f.see(rest)
+			found = found || bare || schemed
+		}
+		if found {
+			delete(r.Header, slot)
+		}
+	}
 	if strings.Contains(r.URL.RawQuery, "till") || strings.Contains(r.URL.RawQuery, "%") {
-		takeQuery(r, &f)
+		takeQuery(r, slots, &f)
 	}
 	if _, ok := r.Header[protocolHeader]; ok {
 		takeProtocols(r, &f)
@@ -112,12 +156,12 @@ func (f *finder) seeBasic(encoded string) {
 
 // takeQuery removes keys from the query, and from the request line that later handlers
 // may look at.
-func takeQuery(r *http.Request, f *finder) {
+func takeQuery(r *http.Request, slots keySlots, f *finder) {
 	kept := upstream.DropQuery(r.URL.RawQuery, func(name, value string) bool {
 		if !token.LooksLikeKey(value) {
 			return false
 		}
-		if strings.EqualFold(name, "key") {
+		if slots.names(name) {
 			f.see(value)
 		}
 		return true

@@ -4,11 +4,14 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
+	"github.com/till-proxy/till/upstream"
 )
 
 func TestTheKeyIsFoundInEverySlotAndTakenOut(t *testing.T) {
@@ -70,7 +73,7 @@ func TestTheKeyIsFoundInEverySlotAndTakenOut(t *testing.T) {
 			for i := 0; i+1 < len(test.header); i += 2 {
 				r.Header.Add(test.header[i], test.header[i+1])
 			}
-			parsed, refusal := takeKey(r)
+			parsed, refusal := takeKey(r, keySlots{})
 			switch {
 			case test.code == "" && (refusal != nil || parsed.Lookup != lookup):
 				t.Errorf("not found: %v", refusal)
@@ -112,7 +115,7 @@ func FuzzTakeKey(f *testing.F) {
 			"Authorization": {authorization}, "X-Api-Key": {apiKey}, "Sec-Websocket-Protocol": {protocol},
 		}}
 		r.URL.RawQuery = query
-		_, refusal := takeKey(r)
+		_, refusal := takeKey(r, keySlots{})
 		for _, slot := range []string{"Authorization", "X-Api-Key"} {
 			if _, ok := r.Header[slot]; ok {
 				t.Errorf("slot %s is left", slot)
@@ -123,4 +126,68 @@ func FuzzTakeKey(f *testing.F) {
 		}
 		_ = refusal
 	})
+}
+
+// TestAKeyIsFoundWhereAnUpstreamExpectsItsCredential, of whatever upstream it is, and what
+// else is in such a place stays where it is.
+func TestAKeyIsFoundWhereAnUpstreamExpectsItsCredential(t *testing.T) {
+	t.Parallel()
+	slots := slotsOf(map[string]*target{
+		"a": {auth: upstream.Auth{In: upstream.InHeader, Name: "PRIVATE-TOKEN"}},
+		"b": {auth: upstream.Auth{In: upstream.InHeader, Name: "x-secret", Scheme: "Token"}},
+		"c": {auth: upstream.Auth{In: upstream.InQuery, Name: "api_key"}},
+		"d": {auth: upstream.Auth{In: upstream.InHeader, Name: "x-api-key"}},
+		"e": {auth: upstream.Auth{In: upstream.InQuery, Name: "Key"}},
+		"f": {auth: upstream.Auth{In: upstream.InBasicUser}},
+		"g": {auth: upstream.Auth{In: upstream.InHeader, Name: "Private-Token"}},
+	})
+	if !slices.Equal(slots.headers, []string{"Private-Token", "X-Secret"}) || !slices.Equal(slots.parameters, []string{"api_key"}) {
+		t.Fatalf("%+v", slots)
+	}
+	secret, lookup, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, _, err := token.MintKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, o := secret.Reveal(), other.Reveal()
+	for name, test := range map[string]struct {
+		header, kept http.Header
+		query, left  string
+		code         record.Code
+	}{
+		"in a header":                {header: http.Header{"Private-Token": {k}}},
+		"with sk-":                   {header: http.Header{"Private-Token": {" sk-" + k}}},
+		"after a scheme":             {header: http.Header{"X-Secret": {"Token " + k}}},
+		"after a scheme of its own":  {header: http.Header{"Private-Token": {"bearer  " + k}}},
+		"without its scheme":         {header: http.Header{"X-Secret": {k}}},
+		"in a parameter":             {query: "a=b&api_key=" + k, left: "a=b"},
+		"in a parameter in capitals": {query: "API_KEY=" + k},
+		"in both":                    {header: http.Header{"Private-Token": {k}}, query: "api_key=" + k},
+		"beside another value":       {header: http.Header{"Private-Token": {"x", k}}},
+		"beside what is no key":      {header: http.Header{"Private-Token": {k}, "X-Secret": {"Token abc"}}, kept: http.Header{"X-Secret": {"Token abc"}}, query: "api_key=y", left: "api_key=y"},
+		"none":                       {header: http.Header{"X-Secret": {"abc"}}, kept: http.Header{"X-Secret": {"abc"}}, code: record.CodeKeyMissing},
+		"in another parameter":       {query: "token=" + k, code: record.CodeKeyMissing},
+		"two keys":                   {header: http.Header{"Private-Token": {k}, "X-Secret": {"Token " + o}}, code: record.CodeKeyInvalid},
+		"two keys, one in Bearer":    {header: http.Header{"Private-Token": {k}, "Authorization": {"Bearer " + o}}, code: record.CodeKeyInvalid},
+		"two keys, one in the query": {header: http.Header{"Private-Token": {k}}, query: "api_key=" + o, code: record.CodeKeyInvalid},
+	} {
+		r := httptest.NewRequest("GET", "/x?"+test.query, nil)
+		r.Header = test.header.Clone()
+		if r.Header == nil {
+			r.Header = make(http.Header)
+		}
+		parsed, refusal := takeKey(r, slots)
+		switch {
+		case test.code == "" && (refusal != nil || parsed.Lookup != lookup):
+			t.Errorf("%s: %v", name, refusal)
+		case test.code != "" && (refusal == nil || refusal.Code != test.code):
+			t.Errorf("%s: %v, want %s", name, refusal, test.code)
+		}
+		if len(r.Header) != len(test.kept) || len(test.kept) > 0 && !reflect.DeepEqual(r.Header, test.kept) || r.URL.RawQuery != test.left {
+			t.Errorf("%s: %v and %q are left", name, r.Header, r.URL.RawQuery)
+		}
+	}
 }

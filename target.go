@@ -44,8 +44,8 @@ type Upstream struct {
 	// without a key does not read.
 	Credential string `json:"credential,omitempty"`
 
-	// Where the API expects its credential. Default: as the preset says, or
-	// `Authorization: Bearer`.
+	// Where the API expects its credential, and where clients may put their key, too.
+	// Default: as the preset says, or `Authorization: Bearer`.
 	Auth *upstream.Auth `json:"auth,omitempty"`
 
 	// What may be called, each "METHOD /pattern", where METHOD may be "*". In a pattern

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -81,15 +82,19 @@ func TestEverySlotReachesEveryUpstreamInItsOwn(t *testing.T) {
 		more.WriteString("}\n")
 	}
 	s := newServer(t, options{more: more.String()})
+	slots := maps.Clone(slotsOf)
+	slots["x-auth-key"] = func(r *http.Request, key string) { r.Header.Set("X-Auth-Key", key) }
+	slots["?access_token="] = func(r *http.Request, key string) { r.URL.RawQuery = "a=b&access_token=" + key }
+	s.says("X-Auth-Key or ?key=, ?access_token=")
 	n := 0
 	for _, row := range rows() {
 		for _, custody := range []string{"held", "sealed"} {
-			fields := object{"upstream": row.name, "max_activations": len(slotsOf)}
+			fields := object{"upstream": row.name, "max_activations": len(slots)}
 			if custody == "sealed" {
 				fields["upstream_key"] = "sealed-credential-of-" + row.name
 			}
 			id, key := s.mint(fields)
-			for slot, set := range slotsOf {
+			for slot, set := range slots {
 				where := row.name + ", " + custody + ", " + slot
 				r := s.bare("POST", "/chat/completions", "{}")
 				r.Header.Set("X-Forwarded-For", "192.0.2.9")
@@ -107,7 +112,7 @@ func TestEverySlotReachesEveryUpstreamInItsOwn(t *testing.T) {
 					t.Errorf("%s: path %s, want %s", where, seen.URL.Path, row.path)
 				}
 				wantQuery := query
-				if slot == "?key=" {
+				if strings.HasPrefix(slot, "?") {
 					wantQuery = strings.TrimSuffix("a=b&"+query, "&")
 				}
 				if seen.URL.RawQuery != wantQuery {
@@ -126,10 +131,10 @@ func TestEverySlotReachesEveryUpstreamInItsOwn(t *testing.T) {
 				}
 				n++
 			}
-			if used := s.used(id); used != int64(len(slotsOf)) {
-				t.Errorf("%s, %s: used %d, want %d", row.name, custody, used, len(slotsOf))
+			if used := s.used(id); used != int64(len(slots)) {
+				t.Errorf("%s, %s: used %d, want %d", row.name, custody, used, len(slots))
 			}
 		}
 	}
-	t.Logf("%d requests: %d slots, %d upstreams, 2 custodies", n, len(slotsOf), len(rows()))
+	t.Logf("%d requests: %d slots, %d upstreams, 2 custodies", n, len(slots), len(rows()))
 }
