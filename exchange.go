@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,8 +115,25 @@ func (x *exchange) abandon() {
 // that nobody wraps, and Caddy wraps them.
 func (x *exchange) closeUnlessRead() {
 	if x.unbuffered && !x.bodyRead.Load() {
-		x.client.Header()["Connection"] = []string{"close"}
+		closeAfterAnswer(x.client)
 	}
+}
+
+// closeAfterAnswer has net/http's server close an HTTP/1 connection after the answer as
+// after a body that is too long: it takes nothing more from it for a request, and closes
+// its own half some time before the rest, since clients that still write may lose an
+// answer to a reset (https://golang.org/issue/3595).
+func closeAfterAnswer(w http.ResponseWriter) {
+	w.Header()["Connection"] = []string{"close"}
+	for {
+		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = wrapper.Unwrap()
+	}
+	// The reader tells the server. What it returns is that the body is too long.
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 
 // handlerDone is called when the handler ends; nobody may use its writer any more. It ends

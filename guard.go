@@ -17,7 +17,19 @@ import (
 // guard runs the handlers that follow. What they do with the request cannot be
 // observed, so the request counts as dispatched from here on.
 func (h *Handler) guard(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
-	closeIfUnread(w, r) // the handler may leave it unread
+	if expectsContinue(r) {
+		closeIfUnread(w, r) // the handler may leave it unread
+	}
+	if x.unbuffered {
+		body := &passingBody{ReadCloser: r.Body, x: x, left: r.ContentLength}
+		r.Body = body
+		defer func() {
+			// net/http reads the rest of a body that nobody has closed before it answers.
+			if !x.bodyRead.Load() && (body.closed.Load() || fullDuplex(r)) {
+				closeAfterAnswer(w)
+			}
+		}()
+	}
 	for _, name := range overrides {
 		delete(r.Header, name)
 	}

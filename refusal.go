@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/upstream"
 )
@@ -111,12 +113,24 @@ func refuseAmbient(r *http.Request) *record.Refusal {
 func expectsContinue(r *http.Request) bool { return r.ProtoMajor == 1 && len(r.Header["Expect"]) > 0 }
 
 // closeIfUnread closes the connection after an answer to a client that waits for "100
-// Continue": what it sends next would be taken for its body. Go's server does that by
-// itself, but Caddy wraps the body and thereby hides that nobody read it.
+// Continue": what it sends next would be taken for its body. Where Caddy lets answers
+// begin before bodies are read (enable_full_duplex), the rest of a long body would be
+// taken for the next request. Go's server does that by itself, but Caddy wraps the body
+// and thereby hides that nobody read it.
 func closeIfUnread(w http.ResponseWriter, r *http.Request) {
-	if expectsContinue(r) && http.NewResponseController(w).EnableFullDuplex() == nil {
-		w.Header()["Connection"] = []string{"close"}
+	switch {
+	case expectsContinue(r):
+		if http.NewResponseController(w).EnableFullDuplex() == nil {
+			w.Header()["Connection"] = []string{"close"}
+		}
+	case r.ProtoMajor == 1 && r.ContentLength != 0 && fullDuplex(r):
+		closeAfterAnswer(w)
 	}
+}
+
+func fullDuplex(r *http.Request) bool {
+	s, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	return ok && s.EnableFullDuplex
 }
 
 // clientRefusal returns a refusal as a client of the endpoint at path sees it.
