@@ -31,6 +31,7 @@ type client struct {
 	where  string // the address as people write it
 	token  string
 	unused bool      // a token is set, and the address is one that asks for none
+	wary   bool      // nobody gave the address, so it matters who listens there
 	notes  io.Writer // where notes for people are written
 
 	verbatim bool // answers are printed as JSON, as they were written
@@ -47,6 +48,10 @@ func dataDir(flag string) (string, error) {
 
 const socketName = "admin.sock"
 
+// packagedSocket is the admin endpoint of a server that init/till.service runs with
+// `admin unix//run/caddy/admin.sock`. Only root can make that directory.
+const packagedSocket = "/run/caddy/admin.sock"
+
 // errTokenUnused keeps a user who means to act as the holder of a token from acting
 // as the operator: the endpoints of this machine take every caller for the
 // operator.
@@ -57,26 +62,50 @@ const tokenUnused = "TILL_TOKEN is not used at %s: every caller of Caddy's admin
 
 // newClient makes a client for address: unix//path, host:port, or the full URL of
 // the API. Without an address it takes the socket of `up` if a server listens
-// there, and Caddy's admin endpoint if not.
+// there, then that of the unit if there is one, and then Caddy's admin endpoint.
 func newClient(address string) (*client, error) {
 	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
-	if address == "" && os.Getenv("TILL_TOKEN") != "" {
+	if address != "" {
+		return clientAt(address, false)
+	}
+	if os.Getenv("TILL_TOKEN") != "" {
 		return nil, errTokenUnused
 	}
-	if address == "" {
-		dir, err := dataDir("")
-		if err != nil {
-			return nil, err
-		}
-		socket := filepath.Join(dir, socketName)
-		if listening(socket) {
-			address = "unix/" + socket
-		} else {
-			address = caddy.DefaultAdminListen
-		}
+	dir, err := dataDir("")
+	if err != nil {
+		return nil, err
 	}
-	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), notes: io.Discard, http: &http.Client{
-		Timeout: time.Minute,
+	ofUp := filepath.Join(dir, socketName)
+	if os.Getenv("TILL_DATA") == "" && !filepath.IsAbs(caddy.AppDataDir()) {
+		ofUp = "" // without HOME it would be below the present directory, which may be anybody's
+	}
+	return clientAt(defaultAddress(ofUp, packagedSocket), true)
+}
+
+// defaultAddress is where the server is if nobody says it. CADDY_ADMIN moves Caddy's own
+// default.
+func defaultAddress(ofUp, ofUnit string) string {
+	_, moved := os.LookupEnv("CADDY_ADMIN")
+	switch {
+	case ofUp != "" && listening(ofUp):
+		return "unix/" + ofUp
+	case !moved && exists(ofUnit):
+		return "unix/" + ofUnit
+	}
+	return caddy.DefaultAdminListen
+}
+
+// clientAt makes a client for an address. A wary one sends nothing to a port of this
+// machine at which a stranger listens.
+func clientAt(address string, wary bool) (*client, error) {
+	dial := dialLocalhost
+	if wary {
+		dial = dialTrusted
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = dial
+	c := &client{where: address, token: os.Getenv("TILL_TOKEN"), wary: wary, notes: io.Discard, http: &http.Client{
+		Timeout: time.Minute, Transport: transport,
 		// Following a redirect would send the token to another server.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -263,6 +292,9 @@ func (c *client) do(ctx context.Context, method, path string, body any) (*http.R
 }
 
 func (c *client) unreachable(err error) error {
+	if stranger, ok := errors.AsType[*strangerError](err); ok {
+		return stranger
+	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return fmt.Errorf("no server answers at %s (%w); start one with `caddy till up` or `caddy run`, or name another with --address", c.where, op.Err)
 	}

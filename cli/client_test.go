@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,6 +118,48 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 	defer l.Close()
 	if c, err = newClient(""); err != nil || c.where != "unix/"+filepath.Join(dir, socketName) {
 		t.Errorf("with up's socket it is %s, %v", c.where, err)
+	}
+}
+
+// TestWhereTheServerIsUnlessSomebodySaysIt: with neither a flag nor TILL_ADDRESS.
+func TestWhereTheServerIsUnlessSomebodySaysIt(t *testing.T) {
+	// Not parallel: it sets the environment.
+	dir := t.TempDir()
+	ofUp, ofUnit, none := filepath.Join(dir, "up.sock"), filepath.Join(dir, "unit.sock"), filepath.Join(dir, "none.sock")
+	for _, path := range []string{ofUp, ofUnit} {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+	}
+	for _, test := range []struct{ ofUp, ofUnit, want string }{
+		{ofUp, ofUnit, "unix/" + ofUp}, {none, ofUnit, "unix/" + ofUnit}, {"", ofUnit, "unix/" + ofUnit}, {none, none, "localhost:2019"},
+	} {
+		if got := defaultAddress(test.ofUp, test.ofUnit); got != test.want {
+			t.Errorf("with %q and %q it is %s, want %s", test.ofUp, test.ofUnit, got, test.want)
+		}
+	}
+	t.Setenv("CADDY_ADMIN", "localhost:2020") // Caddy read it before, so its own default stays
+	if got := defaultAddress(none, ofUnit); got != "localhost:2019" {
+		t.Errorf("where CADDY_ADMIN says where it is, it is %s", got)
+	}
+
+	// Without a home, Caddy's data directory is below the present one.
+	for _, name := range []string{"HOME", "XDG_DATA_HOME", "TILL_DATA", "TILL_ADDRESS"} {
+		t.Setenv(name, "")
+	}
+	t.Chdir(dir)
+	if err := os.MkdirAll("caddy/till", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join("caddy", "till", socketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if c, err := newClient(""); err != nil || c.where != "localhost:2019" {
+		t.Errorf("in a directory of somebody else it is %s, %v", c.where, err)
 	}
 }
 

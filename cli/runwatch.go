@@ -28,6 +28,7 @@ type watcher struct {
 
 type watchOrder struct {
 	Address string   `json:"address"`
+	Wary    bool     `json:"wary"`
 	Token   string   `json:"token"`
 	Base    string   `json:"base"`
 	Keys    []ending `json:"keys"`
@@ -81,7 +82,7 @@ func watchWith(process *exec.Cmd) (_ *watcher, err error) {
 
 // order sends the watcher the keys that it must revoke if `run` is killed.
 func (w *watcher) order(c *client, base string, keys []runKey) error {
-	order := watchOrder{Address: c.where, Token: c.token, Base: base}
+	order := watchOrder{Address: c.where, Wary: c.wary, Token: c.token, Base: base}
 	for _, k := range keys {
 		order.Keys = append(order.Keys, ending{k.ID, k.ScopedKey})
 	}
@@ -129,7 +130,7 @@ func watchCommand() *cobra.Command {
 			if err := json.Unmarshal(line, &order); err != nil {
 				return err
 			}
-			c, err := newClient(order.Address)
+			c, err := clientAt(order.Address, order.Wary)
 			if err != nil {
 				return err
 			}
