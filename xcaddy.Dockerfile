@@ -8,7 +8,9 @@
 # The server runs as user 10001, which must be able to read ./keys/openai.key:
 # chown it. With `store badger /var/lib/till` in the Caddyfile the store is in
 # /var/lib/till, otherwise in /data like the seal key and the certificates: keep both.
-# Anyone who may `docker exec` here manages every key.
+# Anyone who may `docker exec` here manages every key. `caddy till` finds the server also
+# with `admin unix//run/caddy/admin.sock`; for another address, give the container
+# TILL_ADDRESS, which the health check goes by, too.
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
@@ -21,7 +23,7 @@ FROM alpine:3.22
 RUN apk add --no-cache ca-certificates mailcap tzdata \
 	&& addgroup -S -g 10001 caddy \
 	&& adduser -S -D -H -u 10001 -G caddy -h /data caddy \
-	&& install -d -o caddy -g caddy -m 0700 /data /config /var/lib/till
+	&& install -d -o caddy -g caddy -m 0700 /data /config /var/lib/till /run/caddy
 COPY --from=build /out/caddy /usr/bin/caddy
 COPY Caddyfile.example /etc/caddy/Caddyfile
 ENV XDG_DATA_HOME=/data XDG_CONFIG_HOME=/config
@@ -30,5 +32,6 @@ EXPOSE 80 443 443/udp
 # Ports below 1024 need no privilege in a container: Docker sets
 # net.ipv4.ip_unprivileged_port_start to 0.
 USER caddy
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD caddy till stats --json
+# A store in doubt is no reason to restart the server: that would not help.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD caddy till live
 CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]

@@ -33,9 +33,10 @@ Mints and manages scoped keys: credentials that work like a real API key until
 a limit is reached.
 
 All commands except up call a running server: the one that "till up" started,
-if it is running, and otherwise Caddy's admin endpoint (localhost:2019). Name
-another with --address or TILL_ADDRESS. TILL_TOKEN is sent as a bearer token; it
-needs an address, because those two ask for no token.
+if it is running, otherwise the socket /run/caddy/admin.sock if it is there, and
+otherwise Caddy's admin endpoint (localhost:2019). Name another with --address
+or TILL_ADDRESS. TILL_TOKEN is sent as a bearer token; it needs an address,
+because those three ask for no token.
 With --json, commands print JSON. They exit with 0 on success, 1 when refused or
 failed, 2 when called wrongly.`,
 		CobraFunc: build,
@@ -170,7 +171,7 @@ func build(root *cobra.Command) {
 	root.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	root.AddCommand(upCommand(f), createCommand(f), listCommand(f), showCommand(f), staleCommand(f), updateCommand(f),
 		suspendCommand(f), resumeCommand(f), revokeCommand(f), rotateCommand(f), grantCommand(f), forgetCommand(f),
-		envCommand(f), statsCommand(f), nodesCommand(f), pricesCommand(f), repairCommand(f), backupCommand(f), restoreCommand(f), migrateCommand(f), sealCommand(f),
+		envCommand(f), statsCommand(f), liveCommand(f), readyCommand(f), nodesCommand(f), pricesCommand(f), repairCommand(f), backupCommand(f), restoreCommand(f), migrateCommand(f), sealCommand(f),
 		leakCommand(f), lockdownCommand(f), runCommand(f), watchCommand(), doctorCommand(f), topCommand(f),
 		tokenCommand(f), auditCommand(f), consoleCommand(f))
 	f.complete(root)

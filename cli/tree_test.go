@@ -101,7 +101,7 @@ func TestCommandsPrintJSON(t *testing.T) {
 	for _, line := range []string{
 		"create --name one --upstream openai --max-activations 5",
 		"list", "show one", "suspend one", "resume one", "grant one --activations 5", "update one --owner ops", "stale", "rotate one", "env one",
-		"revoke one", "forget one", "stats", "prices", "prices openai/gpt-5-mini", "doctor", "top --count 1",
+		"revoke one", "forget one", "stats", "live", "ready", "prices", "prices openai/gpt-5-mini", "doctor", "top --count 1",
 		"lockdown --status", "lockdown --reason test", "lockdown --lift",
 		"token create ops --role ci", "token list", "token revoke ops", "audit", "audit verify", "repair --clock", "nodes",
 	} {

@@ -31,13 +31,51 @@ func TestTheImageIsSmallAndUnprivileged(t *testing.T) {
 		t.Error("the image is not built by the script that make package runs")
 	}
 	_, last, _ := strings.Cut(text, "\nFROM "+froms[1][1])
-	for _, want := range []string{"\nUSER caddy\n", "\nVOLUME /data /config /var/lib/till\n", "\nHEALTHCHECK ", "XDG_DATA_HOME=/data", "-m 0700 /data /config /var/lib/till", "443/udp"} {
+	for _, want := range []string{"\nUSER caddy\n", "\nVOLUME /data /config /var/lib/till\n", "\nHEALTHCHECK ", "XDG_DATA_HOME=/data", "-m 0700 /data /config /var/lib/till /run/caddy\n", "443/udp"} {
 		if !strings.Contains(last, want) {
 			t.Errorf("the image lacks %q", want)
 		}
 	}
 	if strings.Contains(last, "COPY . ") || strings.LastIndex(last, "\nUSER ") < strings.LastIndex(last, "\nRUN ") {
 		t.Error("the last stage holds the sources, or runs as root")
+	}
+}
+
+// TestTheHealthCheckOfTheImage runs it as it stands there. It goes on while the store is in
+// doubt or closed, which a restart does not mend, and ends with the server.
+func TestTheHealthCheckOfTheImage(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../xcaddy.Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := regexp.MustCompile(`(?m)^HEALTHCHECK .* CMD caddy (.+)$`).FindSubmatch(b)
+	if check == nil {
+		t.Fatal("the image has no health check that caddy answers")
+	}
+	s := newServer(t, options{})
+	healthy := func() bool {
+		t.Helper()
+		out, err := s.command(strings.Fields(string(check[1]))...).CombinedOutput()
+		t.Logf("%s", out)
+		return err == nil
+	}
+	if !healthy() {
+		t.Error("a server in order is not healthy")
+	}
+	s.stop()
+	if healthy() {
+		t.Error("a server that does not run is healthy")
+	}
+	if err := os.Remove(filepath.Join(s.store(), "anchor")); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	if out, err := s.command("till", "ready").CombinedOutput(); err == nil || !strings.Contains(string(out), "not ready: the store is in doubt") {
+		t.Fatalf("without its anchor: %v, %s", err, out)
+	}
+	if !healthy() {
+		t.Error("a server whose store is in doubt would be restarted for ever")
 	}
 }
 

@@ -30,7 +30,7 @@ pid=$!
 # The image's HEALTHCHECK, as it stands there.
 read -ra health <<<"$(sed -n 's/^HEALTHCHECK.* CMD caddy //p' xcaddy.Dockerfile)"
 for _ in $(seq 100); do
-	"$caddy" "${health[@]}" >/dev/null 2>&1 && break
+	"$caddy" till ready >/dev/null 2>&1 && break
 	kill -0 "$pid"
 	sleep 0.2 # between two looks
 done
