@@ -161,7 +161,7 @@ func served(routes caddyhttp.RouteList) string {
 // diagnoseAdmin finds an admin endpoint that others than the operator can reach: it
 // lets its clients do everything.
 func (a *App) diagnoseAdmin(d *diagnosis) {
-	const fix = "in the global options: admin unix//run/caddy/admin.sock|0600"
+	const fix = "in the global options: admin unix//run/caddy/admin.sock|0600 (caddy till looks there by itself; for another path, set TILL_ADDRESS=unix//PATH)"
 	listen := caddy.DefaultAdminListen
 	if cfg := configOf(a.ctx); cfg.IsValid() {
 		if conf := reflect.Indirect(cfg.FieldByName("Admin")); conf.IsValid() && conf.Kind() == reflect.Struct {

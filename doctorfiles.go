@@ -110,7 +110,7 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	anchor := o.anchorOf(store.Place())
 	secret(anchor, "the anchor")
 	if same, known := sameVolume(existing(store.Path), existing(filepath.Dir(anchor))); known && same {
-		d.warn("anchor_place", "stop the server, move "+anchor+" there, and in the till block: anchor /mnt/other-volume/till.anchor",
+		d.warn("anchor_place", "stop the server, move "+anchor+" there, in the till block: anchor /mnt/other-volume/till.anchor, and in the systemd unit: ReadWritePaths=/mnt/other-volume",
 			"the anchor is on the same volume as the store, so a rollback of that volume cannot be seen")
 	}
 	for _, path := range sealKeys {

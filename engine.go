@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -338,7 +339,7 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 		return nil, s, fmt.Errorf("%w; stop that process, or give this one a store of its own with: store badger PATH", err)
 	}
 	if err != nil {
-		return nil, s, err
+		return nil, s, explainReadOnly(err)
 	}
 	l, err := limiter.Open(limiter.Options{
 		Store: s.Store, Clock: s.Clock, Shadow: e.place.File("shadow"), Anchor: o.anchorOf(e.place), Logger: o.log,
@@ -347,9 +348,17 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 		After: after, Repaired: e.repaired, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,
 	})
 	if err != nil {
-		return nil, s, errors.Join(err, s.Close())
+		return nil, s, errors.Join(explainReadOnly(err), s.Close())
 	}
 	return l, s, nil
+}
+
+// explainReadOnly says what usually makes a place read-only for a server alone.
+func explainReadOnly(err error) error {
+	if !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	return fmt.Errorf("%w: if its disk can be written, the systemd unit keeps this server from it: name the directory there, with ReadWritePaths=", err)
 }
 
 // Destruct closes the store. The pool calls it when no configuration uses the engine

@@ -44,7 +44,7 @@ func (s *sealing) get() (*token.Sealer, error) {
 func (s *sealing) read() (*token.Sealer, error) {
 	keys, err := token.LoadOrCreateSealKeys(s.file)
 	if err != nil {
-		return nil, err
+		return nil, explainReadOnly(err)
 	}
 	sealer, err := token.NewSealer(keys...)
 	if err != nil {
@@ -226,7 +226,7 @@ func (a *App) RotateSeal(by limiter.Caller) error {
 		return err
 	}
 	if err := token.AddSealKey(a.sealing.file, key); err != nil {
-		return err
+		return explainReadOnly(err)
 	}
 	if present, err = token.LoadSealKeys(a.sealing.file); err != nil {
 		return err

@@ -88,31 +88,16 @@ func TestOneSetOfPathsAndNames(t *testing.T) {
 		"/etc/caddy/Caddyfile", "/usr/bin/caddy", "/etc/systemd/system",
 		"/etc/till", "/etc/till/openai.key", "/etc/till/openai.key.new", "/etc/till/seal.key", "/etc/till/seal-2.key", "/etc/till/hook.key", "/etc/till/prices.json",
 		"/var/lib/till", "/var/lib/till.old", "/var/lib/caddy", "/var/lib/caddy/config",
-		"/var/backups", "/var/backups/till-", "/var/backups/till-2026-11-24.bak", "/mnt/other-volume/till.anchor",
+		"/var/backups", "/var/backups/till-", "/var/backups/till-2026-11-24.bak", "/mnt/other-volume", "/mnt/other-volume/till.anchor",
 		"/etc/cron.daily/till", "/run/caddy/admin.sock", "/etc/till/database", "/etc/till/database-ca.pem",
 		// In containers, of which docs/cluster.md has an example.
 		"/run/secrets/database", "/run/secrets/seal_key", "/run/secrets/openai", "/run/secrets/password", "/var/lib/postgresql/data",
 	}
-	paths, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	sources, err := filepath.Glob("../*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	commands, err := filepath.Glob("../cli/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	paths = append(append(append(paths, sources...), commands...), "../README.md", "../SECURITY.md", "../CONTRIBUTING.md", "../init/till.service", "../Caddyfile.example", "../xcaddy.Dockerfile")
+	paths := readByUsers(t)
 	path := regexp.MustCompile(`(?:^|[^\w/.]|file\.|unix/)(/(?:etc|var|run|usr/bin|mnt)/[\w./-]*\w-?)`)
 	unit := regexp.MustCompile(`(?:systemctl (?:start|stop|reload|restart|enable --now)|journalctl -u) (\S+)`)
 	used := make(map[string]bool)
 	for _, name := range paths {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -132,5 +117,68 @@ func TestOneSetOfPathsAndNames(t *testing.T) {
 		if !used[path] {
 			t.Errorf("nothing names %s any more", path)
 		}
+	}
+}
+
+// readByUsers are the files whose text users get to read.
+func readByUsers(t *testing.T) (paths []string) {
+	t.Helper()
+	for _, pattern := range []string{"../docs/*.md", "../*.go", "../cli/*.go"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	paths = slices.DeleteFunc(paths, func(path string) bool { return strings.HasSuffix(path, "_test.go") })
+	return append(paths, "../README.md", "../SECURITY.md", "../CONTRIBUTING.md", "../init/till.service", "../Caddyfile.example", "../xcaddy.Dockerfile")
+}
+
+// TestTheUnitLetsTheServerWriteWhereUsersAreTold: what a page, a fix of doctor or a comment
+// has the server write is in a directory that the unit makes, or the line that the unit
+// takes for it stands beside it.
+func TestTheUnitLetsTheServerWriteWhereUsersAreTold(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("../init/till.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := string(b)
+	if !strings.Contains(unit, "\nProtectSystem=strict\n") {
+		t.Fatal("the unit lets the server write anywhere")
+	}
+	var own []string
+	for _, m := range regexp.MustCompile(`(?m)^(State|Runtime)Directory=(.+)$`).FindAllStringSubmatch(unit, -1) {
+		for name := range strings.FieldsSeq(m[2]) {
+			own = append(own, map[string]string{"State": "/var/lib/", "Runtime": "/run/"}[m[1]]+name)
+		}
+	}
+	written := regexp.MustCompile(`(?:anchor|store badger|seal_key_file|badger:|--store|--anchor|admin unix/) ?(/[\w./-]*\w)`)
+	line := regexp.MustCompile(`\bReadWritePaths=(/[\w./-]*\w)`)
+	elsewhere := 0
+	for _, name := range readByUsers(t) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var named []string
+		for _, m := range line.FindAllStringSubmatch(string(text), -1) {
+			if named = append(named, m[1]); !strings.Contains(unit, m[0]+"\n") {
+				t.Errorf("%s has the line %s, and the unit has not", name, m[0])
+			}
+		}
+		for _, m := range written.FindAllStringSubmatch(string(text), -1) {
+			within := func(dir string) bool { return m[1] == dir || strings.HasPrefix(m[1], dir+"/") }
+			switch {
+			case slices.ContainsFunc(own, within):
+			case slices.ContainsFunc(named, within):
+				elsewhere++
+			default:
+				t.Errorf("%s has the server write %s, where the unit does not let it, and does not say: ReadWritePaths=%s", name, m[1], filepath.Dir(m[1]))
+			}
+		}
+	}
+	if len(own) != 3 || elsewhere < 3 {
+		t.Errorf("the unit makes %v, and %d places elsewhere were found", own, elsewhere)
 	}
 }
