@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter/audit"
 )
@@ -238,7 +239,7 @@ caddy till audit verify FILE --head HASH.`,
 			if f.json {
 				return printValue(cmd.OutOrStdout(), map[string]any{"file": args[0], "entries": entries})
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %d entries.\n", args[0], entries)
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s.\n", args[0], prose.CountedAs(entries, "entry", "entries"))
 			return err
 		}),
 	}

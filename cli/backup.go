@@ -171,7 +171,8 @@ Admin tokens are revoked for the same reason: make new ones with caddy till
 token create. With --trust they work, even those that were revoked since.
 
 The Caddyfile (--config) says where the store and its anchor are; or give
---store and --anchor. With - the backup is read from standard input.`,
+--store and --anchor. With - the backup is read from standard input. Run by
+root, it gives what it makes to the owner of the directory in which it makes it.`,
 		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
   caddy till restore till-2026-11-24.bak --store /var/lib/till`,
 		Args: argCount(1, 1, "the backup, or -"),
@@ -209,6 +210,15 @@ The Caddyfile (--config) says where the store and its anchor are; or give
 			if anchor == "" {
 				anchor = filepath.Join(dir, "anchor")
 			}
+			pass, err := inherit(cmd.ErrOrStderr(), dir, anchor)
+			if err != nil {
+				return err
+			}
+			defer func() {
+				if err == nil { // and the store is closed
+					err = pass()
+				}
+			}()
 			s, err := store.OpenBadger(dir, log)
 			if errors.Is(err, store.ErrLocked) {
 				return fmt.Errorf("%w: stop the server first", err)

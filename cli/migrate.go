@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -62,6 +65,17 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 				return fmt.Errorf("the source: %w", err)
 			}
 			defer func() { err = errors.Join(err, m.From.Close()) }()
+			if target.kind == inDirectory {
+				var pass func() error
+				if pass, err = inherit(cmd.ErrOrStderr(), target.address, anchor); err != nil {
+					return fmt.Errorf("the target: %w", err)
+				}
+				defer func() {
+					if err == nil { // and the store is closed
+						err = pass()
+					}
+				}()
+			}
 			if m.To, err = target.open(cmd.Context(), schema); err != nil {
 				return fmt.Errorf("the target: %w", err)
 			}
@@ -78,12 +92,17 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 			if err != nil {
 				return err
 			}
+			if source.kind == inDirectory {
+				if err := noteContradictions(cmd.ErrOrStderr(), filepath.Join(source.address, "contradictions")); err != nil {
+					return err
+				}
+			}
 			if f.json {
 				return printValue(cmd.OutOrStdout(), done)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Copied and compared %s: %s, with %s used, and %s of the audit log.\n%s",
 				prose.Counted(done.Records, "record"), prose.Counted(done.Keys, "key"), prose.Counted(done.Used[record.Activations], "activation"),
-				prose.Counted(done.Entries, "entry"), target.next())
+				prose.CountedAs(done.Entries, "entry", "entries"), target.next())
 			return err
 		},
 	}
@@ -92,6 +111,27 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 	cmd.Flags().StringVar(&anchor, "anchor", "", "the anchor of the store in a directory, if it is not in there")
 	cmd.Flags().StringVar(&schema, "schema", "till", "the schema in the database")
 	return cmd
+}
+
+// noteContradictions says which upstreams the server refuses to keys with a limit in tokens
+// or dollars, because an answer has passed a bound. Each node has a record of its own, in
+// the data directory of the user that it runs as.
+func noteContradictions(notes io.Writer, path string) error {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var all []struct{ Upstream, Option string }
+	if err == nil {
+		err = json.Unmarshal(b, &all)
+	}
+	if err != nil {
+		return fmt.Errorf("all was copied, but which upstreams have passed a bound cannot be read from %s: %w", path, err)
+	}
+	for _, c := range all {
+		fmt.Fprintf(notes, "An answer of upstream %s has passed its bound, and the nodes do not know it: unless %s was\nset for it since, set that before you start them (see %s).\n", c.Upstream, c.Option, path)
+	}
+	return nil
 }
 
 // exists reports whether there is a file.

@@ -35,3 +35,31 @@ func TestAMigrationNamesWhatIsWrongWithItsPlaces(t *testing.T) {
 		}
 	}
 }
+
+// TestAMigrationNamesTheUpstreamsThatPassedABound: their record stays behind.
+func TestAMigrationNamesTheUpstreamsThatPassedABound(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "contradictions")
+	for content, want := range map[string]string{
+		"": "", "[]": "", `[{"upstream":"openai","option":"input_extra"}]`: "upstream openai has passed its bound",
+	} {
+		if content != "" {
+			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var notes strings.Builder
+		if err := noteContradictions(&notes, file); err != nil || (notes.Len() > 0) != (want != "") || !strings.Contains(notes.String(), want) {
+			t.Errorf("%s: %v, %q", content, err, notes.String())
+		}
+		if err := os.RemoveAll(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := noteContradictions(new(strings.Builder), file); err == nil {
+		t.Error("a record that cannot be read is nothing")
+	}
+}

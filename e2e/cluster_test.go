@@ -215,7 +215,7 @@ func TestAStoreMovesIntoADatabaseAndBack(t *testing.T) {
 		t.Errorf("while the server runs: %s", said)
 	}
 	alone.stop()
-	if said := migrate("badger:"+alone.store(), shared); !strings.Contains(said, ": 1 key, with 3 activations used") {
+	if said := migrate("badger:"+alone.store(), shared); !strings.Contains(said, ": 1 key, with 3 activations used, and 1 entry of the audit log") {
 		t.Fatalf("into the database: %s", said)
 	}
 	node := newNode(t, database.DSN(), "till-a", options{to: alone.upstream.URL})
@@ -235,7 +235,7 @@ func TestAStoreMovesIntoADatabaseAndBack(t *testing.T) {
 		t.Errorf("while a node runs: %s", said)
 	}
 	node.stop()
-	if said := migrate(shared, "badger:"+back); !strings.Contains(said, ": 1 key, with 4 activations used") {
+	if said := migrate(shared, "badger:"+back); !strings.Contains(said, ": 1 key, with 4 activations used") || !strings.Contains(said, " entries of the audit log") {
 		t.Fatalf("out of the database: %s", said)
 	}
 	again := newServer(t, options{store: back, to: alone.upstream.URL})

@@ -52,11 +52,14 @@ func Cut(s string, n int) string {
 	return s
 }
 
-func Counted(n int64, what string) string {
+func Counted(n int64, what string) string { return CountedAs(n, what, what+"s") }
+
+// CountedAs is Counted for a word whose plural does not just end with an s.
+func CountedAs(n int64, one, several string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + one
 	}
-	return fmt.Sprintf("%d %ss", n, what)
+	return fmt.Sprintf("%d %s", n, several)
 }
 
 // Relative writes a time relative to now: "in 3h", "2d ago".

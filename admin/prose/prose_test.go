@@ -14,3 +14,15 @@ func TestColumnsAreThoseOfATerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestCountsHaveTheirWordsPlural(t *testing.T) {
+	t.Parallel()
+	for want, got := range map[string]string{
+		"0 keys": Counted(0, "key"), "1 key": Counted(1, "key"), "2 keys": Counted(2, "key"),
+		"0 entries": CountedAs(0, "entry", "entries"), "1 entry": CountedAs(1, "entry", "entries"), "3 entries": CountedAs(3, "entry", "entries"),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
