@@ -119,7 +119,10 @@ func resumeCommand(f *globalFlags) *cobra.Command {
 		use: "resume", short: "Ends a suspension",
 		long: `Lets suspended keys work again, with what they had left. If somebody else has
 suspended a key, only the operator can resume it, or a caller with keys:update
-and a role that sees more than theirs. caddy till show says who suspended it.`,
+and a role that sees more than theirs. caddy till show says who suspended it.
+
+After a restore or a repair, strings that were rotated away since work again
+with their keys: rotate such a key before you resume it, or grant to it.`,
 		example: "  caddy till resume nightly",
 		method:  "POST", path: "/resume", how: byPrefix, done: "Resumed",
 	}.command(f)

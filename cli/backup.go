@@ -142,6 +142,14 @@ func (f progressReader) Seek(offset int64, whence int) (int64, error) {
 	return at, err
 }
 
+// formerStringsNote says what a backup brings back besides counts.
+func formerStringsNote(done limiter.Restored) string {
+	if done.Suspended == 0 {
+		return ""
+	}
+	return "What was rotated away or narrowed since is in force again: rotate or update such\nkeys before you resume them.\n"
+}
+
 // sealedKeysNote says what sealed keys need in addition to the store.
 func sealedKeysNote(done limiter.Restored) (text string) {
 	if done.Sealed > 0 {
@@ -164,8 +172,10 @@ func restoreCommand(f *globalFlags) *cobra.Command {
 written, and the store must be empty: move the old one away, with its anchor.
 
 Keys that were alive in the backup come back suspended, because it is not known
-what was used or revoked since: look at each one, and resume or revoke it. With
---trust they work at once, and can use again what they have used since.
+what was used or revoked since: look at each one, and resume or revoke it. A string
+that was rotated away since works again with its key: rotate that key again
+before you resume it. With --trust all of them work at once, and can use again
+what they have used since.
 
 Admin tokens are revoked for the same reason: make new ones with caddy till
 token create. With --trust they work, even those that were revoked since.
@@ -238,8 +248,8 @@ root, it gives what it makes to the owner of the directory in which it makes it.
 					"sealed": done.Sealed, "sealed_without_salt": done.Unsalted, "store": dir,
 				})
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s%s",
-				dir, prose.Counted(done.Keys, "key"), done.Suspended, revokedTokensNote(done.Tokens), sealedKeysNote(done))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s holds %s; %d that were alive are suspended: caddy till list --status suspended\n%s%s%s",
+				dir, prose.Counted(done.Keys, "key"), done.Suspended, formerStringsNote(done), revokedTokensNote(done.Tokens), sealedKeysNote(done))
 			return err
 		},
 	}

@@ -47,7 +47,8 @@ func TestABackupIsWrittenCheckedAndRestored(t *testing.T) {
 
 	store := filepath.Join(dir, "store")
 	got = till(t, "restore", file, "--store", store)
-	if got.code != 0 || got.out != store+" holds 1 key; 1 that were alive are suspended: caddy till list --status suspended\n" {
+	if got.code != 0 || got.out != store+" holds 1 key; 1 that were alive are suspended: caddy till list --status suspended\n"+
+		"What was rotated away or narrowed since is in force again: rotate or update such\nkeys before you resume them.\n" {
 		t.Fatalf("restore: %d, %q %q", got.code, got.out, got.err)
 	}
 	if _, err := os.Stat(filepath.Join(store, "anchor")); err != nil {

@@ -35,7 +35,8 @@ share it go on by themselves. It says first what that would change, and asks.
 Then grant what you want to allow again: caddy till grant KEY --activations 100,
 caddy till resume KEY, caddy till token create. A key that was revoked in the
 time that is lost is among the spent or suspended ones: revoke it once more
-rather than granting to it.
+rather than granting to it. One that was rotated has its former string again:
+rotate it once more before you grant to it or resume it.
 
 If the machine's clock was set back, or had run ahead, till's time stands still
 or goes on as before, so that no expired key comes back; caddy till stats says

@@ -99,17 +99,20 @@ var pages = []*page{
 	{
 		path: "docs/reliability.md", serves: true, till: "seal_key_file /var/lib/till/seal.key",
 		before: `today=$(date +%F); caddy till create --name nightly --max-activations 10; other=$(mint --max-activations 10); timed=$(mint --expires-in 1h); gone=$(mint --max-activations 10 --name gone)
-			sealed=$(echo sk-sealed | caddy till create --name sealed --max-activations 10 --upstream-key - --json | jq -r .scoped_key); nightly=$(caddy till rotate nightly --json | jq -r .scoped_key); echo sk-second >real.key; is 200 chat $nightly && is 200 chat $sealed`,
-		typed: []string{"resume KEY", "resume nightly sealed", "rotate KEY", "rotate sealed", "grant KEY", "grant nightly sealed", "backup /var/backups/till-$(date +%F)", "backup /var/backups/till-$today", "2026-11-24", "$today"},
+			sealed=$(echo sk-sealed | caddy till create --name sealed --max-activations 10 --upstream-key - --json | jq -r .scoped_key); nightly=$(caddy till rotate nightly --json | jq -r .scoped_key); metered=$(mint --name metered --max-tokens 1M); echo sk-second >real.key; is 200 chat $nightly && is 200 chat $sealed && is 200 chat $metered`,
+		typed: []string{"resume KEY", "resume nightly sealed metered", "rotate KEY", "rotate sealed", "grant KEY", "grant nightly sealed", "backup /var/backups/till-$(date +%F)", "backup /var/backups/till-$today", "2026-11-24", "$today"},
 		then: map[string]string{
 			`caddy till lockdown --reason`: `is "403 till_locked_down" chat $nightly`,
 			`caddy till lockdown --lift`:   `is 200 chat $nightly`,
-			`caddy till backup /var`:       `caddy till seal >seals; caddy till revoke gone; caddy till lockdown`,
+			// Since the backup a string was rotated away, and an answer has passed its bound.
+			`caddy till backup /var`: `caddy till seal >seals; caddy till revoke gone; caddy till lockdown; leaked=$nightly; caddy till rotate nightly || return
+				echo '[{"upstream":"openai","addresses":["https://api.openai.com"],"option":"input_extra","held":1,"seen":9,"key_id":"x","at":"2026-11-24T00:00:00Z"}]' >/var/lib/till/contradictions; chown caddy /var/lib/till/contradictions`,
 			`chmod +x`:                     `mv /var/backups/till-$today.bak /tmp/kept.$$; /etc/cron.daily/till && mv /tmp/kept.$$ /var/backups/till-$today.bak`,
-			`systemctl start`:              `caddy till seal | diff - seals && is "403 till_locked_down" chat $nightly && caddy till lockdown --lift && is "403 till_key_suspended" chat $nightly`,
-			`caddy till resume`:            `is 200 chat $nightly && is "401 till_key_invalid" chat $sealed && is "403 till_key_suspended" chat $gone`,
+			`systemctl start`:              `caddy till seal | diff - seals && is "403 till_locked_down" chat $nightly && caddy till lockdown --lift && is "403 till_key_suspended" chat $leaked`,
+			`caddy till rotate nightly`:    `nightly=$(grep -o 'till_sk_[0-9A-Za-z]*' $said | head -n 1); is "403 till_key_suspended" chat $nightly`,
+			`caddy till resume`:            `is 200 chat $nightly && is "401 till_key_invalid" chat $leaked && is "403 till_not_meterable" chat $metered && is "401 till_key_invalid" chat $sealed && is "403 till_key_suspended" chat $gone`,
 			`caddy till audit`:             `grep -q store.restore $said`,
-			`caddy till rotate`:            `is 200 chat "$(grep -o 'till_sk_[0-9A-Za-z._-]*' $said | head -n 1)" && sent "Bearer sk-second" && systemctl stop till && rm /var/lib/till/anchor && systemctl start till && is "503 till_store_unavailable" chat $nightly`,
+			`caddy till rotate KEY`:        `is 200 chat "$(grep -o 'till_sk_[0-9A-Za-z._-]*' $said | head -n 1)" && sent "Bearer sk-second" && systemctl stop till && rm /var/lib/till/anchor && systemctl start till && is "503 till_store_unavailable" chat $nightly`,
 			`caddy till grant`:             `for i in $(seq 100); do is 200 chat $nightly || return; done; is "402 till_activations_exhausted" chat $nightly && is "403 till_key_suspended" chat $timed`,
 			`caddy till list`:              `grep -q suspended $said`,
 			`df`:                           `caddy till grant nightly --activations 1 && is 200 chat $nightly`,
