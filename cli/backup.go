@@ -172,8 +172,8 @@ func restoreCommand(f *globalFlags) *cobra.Command {
 written, and the store must be empty: move the old one away, with its anchor.
 
 Keys that were alive in the backup come back suspended, because it is not known
-what was used or revoked since: look at each one, and resume or revoke it. A string
-that was rotated away since works again with its key: rotate that key again
+what was used or revoked since: look at each one, and resume or revoke it. If a
+key was rotated since, its former string works again with it: rotate it again
 before you resume it. With --trust all of them work at once, and can use again
 what they have used since.
 

@@ -157,6 +157,8 @@ var outputs = map[string][][]string{
 	"update":       {{"one", "--owner", "ops"}, {"two", "--owner", "ops"}},
 	"env":          {{"one"}, {"two"}, {"one", "--upstream", "\x1b"}, {"one", "--base-url", "http://x\u009b"}},
 	"stats":        {{}},
+	"live":         {{}},
+	"ready":        {{}},
 	"nodes":        {{}},
 	"nodes remove": {{"x\u009b"}, {"a"}},
 	"prices":       {{}, {"x/\u009b"}},

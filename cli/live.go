@@ -15,14 +15,14 @@ import (
 
 func liveCommand(f *globalFlags) *cobra.Command {
 	return probeCommand(f, "live", "Says whether the server is up, for a supervisor",
-		`Exits with 0 as long as the server answers, whatever is wrong with its store, and
-with 1 if it should be restarted. The image's HEALTHCHECK runs it.`)
+		`Exits with 0 as long as the server answers, whatever is wrong with its store,
+and with 1 if it should be restarted. The image's HEALTHCHECK runs it.`)
 }
 
 func readyCommand(f *globalFlags) *cobra.Command {
 	return probeCommand(f, "ready", "Says whether the server admits requests now",
-		`Exits with 0 while keys are admitted, and with 1 and the reason while they are not,
-as when the store is in doubt. A restart does not help against that.`)
+		`Exits with 0 while keys are admitted, and with 1 and the reason while they are
+not, as when the store is in doubt. A restart does not help against that.`)
 }
 
 // probeCommand asks a question that is answered with one line.

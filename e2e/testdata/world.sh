@@ -21,7 +21,7 @@ make_machine() {
 	done
 	touch /usr/bin/caddy
 	mount --bind "$CADDY" /usr/bin/caddy
-	fresh /var /mnt /home /etc/systemd /etc/cron.daily
+	fresh /var /run /mnt /home /etc/systemd /etc/cron.daily
 	mkdir -p /var/backups /var/lib /var/log /mnt/other-volume /etc/caddy /etc/systemd/system /var/local/bin /var/local/src "$world/tmp"
 	export TMPDIR=$world/tmp HOME=/var/local PATH=/var/local/bin:$PATH
 	chmod 1777 "$TMPDIR"
@@ -97,6 +97,9 @@ make_programs() {
 				# systemd.exec(5): if another owns it, the user is given all of it.
 				[ "$(stat -c %U "/var/lib/$dir")" = "$(says User)" ] || chown -R "$(says User):$(says Group)" "/var/lib/$dir"
 			done
+			for dir in $(says RuntimeDirectory); do
+				install -d -o "$(says User)" -g "$(says Group)" -m "$(says RuntimeDirectoryMode)" "/run/$dir"
+			done
 			umask "$(says UMask)"
 			log=/var/log/$2.log
 			touch "$log"
@@ -113,6 +116,7 @@ make_programs() {
 		stop)
 			kill "$(cat "$pid")"
 			tail -s 0.05 --pid="$(cat "$pid")" -f /dev/null
+			for dir in $(says RuntimeDirectory); do rm -r "/run/$dir"; done
 			;;
 		# shellcheck disable=SC2046
 		reload) service $(says ExecReload) ;;
