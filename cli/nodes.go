@@ -38,7 +38,8 @@ it.`,
 		Short: "Removes a server that is gone for good",
 		Long: `Removes a server that will not come back. What it had reserved and is not known
 to have used counts as used, and it is not listed any more. A server that lives
-is refused: stop it first. If it is started again after that, it joins as a new node.`,
+is refused: stop it first. If it is started again after that, it joins as a new
+node.`,
 		Example: "  caddy till nodes remove till-3",
 		Args:    argCount(1, 1, "the name of the server, as caddy till nodes shows it"),
 		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
