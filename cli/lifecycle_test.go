@@ -1,10 +1,12 @@
 package cli_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -385,5 +387,80 @@ func TestWithoutATillAppTheEndpointSaysSo(t *testing.T) {
 	err := new(admin.AdminAPI).Routes()[0].Handler.ServeHTTP(rec, httptest.NewRequest("GET", "/till/keys", nil))
 	if err != nil || rec.Code != http.StatusServiceUnavailable || !strings.Contains(rec.Body.String(), `"not_configured"`) {
 		t.Errorf("answered %d %s, %v", rec.Code, rec.Body, err)
+	}
+}
+
+// TestUpWaitsForRunningRequests: what `up` says when it stops is true, and a client gets
+// the answer that it waits for.
+func TestUpWaitsForRunningRequests(t *testing.T) {
+	t.Parallel()
+	for {
+		status, body, took := answeredWhileStopping(t)
+		switch {
+		case status == http.StatusOK && strings.Contains(body, `"ping"`):
+			return
+		case took < 5*time.Second:
+			t.Fatalf("%s after it began to stop, a request got %d %s", took, status, body)
+		}
+		t.Logf("the machine is too busy: the body was sent %s after it began to stop", took)
+	}
+}
+
+// answeredWhileStopping starts a server, stops it while it waits for the body of a
+// request, sends that, and returns the answer and how long that was after the signal.
+func answeredWhileStopping(t *testing.T) (status int, answer string, took time.Duration) {
+	m := newMachine(t)
+	r := m.up()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.said.BaseURL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	const body = `{"model":"m","messages":[{"role":"user","content":"ping"}]}`
+	fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nExpect: 100-continue\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+		r.said.Key.ScopedKey, len(body))
+	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("the body is not asked for: %q %v", line, err)
+	}
+	began := time.Now()
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it listens no more", func() bool {
+		other, err := net.Dial("tcp", conn.RemoteAddr().String())
+		if err == nil {
+			_ = other.Close()
+		}
+		return err != nil
+	})
+	_, err = io.WriteString(conn, body)
+	took = time.Since(began)
+	if err != nil {
+		return 0, err.Error(), took
+	}
+	if _, err := in.ReadString('\n'); err != nil { // the end of the first answer
+		return 0, err.Error(), took
+	}
+	res, err := http.ReadResponse(in, nil)
+	if err != nil {
+		return 0, err.Error(), took
+	}
+	all, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, err.Error(), took
+	}
+	if err := r.cmd.Wait(); err != nil {
+		t.Errorf("up ended with %s: %s", err, r.log)
+	}
+	return res.StatusCode, string(all), took
+}
+
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("in %s never: %s", patience, what)
+		}
 	}
 }

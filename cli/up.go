@@ -17,7 +17,9 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
+	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
@@ -145,13 +147,41 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		<-stop.Done()
 		ignore() // a second signal ends the process at once
 		fmt.Fprintf(cmd.ErrOrStderr(), "Stopping. Running requests get %s; interrupt again to end them at once.\n", gracePeriod)
+		if err := endProcess(socket); err != nil {
+			fmt.Fprintf(cmd.ErrOrStderr(), "They end now: %s\n", err)
+		}
 	}
-	err = errors.Join(err, caddy.Stop())
+	return errors.Join(err, caddy.Stop(), removeSocket(socket))
+}
+
+// endProcess has Caddy end the process as `caddy stop` does: only then does it wait for
+// requests that still run. It returns only if that fails.
+func endProcess(socket string) error {
 	// Caddy keeps its admin endpoint open until the process ends.
-	if gone := os.Remove(socket); gone != nil && !errors.Is(gone, fs.ErrNotExist) {
-		err = errors.Join(err, gone)
+	caddy.OnExit(func(context.Context) {
+		if err := removeSocket(socket); err != nil {
+			caddy.Log().Error("removing the socket", zap.Error(err))
+		}
+	})
+	c, err := clientAt("unix/"+socket, false)
+	if err != nil {
+		return err
 	}
-	return err
+	res, err := c.patient().http.Post(strings.TrimSuffix(c.base, wire.BasePath)+"/stop", "", nil)
+	if err != nil {
+		return c.unreachable(err)
+	}
+	if _, err := c.read(res); err != nil {
+		return err
+	}
+	select {} // Caddy ends the process
+}
+
+func removeSocket(socket string) error {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // interrupted returns a context that ends with ctx, or when a signal asks the
