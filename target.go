@@ -44,8 +44,9 @@ type Upstream struct {
 	// without a key does not read.
 	Credential string `json:"credential,omitempty"`
 
-	// Where the API expects its credential, and where clients may put their key, too.
-	// Default: as the preset says, or `Authorization: Bearer`.
+	// Where the API expects its credential, on all paths, and where clients may put their
+	// key, too. Default: as the preset says, which may be one place on some paths and
+	// another on the rest, or `Authorization: Bearer`.
 	Auth *upstream.Auth `json:"auth,omitempty"`
 
 	// What may be called, each "METHOD /pattern", where METHOD may be "*". In a pattern
@@ -154,6 +155,7 @@ type target struct {
 	presetName    string
 	preset        *upstream.Preset
 	auth          upstream.Auth
+	ownAuth       bool                       // auth is not the preset's; see authAt
 	held          atomic.Pointer[credential] // nil if there are sealed keys only
 	presetAddress bool                       // the address is the preset's own
 	origins       []origin
@@ -304,7 +306,7 @@ func (u *Upstream) provision(name string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.auth = t.preset.Auth
+	t.auth, t.ownAuth = t.preset.Auth, u.Auth != nil || t.presetName == ""
 	if u.Auth != nil {
 		t.auth = *u.Auth
 	} else if t.presetName == "" {

@@ -204,6 +204,15 @@ func isNeverSent(name string) bool {
 	return forwards(name) || slices.Contains(overrides, name) || slices.Contains(neverSent, name)
 }
 
+// authAt returns where the credential goes on a canonical path. A preset's vendor may
+// expect it in one place on some paths and in another on the rest.
+func (t *target) authAt(path string) upstream.Auth {
+	if t.ownAuth {
+		return t.auth
+	}
+	return t.preset.AuthAt(path)
+}
+
 // withholds reports whether this upstream is not sent a header of the client's.
 func (t *target) withholds(name string) bool { return t.withheld[name] || forwards(name) }
 
@@ -262,7 +271,7 @@ func (t *Transport) outgoing(r *http.Request, x *exchange, o origin, ctx context
 		}
 	}
 	out.URL = &u
-	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
+	t.target.authAt(x.path).Apply(out.Header, out.URL, x.credential.secret)
 	sendOnce(out)
 	if out.Body == nil || out.Body == http.NoBody {
 		x.trace.WroteHeaderField = x.noteStream

@@ -249,7 +249,7 @@ func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting)
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: header, Body: io.NopCloser(q.Body), ContentLength: q.Size,
 	}).WithContext(ctx)
-	t.target.auth.Apply(out.Header, out.URL, x.credential.secret)
+	t.target.authAt(q.Path).Apply(out.Header, out.URL, x.credential.secret)
 	if res, err = t.send(out); err != nil {
 		return nil, nil, err
 	}

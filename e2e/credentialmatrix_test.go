@@ -19,13 +19,32 @@ import (
 type row struct {
 	name, preset, auth string
 	slot               upstream.Auth
+	asked              string // path
 	path               string // at the upstream
 }
 
 func rows() []row {
 	var all []row
 	for _, p := range upstream.All() {
-		all = append(all, row{name: p.Name, preset: p.Name, slot: p.Auth, path: p.Canonical("/chat/completions")})
+		if p.Name != "gemini" {
+			all = append(all, row{name: p.Name, preset: p.Name, slot: p.Auth, asked: "/chat/completions", path: p.Canonical("/chat/completions")})
+		}
+	}
+	// Gemini's own API and its API in OpenAI's form each refuse the other's place.
+	own, bearer := upstream.Auth{In: upstream.InHeader, Name: "X-Goog-Api-Key"}, upstream.Auth{In: upstream.InHeader, Name: "Authorization", Scheme: "Bearer"}
+	for i, r := range []row{
+		{asked: "/v1beta/models/g:generateContent", path: "/v1beta/models/g:generateContent", slot: own},
+		{asked: "/models/g:generateContent", path: "/v1beta/models/g:generateContent", slot: own},
+		{asked: "/v1/models/openai", path: "/v1/models/openai", slot: own},
+		{asked: "/openai/chat/completions", path: "/v1beta/openai/chat/completions", slot: bearer},
+		{asked: "/v1beta/openai/embeddings", path: "/v1beta/openai/embeddings", slot: bearer},
+		{asked: "/v1beta/open%61i/models", path: "/v1beta/openai/models", slot: bearer},
+		{asked: "/v1/openai/chat/completions", path: "/v1/openai/chat/completions", slot: bearer},
+		{asked: "/chat/completions", path: "/v1beta/chat/completions", slot: bearer},
+		{asked: "/v1beta/openai/chat/completions", path: "/v1beta/openai/chat/completions", slot: own, auth: "header X-Goog-Api-Key"},
+	} {
+		r.name, r.preset = fmt.Sprint("gemini-", i), "gemini"
+		all = append(all, r)
 	}
 	for name, auth := range map[string]upstream.Auth{
 		"header X-Auth-Key":            {In: upstream.InHeader, Name: "X-Auth-Key"},
@@ -37,7 +56,7 @@ func rows() []row {
 		"basic password":               {In: upstream.InBasicPassword},
 		"header Proxy-Authorization x": {In: upstream.InHeader, Name: "Proxy-Authorization", Scheme: "x"},
 	} {
-		all = append(all, row{name: "any-" + strings.ToLower(strings.ReplaceAll(name, " ", "-")), auth: name, slot: auth, path: "/chat/completions"})
+		all = append(all, row{name: "any-" + strings.ToLower(strings.ReplaceAll(name, " ", "-")), auth: name, slot: auth, asked: "/chat/completions", path: "/chat/completions"})
 	}
 	return all
 }
@@ -96,7 +115,7 @@ func TestEverySlotReachesEveryUpstreamInItsOwn(t *testing.T) {
 			id, key := s.mint(fields)
 			for slot, set := range slots {
 				where := row.name + ", " + custody + ", " + slot
-				r := s.bare("POST", "/chat/completions", "{}")
+				r := s.bare("POST", row.asked, "{}")
 				r.Header.Set("X-Forwarded-For", "192.0.2.9")
 				r.Header.Set("Forwarded", "for=192.0.2.9")
 				r.Header.Set("Cookie", "session=1")

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -87,13 +88,38 @@ func (m *model) fault(format string, args ...any) {
 	m.faults = append(m.faults, fmt.Sprintf(format, args...))
 }
 
+// inItsPlace reports whether a request has the real key where the vendor of the path
+// expects it, and nowhere else. What is no path of Gemini's can be that of several
+// vendors.
+func inItsPlace(r *http.Request) bool {
+	at := []string{"X-Api-Key", "Authorization"}
+	if rest, ok := strings.CutPrefix(r.URL.Path, "/v1beta/"); ok {
+		at = []string{"X-Goog-Api-Key"}
+		if strings.HasPrefix(rest, "openai/") || rest == "chat/completions" {
+			at = []string{"Authorization"}
+		}
+	}
+	var found []string
+	for _, name := range []string{"X-Api-Key", "X-Goog-Api-Key", "Authorization"} {
+		for _, value := range r.Header[name] {
+			if want := map[bool]string{true: "Bearer "}[name == "Authorization"] + realKey; value != want {
+				return false
+			}
+			found = append(found, name)
+		}
+	}
+	return len(found) == 1 && slices.Contains(at, found[0]) && !strings.Contains(r.URL.RawQuery, "key=")
+}
+
 func (m *model) serve(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // who asks went away before it had asked
 	}
-	if key := r.Header.Get("X-Api-Key") + r.Header.Get("X-Goog-Api-Key") + strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "); key != realKey {
-		m.fault("%s %s came with the credential %.12q", r.Method, r.URL.Path, key)
+	if !inItsPlace(r) {
+		m.fault("%s %s came with the credential elsewhere: %.12q, %.12q, %.20q", r.Method, r.URL.Path, r.Header["X-Api-Key"], r.Header["X-Goog-Api-Key"], r.Header["Authorization"])
+		http.Error(w, "{}", http.StatusBadRequest)
+		return
 	}
 	if bytes.Contains(body, []byte(realKey)) {
 		m.fault("%s: the client knows the real key", r.URL.Path)

@@ -24,6 +24,9 @@ type Preset struct {
 	Origin  string // scheme://host[:port] of the vendor
 	Dialect Dialect
 	Auth    Auth
+	// BearerPaths are the paths on which the vendor takes the credential as
+	// Authorization: Bearer alone, and refuses it where Auth says.
+	BearerPaths scope.PathRules
 
 	// Prefix is the version prefix that the vendor's paths begin with. A path that
 	// begins with none of Versions and Roots gets it, because half of the clients
@@ -236,6 +239,14 @@ func (p *Preset) misplaced(base string) string {
 		}
 	}
 	return ""
+}
+
+// AuthAt returns where the vendor expects the credential on a canonical, cleaned path.
+func (p *Preset) AuthAt(path string) Auth {
+	if p.BearerPaths.Match("", path, p.Version(path)) {
+		return bearer
+	}
+	return p.Auth
 }
 
 // IsFree reports whether a canonical, cleaned path is one of Free.

@@ -81,7 +81,11 @@ var presets = []*Preset{
 		Name: "gemini", Origin: "https://generativelanguage.googleapis.com", Dialect: Gemini, OwnModels: true, Unshared: true,
 		AsksForUsage: true, InputFirst: true,
 		Auth: Auth{In: InHeader, Name: "X-Goog-Api-Key"}, Prefix: "/v1beta",
-		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main"}, Roots: []string{"/upload", "/download", "/ws"},
+		// Its API in OpenAI's form answers 400 to the header of its own API, to both at
+		// once, and to ?key=: NousResearch/hermes-agent#62259, NVIDIA/NemoClaw#1960 and
+		// #2093; without "/openai" the same: sipeed/picoclaw#2374.
+		BearerPaths: scope.MustPathRules("* /openai/*", "* /chat/completions"),
+		Versions:    []string{"/v1", "/v1alpha", "/v1beta1", "/v1main"}, Roots: []string{"/upload", "/download", "/ws"},
 		Free: slices.Concat(modelList, scope.MustPathRules("GET /openai/models", "HEAD /openai/models", "POST /models/*:countTokens")),
 		Asynchronous: slices.Concat(below("/upload", "/download", "/ws", "/cachedContents", "/tunedModels", "/tuningJobs", "/corpora", "/interactions",
 			"/agents", "/environments", "/triggers", "/fileSearchStores", "/generatedFiles", "/operations", "/models/*/operations", "/batchPredictionJobs"),
