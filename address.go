@@ -36,14 +36,9 @@ func (x *exchange) front() *front {
 	if r == nil {
 		return f
 	}
-	f.host, f.secure = r.Host, r.TLS != nil
-	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
-		if proto := last(r.Header["X-Forwarded-Proto"]); proto != "" {
-			f.secure = strings.EqualFold(proto, "https")
-		}
-		if host := last(r.Header["X-Forwarded-Host"]); host != "" {
-			f.host = host
-		}
+	f.host, f.secure = askedHost(r), r.TLS != nil
+	if proto := last(r.Header["X-Forwarded-Proto"]); proto != "" && byTrustedProxy(r) {
+		f.secure = strings.EqualFold(proto, "https")
 	}
 	if strings.EqualFold("https://"+f.host, x.target.publicOrigin) {
 		f.secure = true
@@ -62,6 +57,19 @@ func (x *exchange) front() *front {
 		}
 	}
 	return f
+}
+
+func byTrustedProxy(r *http.Request) bool {
+	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	return trusted
+}
+
+// askedHost returns the host for which a client asked, with its port.
+func askedHost(r *http.Request) string {
+	if host := last(r.Header["X-Forwarded-Host"]); host != "" && byTrustedProxy(r) {
+		return host
+	}
+	return r.Host
 }
 
 func last(values []string) string {

@@ -71,8 +71,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // consoleClient returns a request's client address, and whether it came over HTTPS:
 // to Caddy, or to a proxy that Caddy trusts.
 func consoleClient(r *http.Request) (netip.Addr, bool) {
-	trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
-	return clientAddr(r), r.TLS != nil || trusted && strings.EqualFold(last(r.Header["X-Forwarded-Proto"]), "https")
+	return clientAddr(r), r.TLS != nil || byTrustedProxy(r) && strings.EqualFold(last(r.Header["X-Forwarded-Proto"]), "https")
 }
 
 // parseConsole reads:

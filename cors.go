@@ -46,6 +46,19 @@ func (c corsOrigins) allows(origin string) string {
 	return ""
 }
 
+// names reports whether an origin is one of these, and not merely any.
+func (c corsOrigins) names(origin string) bool {
+	return origin != "*" && slices.Contains(c, strings.ToLower(origin))
+}
+
+// pageOrigin returns the origin of the page that made a browser send a request, or "".
+func pageOrigin(r *http.Request) string {
+	if len(r.Header["Origin"]) != 1 {
+		return ""
+	}
+	return r.Header["Origin"][0]
+}
+
 // exposedHeaders are the headers of answers that scripts may read.
 const exposedHeaders = "Till-Key, Till-Activations-Remaining, Till-Tokens-Remaining, Till-Spend-Remaining, Till-Expires, " +
 	"Till-Output-Limit, Till-Refusal, Retry-After, X-Should-Retry, X-Request-Id, Request-Id, Etag, Link, Mcp-Session-Id"
@@ -62,8 +75,8 @@ func (h *Handler) cors(w http.ResponseWriter, r *http.Request) (allowed string, 
 	}
 	header := w.Header()
 	header.Add("Vary", "Origin")
-	origin := r.Header.Get("Origin")
-	if origin == "" || len(r.Header["Origin"]) != 1 {
+	origin := pageOrigin(r)
+	if origin == "" {
 		return "", false
 	}
 	for _, t := range h.corsTargets {

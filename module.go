@@ -105,7 +105,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		escaped = normalizePath(escaped)
 	}
 	path, pathErr := scope.CleanPath(escaped)
-	l, by, refusal := h.find(w, r, origin)
+	l, by, refusal := h.find(r)
 	key, k, t := by.key, by.k, by.target
 	allowOrigin(w, r, origin, t)
 	if refusal != nil {
@@ -170,15 +170,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // find looks up the key that a request came with.
-func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l *limiter.Limiter, by holder, refusal *record.Refusal) {
+func (h *Handler) find(r *http.Request) (l *limiter.Limiter, by holder, refusal *record.Refusal) {
 	if refusal = tooEarly(r); refusal != nil {
 		return nil, by, refusal
 	}
-	if origin == "" && len(w.Header()["Access-Control-Allow-Origin"]) == 0 {
-		if refusal = refuseAmbient(r); refusal != nil {
-			return nil, by, refusal
-		}
-	}
+	ambient := refuseAmbient(r)
 	parsed, refusal := takeKey(r, h.app.slots)
 	if refusal != nil {
 		return nil, by, refusal
@@ -203,6 +199,9 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request, origin string) (l
 	}
 	if by.credential, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal == nil {
 		by.target = h.app.targets[by.key.Upstream]
+		if ambient != nil && !(slices.Contains(h.corsTargets, by.target) && by.target.cors.names(pageOrigin(r))) {
+			refusal = ambient
+		}
 	}
 	return l, by, refusal
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -83,19 +84,28 @@ func challenge(h http.Header, r *http.Request, status int) {
 
 // fromOtherSite reports whether a page of another origin made a browser send the
 // request (https://www.w3.org/TR/fetch-metadata/), other than by a link that the user
-// followed.
+// followed. Over plain HTTP browsers do not say that, except to their own machine. There
+// the origin tells, which they send with all but what a page loads with a GET. It is
+// "null" if the page hides it.
 func fromOtherSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
 		return r.Header.Get("Sec-Fetch-Mode") != "navigate" || r.Method != http.MethodGet && r.Method != http.MethodHead
+	case "":
+		if len(r.Header["Origin"]) == 0 {
+			return false
+		}
+		u, err := url.Parse(pageOrigin(r))
+		return err != nil || u.Host == "" || authority(u.Scheme, u.Host) != authority(u.Scheme, askedHost(r))
 	}
 	return false
 }
 
 // refuseAmbient refuses a key that a browser adds by itself: one that its user once
-// typed in is also sent with whatever pages of other sites load from here and post.
-// Pages whose origin cors names may send keys, and others cannot set the header
-// themselves.
+// typed in is also sent with whatever pages of other sites load from here and post. The
+// pages whose origin the key's upstream names in cors may send it, and only they: with
+// "*", and with a header that the operator sets, nobody has said that this page may.
+// Keys in other headers are sent by whoever has them.
 func refuseAmbient(r *http.Request) *record.Refusal {
 	if !fromOtherSite(r) {
 		return nil

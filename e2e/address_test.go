@@ -63,7 +63,7 @@ func TestA401SaysHowToSendAKey(t *testing.T) {
 		{path: "/v1/models", key: "till_sk_garbled", challenged: true},
 		{path: "/v1/models", key: "sk-of-somebody", challenged: true},
 		{path: "/till/self", challenged: true},
-		{path: "/v1/models", origin: "https://other.example.com", challenged: true},
+		{path: "/v1/models", origin: "https://other.example.com"},
 		{path: "/v1/models", origin: "https://app.example.com"}, // its browser would ask people
 		{path: "/till/self", origin: "https://app.example.com", key: "till_sk_garbled"},
 	} {
@@ -231,9 +231,14 @@ func TestRedirectsOfAllSortsAreForwardedNTimes(t *testing.T) {
 // person typed in with every request that a page of another site triggers.
 func TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, options{upstream: "cors https://app.example.com"})
+	public := upstreamtest.Start(t, upstreamtest.OpenAI, realKey)
+	s := newServer(t, options{upstream: "cors https://app.example.com",
+		site: "@any query site=any\n\theader @any Access-Control-Allow-Origin *\n\t@each query site=each\n\theader @each Access-Control-Allow-Origin {header.Origin}",
+		more: "upstream public openai {\n\tto " + public.URL + "\n\tcredential {env.MOCK_KEY}\n\tcors *\n}"})
 	id, key := s.mint(object{"max_activations": 100})
-	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("x:"+key))
+	publicID, publicKey := s.mint(object{"max_activations": 100, "upstream": "public"})
+	remembered := func(key string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte("x:"+key)) }
+	basic, publicBasic := remembered(key), remembered(publicKey)
 	for _, test := range []struct {
 		method, site, mode, origin, auth string
 		status                           int
@@ -254,8 +259,22 @@ func TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers(t *testing.T) {
 		{"POST", "same-origin", "cors", "", basic, 200, false},
 		{"POST", "none", "navigate", "", basic, 200, false},
 		{"POST", "", "", "", basic, 200, false}, // no browser
+		// Without TLS a browser sends no Sec-Fetch-Site, except to its own machine.
+		{"POST", "", "", "https://evil.example.com", basic, 400, false},
+		{"POST", "", "", "null", basic, 400, false}, // a form whose page sends no referrer
+		{"POST", "", "", "http://" + s.addr + ".evil.example.com", basic, 400, false},
+		{"POST", "", "", "https://evil.example.com", "", 401, false},
+		{"POST", "", "", "https://app.example.com", basic, 200, false},
+		{"POST", "", "", "http://" + s.addr, basic, 200, false},
+		{"POST", "", "", "https://evil.example.com", "Bearer " + key, 200, false}, // an agent in a page of its own
+		{"POST", "", "", "null", "Bearer " + key, 200, false},
+		// What the key's own upstream says of a page counts, and "*" names nobody.
+		{"POST", "cross-site", "cors", "https://evil.example.com", publicBasic, 400, false},
+		{"POST", "cross-site", "cors", "https://app.example.com", publicBasic, 400, false},
+		{"POST", "cross-site", "cors", "https://evil.example.com", "Bearer " + publicKey, 200, false},
+		{"POST", "same-origin", "cors", "", publicBasic, 200, false},
 	} {
-		before := s.used(id)
+		before := s.used(id) + s.used(publicID)
 		r, err := http.NewRequest(test.method, "http://"+s.addr+"/v1/chat/completions", strings.NewReader(`{"model":"gpt-4o","messages":[]}`))
 		if err != nil {
 			t.Fatal(err)
@@ -270,8 +289,17 @@ func TestPagesOfOtherSitesDoNotUseWhatABrowserRemembers(t *testing.T) {
 		if res.StatusCode != test.status || (res.Header.Get("WWW-Authenticate") != "") != test.asked {
 			t.Errorf("%+v: %d %v %s", test, res.StatusCode, res.Header, body)
 		}
-		if spent := s.used(id) - before; spent != 0 && test.status != 200 {
+		if spent := s.used(id) + s.used(publicID) - before; spent != 0 && test.status != 200 {
 			t.Errorf("%+v: it cost %d", test, spent)
+		}
+	}
+	// A header that the operator sets for the whole site lets pages read answers.
+	for _, site := range []string{"any", "each"} {
+		r := s.request(t.Context(), key, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Origin", "https://evil.example.com")
+		r.URL.RawQuery = "site=" + site
+		r.Header.Set("Authorization", basic)
+		if res, body := s.must(r); res.StatusCode != 400 || res.Header.Get("Access-Control-Allow-Origin") == "" {
+			t.Errorf("%s: %d %v %s", site, res.StatusCode, res.Header, body)
 		}
 	}
 }
