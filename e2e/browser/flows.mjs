@@ -236,6 +236,29 @@ flows.key = () => browse({}, async ({ page }) => {
   const trail = page.locator('section', { has: page.getByRole('heading', { name: 'What was done to it' }) });
   for (const act of ['key create', 'key grant', 'key suspend', 'key resume', 'key rotate', 'key revoke']) await trail.getByText(act, { exact: true }).waitFor();
   check(!(await page.content()).includes(k.scoped_key), 'the audit trail shows a secret');
+
+  // Its limits are changed elsewhere: one for another, for none, and for one again.
+  const c = await mint({ name: 'changing', max_activations: 6 });
+  const patch = async (fields) => { const a = await api('PATCH', 'keys/' + c.id, fields); check(a.code === 200, 'the change', a); };
+  await open(page, 'keys/' + c.id, 'changing');
+  const limits = page.locator('main > .cards > .card'), only = async (title, text) => {
+    await limits.getByRole('heading', { name: title, exact: true }).waitFor();
+    await limits.getByText(text).waitFor();
+    check(await limits.count() === 1, 'the limits are', await limits.allInnerTexts());
+  };
+  await only('Activations', '6 of 6 left');
+  await patch({ max_activations: null, max_tokens: 5000 });
+  await only('Tokens', '5,000 of 5,000 left');
+  await patch({ max_tokens: null, unlimited: true });
+  await only('No limit', 'Nothing ends this key by itself.');
+  await patch({ max_activations: 9 });
+  await only('Activations', '9 of 9 left');
+  // What somebody has the focus in is not redrawn until they are done with it.
+  await page.getByRole('button', { name: 'Copy the id' }).focus();
+  await patch({ max_activations: 10, purpose: 'told late' });
+  await only('Activations', '10 of 10 left');
+  await page.evaluate(() => document.activeElement.blur());
+  await page.locator('.facts').getByText('told late').waitFor();
 });
 
 // children mints a key below another as its holder does, and finds it.
@@ -266,6 +289,23 @@ flows.estate = () => browse({}, async ({ page }) => {
   await page.getByText('team-red').waitFor();
   await page.getByText(/7 requests/).first().waitFor();
   await page.getByRole('heading', { name: 'Prices' }).waitFor();
+
+  // Names are only names: a holder chooses the models of children, and others the owners.
+  const names = ['constructor', '__proto__', 'toString', 'hasOwnProperty'];
+  const parent = await mint({ name: 'parent', max_activations: 100, delegate: true });
+  for (const name of names) {
+    const made = await fetch(plan.keys + '/till/self/keys', {
+      method: 'POST', headers: { Authorization: 'Bearer ' + parent.scoped_key, 'Content-Type': 'application/json' },
+      body: JSON.stringify({ name, models: [name], max_activations: 5 }),
+    });
+    check(made.status === 201, 'the child is not minted', await made.text());
+    await mint({ name, owner: name, models: ['gpt-5-mini'], max_activations: 5 }).then((k) => chat(k.scoped_key));
+  }
+  await page.reload();
+  for (const name of names) await page.locator('main').getByText(name, { exact: true }).first().waitFor();
+  await page.getByRole('link', { name: 'Keys', exact: true }).click();
+  await page.getByRole('row', { name: /__proto__/ }).first().waitFor();
+  for (const name of names) await page.getByRole('row', { name: new RegExp(name) }).first().waitFor();
 });
 
 // stale shows what should be fixed, and the command that does it.

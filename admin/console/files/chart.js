@@ -52,7 +52,7 @@ function draw(all, measure, size, W) {
 // empty. It is updated in place.
 export function usageChart() {
   const tabs = h('div', { class: 'tabs' }), shown = h('div', { class: 'stack' }), el = h('div', {}, tabs, shown);
-  let per = 'hours', measure = 'requests', usage = { hours: [], days: [] }, was = '';
+  let per = 'hours', measure = 'requests', usage = { hours: [], days: [] }, was = '', listed = '';
   const pick = (text, on, f) => h('button', { type: 'button', class: 'small quiet', 'aria-pressed': String(on), onclick: () => { f(); was = ''; el.update(usage); } }, text);
   el.update = (now) => {
     usage = now;
@@ -64,7 +64,8 @@ export function usageChart() {
     const opened = shown.querySelector('details')?.open;
     const there = Object.keys(measures).filter((m) => m === 'requests' || m === measure || now.days.some((b) => measures[m][1](b) > 0));
     const focused = [...tabs.children].indexOf(document.activeElement);
-    if (redraw || tabs.children.length !== there.length + 2) {
+    if (redraw || there.join() !== listed) {
+      listed = there.join();
       put(tabs, pick('48 hours', per === 'hours', () => { per = 'hours'; }), pick('30 days', per === 'days', () => { per = 'days'; }),
         there.map((m) => pick(measures[m][0], m === measure, () => { measure = m; })));
       if (focused >= 0) tabs.children[focused]?.focus();

@@ -61,13 +61,15 @@ async function stale(el, signal, may, cursor, before = []) {
 
 // spending adds up what all keys have used, page by page.
 async function spending(el, signal) {
-  const sums = { upstream: {}, owner: {}, model: {} };
+  // Holders of keys name models, and one may be called "constructor", as a member of objects.
+  const sums = { upstream: new Map(), owner: new Map(), model: new Map() };
   let cursor, looked = 0;
   do {
     const answer = await api.get('spend', { cursor }, signal);
     for (const by of Object.keys(sums)) {
       for (const row of answer[by] || []) {
-        const sum = (sums[by][row.name] ??= { keys: 0, activations: 0, tokens: 0, nano: 0n });
+        const sum = sums[by].get(row.name) || { keys: 0, activations: 0, tokens: 0, nano: 0n };
+        sums[by].set(row.name, sum);
         sum.keys += row.keys;
         sum.activations += row.activations;
         sum.tokens += row.tokens;
@@ -79,7 +81,7 @@ async function spending(el, signal) {
     if (cursor) put(el, h('p', { class: 'hint' }, `Adding up: ${plural(looked, 'key')} so far…`));
   } while (cursor);
   const column = (by, title, none, unnamed) => {
-    const rows = Object.entries(sums[by]).map(([name, s]) => ({ ...s, name: name || unnamed })).filter((s) => s.activations > 0 || s.tokens > 0 || s.nano > 0n);
+    const rows = [...sums[by]].map(([name, s]) => ({ ...s, name: name || unnamed })).filter((s) => s.activations > 0 || s.tokens > 0 || s.nano > 0n);
     rows.sort((a, b) => (b.nano > a.nano ? 1 : b.nano < a.nano ? -1 : b.tokens - a.tokens || b.activations - a.activations));
     return h('section', { class: 'card' }, h('h2', {}, title), rows.length === 0 ? h('p', { class: 'hint' }, none) : shares(rows.slice(0, 12).map((s) => ({
       name: s.name, value: s.nano > 0n ? Number(s.nano) / 1e9 : 0,

@@ -77,7 +77,7 @@ export async function keyPage({ main, signal, may, id }) {
 
   const act = (f) => async () => { try { await f(k); await refresh(); await audit(); } catch (e) { if (e.name !== 'AbortError') say(e.sentence || e.message, true); } };
   const to = (what, done) => async () => { await api.post(`keys/${id}/${what}`); say(done); };
-  let drawn = '';
+  let drawn = '', cards, described;
   function draw() {
     const key = JSON.stringify([k.name, k.status]);
     if (key !== drawn) {
@@ -91,7 +91,9 @@ export async function keyPage({ main, signal, may, id }) {
       put(about, badge(k.status), ' ', statuses[k.status], '.');
     }
     const now = limitsOf(k);
-    if (limits.children.length !== Math.max(1, now.length)) {
+    const which = now.map((l) => l.kind).join();
+    if (which !== cards) {
+      cards = which;
       put(limits, now.length === 0 ? h('div', { class: 'card' }, h('h2', {}, 'No limit'), h('p', { class: 'hint' }, 'Nothing ends this key by itself. It needs no grant; revoke it when it is not used any more.'))
         : now.map((l) => h('div', { class: 'card' }, h('h2', {}, l.label), bar(l), h('p', { class: 'hint' }))));
     }
@@ -102,7 +104,8 @@ export async function keyPage({ main, signal, may, id }) {
       const used = { activations: () => count(k.used_activations), tokens: () => count(k.used_tokens), spend: () => usd(k.used_spend_usd) }[l.kind];
       put(limits.children[i].lastChild, used ? `${used()} used` : ['Ends ', time(k.expires_at)], held > 0 && `, ${l.kind === 'spend' ? usd(k.held_spend_usd) : count(held)} held by requests in flight`, given && given !== '0.00' && `, ${l.kind === 'spend' ? usd(given) : count(given)} given to children`);
     });
-    if (details.dataset.was !== JSON.stringify(k)) { details.dataset.was = JSON.stringify(k); if (!details.contains(document.activeElement)) put(details, facts(k)); }
+    const text = JSON.stringify(k);
+    if (text !== described && !details.contains(document.activeElement)) { described = text; put(details, facts(k)); }
     const by = Object.entries(k.tokens_by_kind || {}).filter(([, n]) => n > 0);
     put(kinds, by.length > 0 && h('section', { class: 'card' }, h('h2', {}, 'Tokens by kind'), shares(by.map(([name, n]) => ({ name: kindNames[name] || name.replaceAll('_', ' '), value: n, text: count(n) })))));
   }
