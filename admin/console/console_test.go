@@ -87,6 +87,26 @@ func TestASessionNeedsItsCookieAndItsProofFromItsOwnOrigin(t *testing.T) {
 	d.status(http.StatusOK, "the other session", d.do("GET", "/till/api/keys", "", other...))
 }
 
+func TestSigningInAgainEndsTheFormerSessionOfTheBrowser(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	text, _ := d.newToken("anna", "reader")
+	sign := `{"token":"` + text + `"}`
+	session, other := d.signIn(sign), d.signIn(sign)
+	still := func(want int, what string, session []string) {
+		t.Helper()
+		d.status(want, what, d.do("GET", "/till/api/keys", "", session...))
+	}
+	d.status(http.StatusUnauthorized, "a link of nobody's", d.do("POST", sessionPath, `{"link":"invented"}`, session...))
+	d.status(http.StatusUnauthorized, "a token of nobody's", d.do("POST", sessionPath, `{"token":"till_admin_0000000000000000000000000000"}`, session...))
+	still(http.StatusOK, "after those", session)
+	d.status(http.StatusOK, "without the proof", d.do("POST", sessionPath, sign, session[:2]...))
+	still(http.StatusOK, "after that", session)
+	d.status(http.StatusOK, "signing in again", d.do("POST", sessionPath, sign, session...))
+	still(http.StatusUnauthorized, "the former session", session)
+	still(http.StatusOK, "another browser's", other)
+}
+
 func TestSessionsEndWithTimeTokenAndRoom(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

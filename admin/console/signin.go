@@ -130,8 +130,14 @@ func (h *Handler) signIn(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	s, id, proof := h.Sessions.begin(caller)
+	// The browser loses its former session with the cookie, so nobody else must have it.
 	cookie := cookieFor(encrypted)
+	if former, err := r.Cookie(cookie.Name); err == nil {
+		if s, ok := h.Sessions.find(former.Value, r.Header.Get(proofHeader)); ok {
+			h.Sessions.end(s)
+		}
+	}
+	s, id, proof := h.Sessions.begin(caller)
 	cookie.Value, cookie.MaxAge = id.Reveal(), int(sessionTime.Seconds())
 	http.SetCookie(w, cookie)
 	answer := h.about(s, caller)

@@ -47,6 +47,23 @@ flows.link = () => browse({}, async ({ page, context, expecting }) => {
   check(!page.url().includes('signin'), 'the secret stays in the address', page.url());
   await page.goBack().catch(() => {});
   check(!page.url().includes('signin'), 'the secret stays in the history', page.url());
+  // A link that was used, or that somebody made up, changes nothing for who is signed in.
+  const session = (await context.cookies())[0].value;
+  for (const link of [plan.link, plan.base + '/till/#signin=invented']) {
+    const stale = await context.newPage();
+    await stale.goto(link);
+    await stale.locator('#said').getByText('no longer works').waitFor();
+    await stale.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+    check(!stale.url().includes('signin'), 'a used secret stays in the address', stale.url());
+    await stale.close();
+    await open(page, 'access', 'Access');
+    await open(page, 'keys', 'Keys');
+  }
+  await page.goto(plan.base + '/till/#signin=invented'); // in the page that is open
+  await page.locator('#said').getByText('no longer works').waitFor();
+  await page.reload();
+  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+  check((await context.cookies())[0].value === session, 'it is another session');
   await context.clearCookies();
   const again = await context.newPage();
   await again.goto(plan.link);

@@ -140,11 +140,16 @@ export const label = () => browse({}, async ({ page }) => {
 });
 
 // tabs signs in as somebody else in another tab: every tab says who acts in it.
-export const tabs = () => browse({}, async ({ page, context }) => {
+export const tabs = () => browse({}, async ({ page, context, expecting }) => {
+  expecting('status of 401'); // for the former session, which is over
   await signIn(page);
   check(await page.locator('.who .name').innerText() === 'ops', 'it is not signed in as ops');
   const other = await context.newPage();
   await other.goto(plan.link);
   await other.locator('.who .name').getByText('operator').waitFor();
   await page.locator('.who .name').getByText('operator').waitFor();
+  for (const tab of [page, other]) {
+    await tab.reload();
+    await tab.locator('.who .name').getByText('operator').waitFor();
+  }
 });

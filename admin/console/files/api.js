@@ -26,10 +26,11 @@ export const away = () => new Failure(0, 'unreachable', 'there is no answer from
 
 async function send(method, url, { body, signal, headers } = {}) {
   let answer;
+  const shown = proof;
   try {
     answer = await fetch(url, {
       method, signal, cache: 'no-store', redirect: 'error', credentials: 'same-origin',
-      headers: { 'Till-Proof': proof, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
+      headers: { 'Till-Proof': shown, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }), ...headers },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch (e) {
@@ -39,7 +40,8 @@ async function send(method, url, { body, signal, headers } = {}) {
   if (answer.ok) return answer;
   let error = {};
   try { error = (await answer.json()).error || {}; } catch { /* not an error of till: there is only the status */ }
-  if (answer.status === 401 && !url.endsWith('/session')) document.dispatchEvent(new Event('signedout'));
+  // Somebody may have signed in meanwhile, which ended the session that this was for.
+  if (answer.status === 401 && !url.endsWith('/session') && shown === proof) document.dispatchEvent(new Event('signedout'));
   throw new Failure(answer.status, error.code || '', error.message || 'the server answered ' + answer.status);
 }
 

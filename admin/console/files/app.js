@@ -135,14 +135,16 @@ async function unlock() {
 }
 
 async function signOut() {
-  try { await api.signOut(); } catch (e) { if (e.status !== 401) { say(e.sentence, true); return; } }
+  try { await api.signOut(); } catch (e) {
+    if (e.status !== 401) { say(e.sentence, true); return; }
+    api.forget();
+  }
   signInPage('You are signed out.');
 }
 
 function signInPage(note, bad) {
   leave.abort();
   me = null;
-  api.forget();
   top.hidden = true;
   put(notice);
   delete notice.dataset.key;
@@ -195,18 +197,28 @@ addEventListener('keydown', (e) => {
   }
 });
 
-async function start() {
-  // A one-time link's secret is in the fragment, which is never sent. It is removed
-  // from the address, and so from the history, before it is used.
+// takeLink returns the secret of a one-time link. It is in the fragment, which is never
+// sent, and is removed from the address, and so from the history, before it is used.
+function takeLink() {
   const link = /^#signin=([\w-]+)$/.exec(location.hash);
   if (link) history.replaceState(null, '', location.pathname);
+  return link && link[1];
+}
+
+async function start(link = takeLink()) {
+  let who, failed;
   try {
-    const who = link ? await api.signIn({ link: link[1] }) : await api.whoami();
-    if (who) await begin(who); else signInPage();
+    if (link) try { who = await api.signIn({ link }); } catch (e) { failed = e; }
+    who ||= await api.whoami(); // a link that does not work ends no session
   } catch (e) {
     // Only a 401 signs people out: a server in trouble ends no session.
-    if (link || e.status === 401) signInPage(e.sentence || String(e), true); else put(main, problem(e, start));
+    if (e.status === 401) signInPage(e.sentence, true); else put(main, problem(failed || e, () => start(link)));
+    return;
   }
+  const why = failed && (failed.sentence || String(failed));
+  if (!who) { signInPage(why, true); return; }
+  await begin(who);
+  if (why) say(why, true);
 }
 
 start();
