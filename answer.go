@@ -117,8 +117,7 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 	key := x.grant.Key()
 	switch {
 	case res.StatusCode == http.StatusUnauthorized:
-		return keyRefusal(key, record.CodeUpstreamAuthFailed,
-			"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.target.name)
+		return t.target.credentialRefused(key)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
 		return keyRefusal(key, record.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
 	case x.credential.shownInHeader(res.Header), x.credential.shownInHeader(res.Trailer): // of which only the names are known
@@ -131,6 +130,13 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 		return x.searchCredential(res)
 	}
 	return nil
+}
+
+// credentialRefused is what a client gets for an upstream's answer that says the server's
+// credential is bad: clients would take it for one about their own.
+func (t *target) credentialRefused(key *record.Key) *record.Refusal {
+	return keyRefusal(key, record.CodeUpstreamAuthFailed,
+		"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.name)
 }
 
 // trackTunnel registers an upgraded connection, so that it is closed when its key ends.

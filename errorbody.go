@@ -56,6 +56,9 @@ func (x *exchange) searchCredential(res *http.Response) *record.Refusal {
 	}
 	body := res.Body
 	text, rest, err := readHead(body, maxErrorBody, wait)
+	if x.target.preset.RefusesCredential(res.StatusCode, text) {
+		return x.target.credentialRefused(key)
+	}
 	if x.usage != nil && res.StatusCode >= 400 {
 		x.usage.ownError = upstream.SpeaksError(text)
 		x.learnFromError(res, text)
@@ -64,6 +67,8 @@ func (x *exchange) searchCredential(res *http.Response) *record.Refusal {
 	switch {
 	case s.finds(text) || err == io.EOF && s.ends():
 		return refused("that is not passed on: it shows the credential")
+	case res.StatusCode >= 400 && x.credential.shownMasked(text):
+		return refused("that is not passed on: it shows a part of the credential")
 	case err == nil:
 		res.Body = &searched{rest: rest, Closer: body, search: s, free: s.harmless()}
 		return nil

@@ -86,6 +86,12 @@ func isToken(s string) bool {
 	return s != ""
 }
 
+// RefusesCredential reports whether an error says that the vendor refuses the credential
+// with which it was asked, although its status is not 401. body is how it begins.
+func (p *Preset) RefusesCredential(status int, body []byte) bool {
+	return p.CredentialErrors != nil && status >= 400 && status < 500 && p.CredentialErrors.Match(body)
+}
+
 // Apply writes the credential where the upstream expects it. header and u
 // belong to the outgoing request alone.
 func (a Auth) Apply(header http.Header, u *url.URL, credential token.Secret) {

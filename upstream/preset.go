@@ -11,6 +11,7 @@ package upstream
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -27,6 +28,11 @@ type Preset struct {
 	// BearerPaths are the paths on which the vendor takes the credential as
 	// Authorization: Bearer alone, and refuses it where Auth says.
 	BearerPaths scope.PathRules
+
+	// CredentialErrors matches errors with another status than 401 that are about the
+	// credential. What a request quotes in them must not match: in JSON, quotes within a
+	// text are escaped.
+	CredentialErrors *regexp.Regexp
 
 	// Prefix is the version prefix that the vendor's paths begin with. A path that
 	// begins with none of Versions and Roots gets it, because half of the clients

@@ -85,7 +85,12 @@ var presets = []*Preset{
 		// once, and to ?key=: NousResearch/hermes-agent#62259, NVIDIA/NemoClaw#1960 and
 		// #2093; without "/openai" the same: sipeed/picoclaw#2374.
 		BearerPaths: scope.MustPathRules("* /openai/*", "* /chat/completions"),
-		Versions:    []string{"/v1", "/v1alpha", "/v1beta1", "/v1main"}, Roots: []string{"/upload", "/download", "/ws"},
+		// With 400 and 403: google-gemini/gemini-cli#25198, continuedev/continue#11541 and
+		// #12781, google/generative-ai-docs#356. The reasons are those of
+		// googleapis/googleapis, google/api/error_reason.proto.
+		CredentialErrors: regexp.MustCompile(`"reason"\s*:\s*"(API_KEY_\w+|CONSUMER_(INVALID|SUSPENDED))"|` +
+			`"message"\s*:\s*"(API [Kk]ey (not valid|not found|expired)|Your API key was reported as leaked)`),
+		Versions: []string{"/v1", "/v1alpha", "/v1beta1", "/v1main"}, Roots: []string{"/upload", "/download", "/ws"},
 		Free: slices.Concat(modelList, scope.MustPathRules("GET /openai/models", "HEAD /openai/models", "POST /models/*:countTokens")),
 		Asynchronous: slices.Concat(below("/upload", "/download", "/ws", "/cachedContents", "/tunedModels", "/tuningJobs", "/corpora", "/interactions",
 			"/agents", "/environments", "/triggers", "/fileSearchStores", "/generatedFiles", "/operations", "/models/*/operations", "/batchPredictionJobs"),
@@ -170,11 +175,15 @@ var presets = []*Preset{
 	}, {
 		// https://docs.x.ai/docs/api-reference
 		Name: "xai", Origin: "https://api.x.ai", Dialect: OpenAI, OwnModels: true, InputExtra: 1024, Auth: bearer, Prefix: "/v1",
-		AsksForUsage:   true,
-		Free:           slices.Concat(modelList, scope.MustPathRules("GET /language-models", "POST /tokenize-text")),
-		Unbilled:       scope.MustPathRules("GET /responses/*", "DELETE /responses/*"),
-		Asynchronous:   below("/chat/deferred-completion", "/collections"),
-		Administrative: below("/auth", "/management"),
+		// "400: An incorrect API key is supplied": https://docs.x.ai/docs/key-information/debugging.
+		// It shows both ends of the key (continuedev/continue#10778), and may be escaped as in
+		// a URL (i-am-bee/beeai-framework#447). 403 is for a key that was blocked.
+		CredentialErrors: regexp.MustCompile(`"(error|message)"\s*:\s*"(Incorrect( |%20)API( |%20)key|API key is currently (blocked|disabled))`),
+		AsksForUsage:     true,
+		Free:             slices.Concat(modelList, scope.MustPathRules("GET /language-models", "POST /tokenize-text")),
+		Unbilled:         scope.MustPathRules("GET /responses/*", "DELETE /responses/*"),
+		Asynchronous:     below("/chat/deferred-completion", "/collections"),
+		Administrative:   below("/auth", "/management"),
 		// https://docs.x.ai/developers/advanced-api-usage/regions
 		Regions:   []Region{{Hosts: []string{"us.api.x.ai"}, Permille: 1100}},
 		KeyEnv:    []string{"XAI_API_KEY"},
