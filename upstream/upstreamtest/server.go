@@ -216,11 +216,13 @@ func reset(w http.ResponseWriter) {
 	_ = conn.Close()
 }
 
-func (v Vendor) slot() string {
-	switch v {
-	case Anthropic:
+// slot is where the vendor expects the credential. Gemini's API in OpenAI's form does not
+// take it where its own does.
+func (v Vendor) slot(path string) string {
+	switch {
+	case v == Anthropic:
 		return "X-Api-Key"
-	case Gemini:
+	case v == Gemini && !strings.Contains(path, "/openai/") && !strings.HasSuffix(path, "/chat/completions"):
 		return "X-Goog-Api-Key"
 	}
 	return "Authorization"
@@ -235,7 +237,7 @@ var strangers = []string{
 // inspect records what is wrong with a request and reports whether its
 // credential is right.
 func (s *Server) inspect(r *http.Request, body []byte) bool {
-	where := r.Method + " " + r.URL.Path
+	where, own := r.Method+" "+r.URL.Path, s.vendor.slot(r.URL.Path)
 	for name, values := range r.Header {
 		if strings.HasPrefix(name, "X-Forwarded") {
 			s.violate("%s: header %s: %q", where, name, values)
@@ -244,7 +246,7 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 			if strings.Contains(v, "till_sk_") {
 				s.violate("%s: a scoped key in %s", where, name)
 			}
-			if name != s.vendor.slot() && s.shows(v) {
+			if name != own && s.shows(v) {
 				s.violate("%s: the credential in %s", where, name)
 			}
 		}
@@ -260,16 +262,16 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 			s.violate("%s: header %s: %q", where, name, v)
 		}
 	}
-	for _, vendor := range []Vendor{OpenAI, Anthropic, Gemini} {
-		if slot := vendor.slot(); slot != s.vendor.slot() && r.Header.Get(slot) != "" {
-			s.violate("%s: header %s belongs to another vendor", where, slot)
+	for _, slot := range []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key"} {
+		if slot != own && r.Header.Get(slot) != "" {
+			s.violate("%s: header %s is not where this belongs", where, slot)
 		}
 	}
 	scheme := ""
-	if s.vendor.slot() == "Authorization" {
+	if own == "Authorization" {
 		scheme = "Bearer "
 	}
-	got := r.Header[s.vendor.slot()]
+	got := r.Header[own]
 	if len(got) == 1 {
 		credential, ok := strings.CutPrefix(got[0], scheme)
 		s.mu.Lock()
@@ -282,7 +284,7 @@ func (s *Server) inspect(r *http.Request, body []byte) bool {
 			return true
 		}
 	}
-	s.violate("%s: not exactly the credential in %s", where, s.vendor.slot())
+	s.violate("%s: not exactly the credential in %s", where, own)
 	return false
 }
 
