@@ -18,6 +18,7 @@ import (
 // answer returns a refusal in place of an upstream's answer. It goes to the client
 // through the reverse proxy like any other.
 func (x *exchange) answer(r *http.Request, refusal *record.Refusal) *http.Response {
+	x.target.refusals.WithLabelValues(string(refusal.Code)).Inc()
 	d := x.target.preset.Dialect
 	answer := x.refusal(refusal)
 	body := d.Body(answer)

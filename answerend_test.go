@@ -214,7 +214,7 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 	if err != nil {
 		t.Fatal(err)
 	}
-	to.admitted, to.spent = e.metrics.activations.WithLabelValues("mock"), e.metrics.usageOf("mock")
+	e.metrics.giveCounters(to, "mock")
 	spec := &record.Key{Upstream: "mock", Custody: "held", Limit: record.NoLimits(), MaxConcurrency: 1}
 	spec.Limit[record.Activations] = 100_000
 	_, lookup, err := token.MintKey()

@@ -241,7 +241,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("upstream %s: %w", name, err)
 		}
 		t.publicOrigin = publicOrigin
-		t.admitted, t.spent = a.engine.metrics.activations.WithLabelValues(name), a.engine.metrics.usageOf(name)
+		a.engine.metrics.giveCounters(t, name)
 		t.contradictions, t.advice = a.engine.contradictions, a.engine.advice
 		a.targets[name] = t
 	}

@@ -82,6 +82,12 @@ func (m *usageMetrics) add(kinds *record.TokenKinds, nano int64) {
 	}
 }
 
+// giveCounters gives an upstream its counters, so that counting needs no name of it.
+func (m *metrics) giveCounters(t *target, upstream string) {
+	t.admitted, t.spent = m.activations.WithLabelValues(upstream), m.usageOf(upstream)
+	t.refusals = m.refusals.MustCurryWith(prometheus.Labels{"upstream": upstream})
+}
+
 func (m *metrics) register(r *prometheus.Registry) error {
 	for _, c := range m.collectors {
 		if err := r.Register(c); err != nil && !errors.As(err, new(prometheus.AlreadyRegisteredError)) {

@@ -112,7 +112,7 @@ func refuseAmbient(r *http.Request) *record.Refusal {
 	}
 	for _, value := range r.Header["Authorization"] {
 		if scheme, _, _ := strings.Cut(value, " "); strings.EqualFold(scheme, "Basic") {
-			return &record.Refusal{Code: record.CodeBadRequest, Message: "a page of another site sent this with a key that the browser remembers; the operator of this server lets pages of an origin use keys with cors"}
+			return &record.Refusal{Code: record.CodeBadRequest, Message: "a page of another site sent this with a key that the browser remembers; the operator of this server lets pages of an origin use keys with cors, or send the key as Authorization: Bearer"}
 		}
 	}
 	return nil

@@ -87,7 +87,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			to.admitted = m.activations.WithLabelValues("mock")
+			m.giveCounters(to, "mock")
 			spec := &record.Key{Upstream: "mock", Custody: "held", Limit: record.NoLimits(), Charge: test.charge}
 			spec.Limit[record.Activations] = 5
 			_, lookup, err := token.MintKey()

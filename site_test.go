@@ -77,7 +77,8 @@ func (s *site) addUpstream(name string, u Upstream) {
 	}
 	e := s.h.app.engine
 	to.held.Store(newCredential(token.NewSecret("sk-real")))
-	to.admitted, to.spent, to.contradictions, to.advice = e.metrics.activations.WithLabelValues(name), e.metrics.usageOf(name), e.contradictions, e.advice
+	e.metrics.giveCounters(to, name)
+	to.contradictions, to.advice = e.contradictions, e.advice
 	s.h.app.targets[name] = to
 	s.h.app.slots = slotsOf(s.h.app.targets)
 }

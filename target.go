@@ -175,6 +175,7 @@ type target struct {
 	vendorCount   vendorCount
 	withheld      map[string]bool // headers of requests that are never sent on; see withholds
 	admitted      prometheus.Counter
+	refusals      *prometheus.CounterVec // by code
 	spent         *usageMetrics
 
 	settings       map[string]string // of options that an upstream may contradict; "" if not set

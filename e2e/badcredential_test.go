@@ -69,7 +69,11 @@ func TestABadCredentialOfTheServersIsNotTheClients(t *testing.T) {
 	for _, name := range []string{"mock", "gemini", "xai"} {
 		_, keys[name] = s.mint(object{"max_activations": 100, "upstream": name})
 	}
+	refused := make(map[string]int)
 	for i, test := range tests {
+		if test.refusal != "" {
+			refused[fmt.Sprintf(`caddy_till_refusals_total{code=%q,upstream=%q}`, test.refusal, test.upstream)]++
+		}
 		r := s.request(t.Context(), keys[test.upstream])
 		r.URL.RawQuery = fmt.Sprint("which=", i)
 		res, body := s.must(r)
@@ -78,6 +82,12 @@ func TestABadCredentialOfTheServersIsNotTheClients(t *testing.T) {
 		}
 		if test.refusal == "" && body != test.body || test.refusal != "" && strings.Contains(body, "***") {
 			t.Errorf("%s, %d: %s", test.upstream, test.status, body)
+		}
+	}
+	text := s.adminPage("/metrics")
+	for name, n := range refused {
+		if line := fmt.Sprint(name, " ", n); !strings.Contains(text, line+"\n") {
+			t.Errorf("the metrics lack %s", line)
 		}
 	}
 }
