@@ -373,8 +373,8 @@ func (e *Estimate) member(p *Preset, name string, value []byte, found *content) 
 			return notMeterable("the price of speed %.32q is not known", word)
 		}
 	case "inference_geo":
-		if !placing[p.Name] && !p.Keyless && !p.allowed[name] {
-			return UnknownFieldError{name}
+		if !placing[p.Name] && !p.Keyless {
+			return notMeterable("what a region of the request's own choice costs is not known")
 		}
 		e.placed, e.confined = true, word != "global"
 	}

@@ -78,10 +78,10 @@ func (c *content) cacheLifetime(field string, value []byte) error {
 	}
 	switch ttl := rawObject(value).get("ttl"); {
 	case ttl == nil, ttl[0] == 'n', word(ttl) == "30m":
-	case word(ttl) == "12h":
+	case word(ttl) == "12h" && c.preset.Name == "openai": // the price elsewhere is not known
 		c.hour = true
 	default:
-		return notMeterable("what %s costs with a ttl of %.32s is not known; it may be 30m or 12h", field, ttl)
+		return notMeterable("what %s costs with a ttl of %.32s is not known; it may be 30m, or 12h at OpenAI itself", field, ttl)
 	}
 	return nil
 }
