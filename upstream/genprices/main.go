@@ -43,6 +43,9 @@ func main() {
 	if in.Schema != "till.prices/1" {
 		log.Fatalf("schema %q is not till.prices/1", in.Schema)
 	}
+	if err := stillNeeded(in.AsOf); err != nil {
+		log.Fatal(err)
+	}
 	var lines []map[string]any
 	for _, m := range in.Models {
 		line := keep(m)
@@ -125,6 +128,17 @@ var (
 	solAfterPromotion = map[string]any{"from": "2026-12-01", "input": 5, "output": 30, "cached_input": 0.5, "cache_write": 6.25, "as_of": "2026-12-01", "source": "docs.apiyi.com", "confidence": "single-source",
 		"tiers": []map[string]any{{"above_input_tokens": 272_000, "input": 10, "output": 45, "cached_input": 1, "cache_write": 12.5}}}
 )
+
+// stillNeeded returns an error if the collector may know by now what follows a price that
+// is corrected here: its figure would be replaced by an older one.
+func stillNeeded(asOf string) error {
+	for name, fields := range corrected {
+		if until, ok := fields["until"].(string); ok && asOf > until {
+			return fmt.Errorf("%s: the figures of %s may have the price after %s: compare, and remove the correction and its successor", name, asOf, until)
+		}
+	}
+	return nil
+}
 
 // temporary matches notes about a price that ends.
 var temporary = regexp.MustCompile(`(?i)promo|introduct|launch (price|rate|discount)|limited[- ]time`)

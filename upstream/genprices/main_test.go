@@ -35,4 +35,10 @@ func TestAPriceForATimeSaysWhatFollows(t *testing.T) {
 			t.Errorf("%q with a date: %v", notes, err)
 		}
 	}
+	if err := stillNeeded("2026-11-30"); err != nil {
+		t.Error(err)
+	}
+	if stillNeeded("2026-12-01") == nil {
+		t.Error("a correction stands beside figures that are newer than it")
+	}
 }
