@@ -147,9 +147,7 @@ func (o *upOptions) run(cmd *cobra.Command) error {
 		<-stop.Done()
 		ignore() // a second signal ends the process at once
 		fmt.Fprintf(cmd.ErrOrStderr(), "Stopping. Running requests get %s; interrupt again to end them at once.\n", gracePeriod)
-		if err := endProcess(socket); err != nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "They end now: %s\n", err)
-		}
+		fmt.Fprintf(cmd.ErrOrStderr(), "They end now: %s\n", endProcess(socket))
 	}
 	return errors.Join(err, caddy.Stop(), removeSocket(socket))
 }
