@@ -181,8 +181,11 @@ Admin tokens are revoked for the same reason: make new ones with caddy till
 token create. With --trust they work, even those that were revoked since.
 
 The Caddyfile (--config) says where the store and its anchor are; or give
---store and --anchor. With - the backup is read from standard input. Run by
-root, it gives what it makes to the owner of the directory in which it makes it.`,
+--store and --anchor. With - the backup is read from standard input.
+
+Run by root, it gives what it makes to the owner of the former store, if that is
+beside it as NAME.old, and otherwise to the owner of the directory in which it
+makes it, and says so: the store must belong to the server's user.`,
 		Example: `  caddy till restore till-2026-11-24.bak --config /etc/caddy/Caddyfile
   caddy till restore till-2026-11-24.bak --store /var/lib/till`,
 		Args: argCount(1, 1, "the backup, or -"),

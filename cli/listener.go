@@ -113,13 +113,17 @@ func judged(listeners []listener, own []int, address string) error {
 		if slices.Contains(own, l.uid) {
 			continue
 		}
-		who := "user " + strconv.Itoa(l.uid)
-		if known, err := user.LookupId(strconv.Itoa(l.uid)); err == nil {
-			who += " (" + known.Username + ")"
-		}
-		return &strangerError{who, address}
+		return &strangerError{userName(l.uid), address}
 	}
 	return nil
+}
+
+// userName is how messages name a user.
+func userName(uid int) string {
+	if known, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return fmt.Sprintf("user %d (%s)", uid, known.Username)
+	}
+	return fmt.Sprintf("user %d", uid)
 }
 
 // listener is a socket that accepts connections, and who opened it.

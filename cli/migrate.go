@@ -33,7 +33,8 @@ server may use either store meanwhile. The source is only read, and the target
 must be empty. At the end both are read in full and compared.
 
 If it is cut off, run the same command again: it goes on where it was. A target
-that is unfinished is not opened by any server.
+that is unfinished is not opened by any server. What root makes in a directory
+is given to somebody as with caddy till restore.
 
 The address of a database is a secret, and others on this machine can see the
 arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
