@@ -94,9 +94,7 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 				return err
 			}
 			if source.kind == inDirectory {
-				if err := noteContradictions(cmd.ErrOrStderr(), filepath.Join(source.address, "contradictions")); err != nil {
-					return err
-				}
+				noteContradictions(cmd.ErrOrStderr(), filepath.Join(source.address, "contradictions"))
 			}
 			if f.json {
 				return printValue(cmd.OutOrStdout(), done)
@@ -116,23 +114,22 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 
 // noteContradictions says which upstreams the server refuses to keys with a limit in tokens
 // or dollars, because an answer has passed a bound. Each node has a record of its own, in
-// the data directory of the user that it runs as.
-func noteContradictions(notes io.Writer, path string) error {
+// the data directory of the user that it runs as. The migration has succeeded already.
+func noteContradictions(notes io.Writer, path string) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return
 	}
 	var all []struct{ Upstream, Option string }
 	if err == nil {
 		err = json.Unmarshal(b, &all)
 	}
 	if err != nil {
-		return fmt.Errorf("all was copied, but which upstreams have passed a bound cannot be read from %s: %w", path, err)
+		fmt.Fprintf(notes, "All was copied, but which upstreams have passed a bound cannot be read from %s: %v.\nThe nodes do not know it: the former server's log says it, at level ERROR.\n", path, err)
 	}
 	for _, c := range all {
 		fmt.Fprintf(notes, "An answer of upstream %s has passed its bound, and the nodes do not know it: unless %s was\nset for it since, set that before you start them (see %s).\n", c.Upstream, c.Option, path)
 	}
-	return nil
 }
 
 // exists reports whether there is a file.

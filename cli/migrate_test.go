@@ -42,6 +42,7 @@ func TestAMigrationNamesTheUpstreamsThatPassedABound(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "contradictions")
 	for content, want := range map[string]string{
 		"": "", "[]": "", `[{"upstream":"openai","option":"input_extra"}]`: "upstream openai has passed its bound",
+		"{": "cannot be read from " + file, // and all was copied
 	} {
 		if content != "" {
 			if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
@@ -49,17 +50,11 @@ func TestAMigrationNamesTheUpstreamsThatPassedABound(t *testing.T) {
 			}
 		}
 		var notes strings.Builder
-		if err := noteContradictions(&notes, file); err != nil || (notes.Len() > 0) != (want != "") || !strings.Contains(notes.String(), want) {
-			t.Errorf("%s: %v, %q", content, err, notes.String())
+		if noteContradictions(&notes, file); (notes.Len() > 0) != (want != "") || !strings.Contains(notes.String(), want) {
+			t.Errorf("%s: %q", content, notes.String())
 		}
 		if err := os.RemoveAll(file); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := noteContradictions(new(strings.Builder), file); err == nil {
-		t.Error("a record that cannot be read is nothing")
 	}
 }
