@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -49,8 +50,13 @@ func dataDir(flag string) (string, error) {
 const socketName = "admin.sock"
 
 // packagedSocket is the admin endpoint of a server that init/till.service runs with
-// `admin unix//run/caddy/admin.sock`. Only root can make that directory.
-const packagedSocket = "/run/caddy/admin.sock"
+// `admin unix//run/caddy/admin.sock`, or "" where not only root can make that directory.
+func packagedSocket(system string) string {
+	if system == "windows" { // any user can make it, at the root of the drive
+		return ""
+	}
+	return "/run/caddy/admin.sock"
+}
 
 // errTokenUnused keeps a user who means to act as the holder of a token from acting
 // as the operator: the endpoints of this machine take every caller for the
@@ -64,6 +70,11 @@ const tokenUnused = "TILL_TOKEN is not used at %s: every caller of Caddy's admin
 // the API. Without an address it takes the socket of `up` if a server listens
 // there, then that of the unit if there is one, and then Caddy's admin endpoint.
 func newClient(address string) (*client, error) {
+	return newClientBeside(packagedSocket(runtime.GOOS), address)
+}
+
+// newClientBeside is newClient on a machine where the unit's socket is ofUnit, or "".
+func newClientBeside(ofUnit, address string) (*client, error) {
 	address = cmp.Or(address, os.Getenv("TILL_ADDRESS"))
 	if address != "" {
 		return clientAt(address, false)
@@ -79,7 +90,7 @@ func newClient(address string) (*client, error) {
 	if os.Getenv("TILL_DATA") == "" && !filepath.IsAbs(caddy.AppDataDir()) {
 		ofUp = "" // without HOME it would be below the present directory, which may be anybody's
 	}
-	return clientAt(defaultAddress(ofUp, packagedSocket), true)
+	return clientAt(defaultAddress(ofUp, ofUnit), true)
 }
 
 // defaultAddress is where the server is if nobody says it. CADDY_ADMIN moves Caddy's own
@@ -89,7 +100,7 @@ func defaultAddress(ofUp, ofUnit string) string {
 	switch {
 	case ofUp != "" && listening(ofUp):
 		return "unix/" + ofUp
-	case !moved && exists(ofUnit):
+	case !moved && ofUnit != "" && exists(ofUnit):
 		return "unix/" + ofUnit
 	}
 	return caddy.DefaultAdminListen

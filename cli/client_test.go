@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 func TestAddresses(t *testing.T) {
@@ -107,8 +109,9 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 	t.Setenv("TILL_ADDRESS", "")
 	dir := t.TempDir()
 	t.Setenv("TILL_DATA", dir)
-	c, err := newClient("")
-	if err != nil || c.where != "localhost:2019" {
+	none := filepath.Join(dir, "none.sock")
+	c, err := newClientBeside(none, "")
+	if err != nil || c.where != caddy.DefaultAdminListen {
 		t.Errorf("without up's socket it is %s, %v", c.where, err)
 	}
 	l, err := net.Listen("unix", filepath.Join(dir, socketName))
@@ -116,7 +119,7 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if c, err = newClient(""); err != nil || c.where != "unix/"+filepath.Join(dir, socketName) {
+	if c, err = newClientBeside(none, ""); err != nil || c.where != "unix/"+filepath.Join(dir, socketName) {
 		t.Errorf("with up's socket it is %s, %v", c.where, err)
 	}
 }
@@ -124,6 +127,10 @@ func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 // TestWhereTheServerIsUnlessSomebodySaysIt: with neither a flag nor TILL_ADDRESS.
 func TestWhereTheServerIsUnlessSomebodySaysIt(t *testing.T) {
 	// Not parallel: it sets the environment.
+	t.Setenv("CADDY_ADMIN", "") // and put back at the end
+	if err := os.Unsetenv("CADDY_ADMIN"); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	ofUp, ofUnit, none := filepath.Join(dir, "up.sock"), filepath.Join(dir, "unit.sock"), filepath.Join(dir, "none.sock")
 	for _, path := range []string{ofUp, ofUnit} {
@@ -134,15 +141,19 @@ func TestWhereTheServerIsUnlessSomebodySaysIt(t *testing.T) {
 		defer l.Close()
 	}
 	for _, test := range []struct{ ofUp, ofUnit, want string }{
-		{ofUp, ofUnit, "unix/" + ofUp}, {none, ofUnit, "unix/" + ofUnit}, {"", ofUnit, "unix/" + ofUnit}, {none, none, "localhost:2019"},
+		{ofUp, ofUnit, "unix/" + ofUp}, {none, ofUnit, "unix/" + ofUnit}, {"", ofUnit, "unix/" + ofUnit}, {none, none, caddy.DefaultAdminListen}, {"", "", caddy.DefaultAdminListen},
 	} {
 		if got := defaultAddress(test.ofUp, test.ofUnit); got != test.want {
 			t.Errorf("with %q and %q it is %s, want %s", test.ofUp, test.ofUnit, got, test.want)
 		}
 	}
 	t.Setenv("CADDY_ADMIN", "localhost:2020") // Caddy read it before, so its own default stays
-	if got := defaultAddress(none, ofUnit); got != "localhost:2019" {
+	if got := defaultAddress(none, ofUnit); got != caddy.DefaultAdminListen {
 		t.Errorf("where CADDY_ADMIN says where it is, it is %s", got)
+	}
+
+	if linux, windows := packagedSocket("linux"), packagedSocket("windows"); linux != "/run/caddy/admin.sock" || windows != "" {
+		t.Errorf("the unit's socket is %q on Linux, and %q on Windows, where anybody can make that directory", linux, windows)
 	}
 
 	// Without a home, Caddy's data directory is below the present one.
@@ -158,7 +169,7 @@ func TestWhereTheServerIsUnlessSomebodySaysIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if c, err := newClient(""); err != nil || c.where != "localhost:2019" {
+	if c, err := newClientBeside(none, ""); err != nil || c.where != caddy.DefaultAdminListen {
 		t.Errorf("in a directory of somebody else it is %s, %v", c.where, err)
 	}
 }
