@@ -38,12 +38,19 @@ func dialLocalhost(ctx context.Context, network, address string) (net.Conn, erro
 		return d.DialContext(ctx, network, address)
 	}
 	conn, err := d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	if nobodyListens(err) {
 		if other, otherErr := d.DialContext(ctx, network, net.JoinHostPort("::1", port)); otherErr == nil {
 			return other, nil
 		}
 	}
 	return conn, err
+}
+
+// nobodyListens reports whether a connection was refused. After any other error somebody may
+// listen there, whom others have kept too busy to answer.
+func nobodyListens(err error) bool {
+	const refusedByWindows = syscall.Errno(10061) // WSAECONNREFUSED; there ECONNREFUSED is a number of Go's own
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, refusedByWindows)
 }
 
 // dialTrusted dials, and ends a connection on loopback if a user listens there who is not
@@ -79,7 +86,7 @@ func (e *strangerError) Error() string {
 // or does not show them, nothing can be known, and nothing is refused.
 func trusted(to netip.AddrPort, address string) error {
 	var all []listener
-	for i, path := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+	for i, path := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
 		table, err := os.Open(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && i > 0: // there is no IPv6 here
@@ -95,13 +102,25 @@ func trusted(to netip.AddrPort, address string) error {
 		}
 		all = append(all, found...)
 	}
-	own := []int{0, os.Geteuid()}
+	return judged(accepting(to, all), trustedUsers(os.Geteuid()), address)
+}
+
+// trustedUsers are those whose servers a caller trusts.
+func trustedUsers(caller int) []int {
+	own := []int{0, caller}
 	if packaged, err := user.Lookup(packagedUser); err == nil {
 		if uid, err := strconv.Atoi(packaged.Uid); err == nil {
 			own = append(own, uid)
 		}
 	}
-	return judged(accepting(to, all), own, address)
+	// The kernel's tables name every user of another namespace by one number.
+	overflow := 65534
+	if text, err := os.ReadFile("/proc/sys/kernel/overflowuid"); err == nil {
+		if uid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			overflow = uid
+		}
+	}
+	return slices.DeleteFunc(own, func(uid int) bool { return uid == overflow })
 }
 
 // judged returns an error unless all listeners belong to one of some users.
@@ -151,8 +170,9 @@ func accepting(to netip.AddrPort, all []listener) []listener {
 	return anywhere
 }
 
-// listenersIn reads the listeners in a table of sockets: /proc/net/tcp or tcp6, in the
-// format of proc_pid_net(5).
+// listenersIn reads the listeners in a table of sockets: /proc/self/net/tcp or tcp6, in the
+// format of proc_pid_net(5). /proc/net is a link to /proc/self/net, which is not there where
+// /proc shows processes alone (ProcSubset=pid).
 //
 //	sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
 //	 0: 0100007F:07E3 00000000:0000 0A 00000000:00000000 00:00000000 00000000   998        0 20735 …

@@ -1,11 +1,16 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -72,26 +77,45 @@ func TestWhoListensIsReadFromTheKernelsTables(t *testing.T) {
 	}
 }
 
+// TestTheNumberOfUnknownUsersIsNobodysOwn: within a user namespace the kernel names by it
+// everybody from outside.
+func TestTheNumberOfUnknownUsersIsNobodysOwn(t *testing.T) {
+	t.Parallel()
+	for caller, trusts := range map[int]bool{1000: true, 65534: false} {
+		own := trustedUsers(caller)
+		if slices.Contains(own, caller) != trusts || !slices.Contains(own, 0) {
+			t.Errorf("user %d trusts %d", caller, own)
+		}
+	}
+}
+
+// TestOnlyWhereNobodyListensAnotherAddressIsDialled: whoever keeps a server too busy to
+// answer must not be asked in its place.
+func TestOnlyWhereNobodyListensAnotherAddressIsDialled(t *testing.T) {
+	t.Parallel()
+	const windows = syscall.Errno(10061)
+	for err, want := range map[error]bool{
+		nil: false, syscall.ECONNREFUSED: true, windows: true,
+		syscall.EADDRNOTAVAIL: false, syscall.ETIMEDOUT: false, context.DeadlineExceeded: false,
+	} {
+		if got := nobodyListens(&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)}); got != want {
+			t.Errorf("%v: %t", err, got)
+		}
+	}
+}
+
 // TestLocalhostIs127001: a server listens there, and somebody else at ::1, which the
 // resolver prefers.
 func TestLocalhostIs127001(t *testing.T) {
 	t.Parallel()
-	serve := func(address, says string) net.Listener {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+	serve := func(l net.Listener, says string) {
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, says) })}
 		t.Cleanup(func() { _ = s.Close() })
 		go func() { _ = s.Serve(l) }()
-		return l
 	}
-	own := serve("127.0.0.1:0", "the server")
-	_, port, err := net.SplitHostPort(own.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	serve("[::1]:"+port, "somebody else")
+	own, others, port := bothLoopbacks(t)
+	serve(own, "the server")
+	serve(others, "somebody else")
 	for _, address := range []string{"localhost:" + port, "LOCALHOST:" + port, ":" + port, "http://localhost:" + port} {
 		for _, wary := range []bool{false, true} {
 			c, err := clientAt(address, wary)
@@ -112,5 +136,28 @@ func TestLocalhostIs127001(t *testing.T) {
 	}
 	if said, err := c.raw(t.Context(), "GET", "/stats", nil); err != nil || string(said) != "somebody else" {
 		t.Errorf("where only ::1 is listened at: %q, %v", said, err)
+	}
+}
+
+// bothLoopbacks listens at a port that is free at both addresses of localhost.
+func bothLoopbacks(t *testing.T) (four, six net.Listener, port string) {
+	t.Helper()
+	for {
+		four, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, port, err = net.SplitHostPort(four.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		if six, err = net.Listen("tcp", "[::1]:"+port); err == nil {
+			return four, six, port
+		}
+		if err := four.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Skipf("this machine has no ::1: %v", err)
+		}
 	}
 }
