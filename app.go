@@ -285,7 +285,7 @@ func (a *App) Start() error {
 // configuration, or as another user or in another directory.
 func misconfigured(err error) bool {
 	for _, wrong := range []error{
-		store.ErrLocked, store.ErrExposed, store.ErrFormat, fs.ErrPermission, syscall.ENOTDIR, errAnchorInUse,
+		store.ErrLocked, store.ErrNoLocks, store.ErrExposed, store.ErrFormat, fs.ErrPermission, syscall.ENOTDIR, errAnchorInUse,
 	} {
 		if errors.Is(err, wrong) {
 			return true

@@ -376,6 +376,15 @@ func TestARepairThatOutlastsItsServerLeavesTheStoreToTheNext(t *testing.T) {
 	}
 }
 
+// TestAStoreThatNobodyCanLockIsNoReasonToWait: a server that waits for it would answer 503
+// for ever.
+func TestAStoreThatNobodyCanLockIsNoReasonToWait(t *testing.T) {
+	t.Parallel()
+	if err := fmt.Errorf("opening: %w", store.ErrNoLocks); !misconfigured(err) {
+		t.Error("the server starts without it")
+	}
+}
+
 // TestAReadOnlyPlaceSaysWhatTheUnitNeeds: under init/till.service every place is
 // read-only that the unit does not name.
 func TestAReadOnlyPlaceSaysWhatTheUnitNeeds(t *testing.T) {

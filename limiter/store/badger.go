@@ -56,8 +56,8 @@ const minFree = 4 * memTable
 
 // OpenBadger opens the Badger directory dir, and makes it with mode 0700 if it is
 // missing. An error that wraps ErrLocked says that another process has it open, on this
-// machine or on another one; one that wraps ErrExposed says that others may read or
-// change it.
+// machine or on another one; one that wraps ErrNoLocks says that it cannot be known, and one
+// that wraps ErrExposed that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if _, busy := closings.Load(dir); busy {
 		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for a backup that is still being read", dir)

@@ -36,7 +36,7 @@ func lockDir(dir string) (io.Closer, error) {
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		err = fmt.Errorf("%w%s", ErrLocked, lockedBy(f, host))
 	case err != nil:
-		err = fmt.Errorf("locking %s: %w; put the store on a disk of this machine", name, err)
+		err = notLocked(name, err)
 	default:
 		if err = f.Truncate(0); err == nil {
 			_, err = fmt.Fprintf(f, "%d %s\n", os.Getpid(), host)
@@ -45,7 +45,24 @@ func lockDir(dir string) (io.Closer, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return f, nil
+	return dirLock{f}, nil
+}
+
+// dirLock is the file that is locked.
+type dirLock struct{ *os.File }
+
+// Close ends the lock also for a child that this process is just starting, and that has
+// a copy of the file until it is another program.
+func (l dirLock) Close() error {
+	return errors.Join(syscall.Flock(int(l.Fd()), syscall.LOCK_UN), l.File.Close())
+}
+
+// notLocked says why a file cannot be locked, other than that another process has.
+func notLocked(name string, err error) error {
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.ENOLCK) {
+		err = fmt.Errorf("%w: %w; put the store on a disk of this machine, or mount its file system with locks (NFS: without nolock and local_lock, and with the server's lock service running)", ErrNoLocks, err)
+	}
+	return fmt.Errorf("locking %s: %w", name, err)
 }
 
 // lockedBy says which process has locked the file, as that has written there.

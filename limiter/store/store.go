@@ -121,6 +121,10 @@ var ErrTooBig = errors.New("too much for one transaction")
 // has open.
 var ErrLocked = errors.New("the store is in use by another process")
 
+// ErrNoLocks is wrapped by the error of opening a store on a file system that cannot tell
+// whether another process has it open.
+var ErrNoLocks = errors.New("the store's file system has no locks, so another process could open the store, too")
+
 // ErrExposed is wrapped by the error of opening a store whose files others may
 // read or change.
 var ErrExposed = errors.New("others may read or change the store")
