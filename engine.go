@@ -358,7 +358,7 @@ func explainReadOnly(err error) error {
 	if !errors.Is(err, syscall.EROFS) {
 		return err
 	}
-	return fmt.Errorf("%w: if its disk can be written, the systemd unit keeps this server from it: name the directory there, with ReadWritePaths=", err)
+	return fmt.Errorf("%w: if its disk can be written, the systemd unit or a container keeps this server from it: name the directory in the unit, with ReadWritePaths=, or give the container a volume there", err)
 }
 
 // Destruct closes the store. The pool calls it when no configuration uses the engine

@@ -386,12 +386,15 @@ func TestAStoreThatNobodyCanLockIsNoReasonToWait(t *testing.T) {
 }
 
 // TestAReadOnlyPlaceSaysWhatTheUnitNeeds: under init/till.service every place is
-// read-only that the unit does not name.
+// read-only that the unit does not name, and in a container that was started so.
 func TestAReadOnlyPlaceSaysWhatTheUnitNeeds(t *testing.T) {
 	t.Parallel()
 	readOnly := fmt.Errorf("opening: %w", &fs.PathError{Op: "open", Path: "/mnt/other-volume/till.anchor.new", Err: syscall.EROFS})
 	if err := explainReadOnly(readOnly); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "till.anchor.new") || !strings.Contains(err.Error(), "ReadWritePaths=") || misconfigured(err) {
 		t.Errorf("it says %v", err)
+	}
+	if err := explainReadOnly(readOnly); !strings.Contains(err.Error(), "a container") || !strings.Contains(err.Error(), "volume") {
+		t.Errorf("in a container with a read-only root it says %v", err)
 	}
 	if err := explainReadOnly(fs.ErrPermission); err != fs.ErrPermission {
 		t.Errorf("another error becomes %v", err)

@@ -1,7 +1,7 @@
 # Caddy with till, built from this checkout:
 #
 #   docker build -f xcaddy.Dockerfile -t till .
-#   docker run -p 80:80 -p 443:443 -p 443:443/udp \
+#   docker run --stop-timeout 30 -p 80:80 -p 443:443 -p 443:443/udp \
 #     -v till:/var/lib/till -v caddy:/data \
 #     -v ./Caddyfile:/etc/caddy/Caddyfile:ro -v ./keys:/etc/till:ro till
 #
@@ -10,7 +10,10 @@
 # /var/lib/till, otherwise in /data like the seal key and the certificates: keep both.
 # Anyone who may `docker exec` here manages every key. `caddy till` finds the server also
 # with `admin unix//run/caddy/admin.sock`; for another address, give the container
-# TILL_ADDRESS, which the health check goes by, too.
+# TILL_ADDRESS, which the health check goes by, too. The server makes that socket in
+# /run/caddy of the image. `--tmpfs /run` hides that directory, so with `--read-only` use:
+#   --tmpfs /run/caddy:mode=0700,uid=10001,gid=10001
+# The server gets 30 seconds to stop, because its grace_period is 20s.
 
 FROM golang:1.26.8-bookworm AS build
 WORKDIR /src
