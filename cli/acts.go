@@ -59,12 +59,12 @@ func (a act) on(cmd *cobra.Command, f *globalFlags, c *client, arg string, body 
 			return err
 		}
 	}
+	var after wire.RevokedKey
+	if err := c.decoded(decodePrintable(raw, &after), &after); err != nil {
+		return err
+	}
 	if f.json {
 		return printJSON(cmd.OutOrStdout(), raw)
-	}
-	var after wire.RevokedKey
-	if err := decodePrintable(raw, &after); err != nil {
-		return err
 	}
 	line := a.done + " " + k.ID
 	if k.Name != "" {

@@ -85,7 +85,7 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	if err != nil {
 		return err
 	}
-	if err := decodePrintable(raw, &found); err != nil {
+	if err := c.decoded(decodePrintable(raw, &found), &found); err != nil {
 		return err
 	}
 	p.end()
@@ -128,7 +128,7 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	var pending []string
 	for {
 		now = wire.BulkJSON{}
-		if err := decodePrintable(raw, &now); err != nil {
+		if err := c.decoded(decodePrintable(raw, &now), &now); err != nil {
 			return err
 		}
 		pending = append(pending, now.Pending...) // only the first answer has them

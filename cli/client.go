@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
@@ -191,8 +192,43 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 	if c.verbatim {
 		decode = json.Unmarshal
 	}
-	if err := decode(raw, into); err != nil {
+	return c.decoded(decode(raw, into), into)
+}
+
+// decoded returns an error if an answer could not be decoded, or lacks what every
+// command needs that asks for such a thing.
+func (c *client) decoded(err error, into any) error {
+	if err != nil {
 		return fmt.Errorf("the answer of %s is not from till: %w", c.where, err)
+	}
+	lacks := ""
+	switch a := into.(type) {
+	case *wire.Minted:
+		if a.ScopedKey == "" {
+			lacks = "a key"
+		}
+	case *wire.Rotated:
+		if a.ScopedKey == "" {
+			lacks = "a key"
+		}
+	case *wire.KeyObject:
+		if a.ID == "" {
+			lacks = "a key"
+		}
+	case *wire.TokenObject:
+		if a.ID == "" {
+			lacks = "a token"
+		}
+	case *wire.Link:
+		if a.URL == "" {
+			lacks = "a link"
+		}
+	}
+	if lacks == "" && hollow(reflect.ValueOf(into)) {
+		lacks = "what was asked for"
+	}
+	if lacks != "" {
+		return fmt.Errorf("%s answered without %s: is a Caddy with till running there?", c.where, lacks)
 	}
 	return nil
 }
@@ -221,6 +257,33 @@ func (c *client) read(res *http.Response) ([]byte, error) {
 	return nil, c.refusal(res, b)
 }
 
+// hollow reports whether an answer has a null in a list, or lacks an object that it always
+// has, such as the key that was minted, or a limit of which it says what is left.
+func hollow(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if k, ok := v.Interface().(*wire.KeyObject); ok && k != nil {
+			return k.ID == "" || k.RemainingActivations != nil && k.MaxActivations == nil || k.RemainingTokens != nil && k.MaxTokens == nil
+		}
+		return !v.IsNil() && hollow(v.Elem())
+	case reflect.Slice:
+		for i := range v.Len() {
+			if e := v.Index(i); e.Kind() == reflect.Pointer && e.IsNil() || hollow(e) {
+				return true
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			f, inner := v.Type().Field(i), v.Field(i)
+			missing := inner.Kind() == reflect.Pointer && inner.IsNil() && !strings.Contains(f.Tag.Get("json"), "omitempty")
+			if f.IsExported() && (missing || hollow(inner)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // callAndPrint makes a call for a command that prints the answer: itself with --json,
 // and otherwise as print writes it.
 func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any, print func(answer *T) error) error {
@@ -228,12 +291,12 @@ func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, bod
 	if err != nil {
 		return err
 	}
+	answer := new(T)
+	if err := c.decoded(decodePrintable(raw, answer), answer); err != nil {
+		return err
+	}
 	if c.verbatim {
 		return printJSON(cmd.OutOrStdout(), raw)
-	}
-	answer := new(T)
-	if err := decodePrintable(raw, answer); err != nil {
-		return err
 	}
 	return print(answer)
 }

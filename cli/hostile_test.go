@@ -226,6 +226,39 @@ func TestWhatOthersChoseCannotSteerATerminal(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatLacksWhatIsNeededIsAnError: whatever listens at the address may answer
+// with anything.
+func TestAnAnswerThatLacksWhatIsNeededIsAnError(t *testing.T) {
+	t.Parallel()
+	needy := []string{"create", "rotate", "show", "suspend", "revoke", "grant", "update", "env", "console", "token create", "run"}
+	for _, answer := range []string{`{}`, `[]`, `null`, `""`, `{"keys":[null]}`, `{"id":"key_01M86CZR4HQ80C5C66DDK59VMG","remaining_activations":5,"remaining_tokens":5}`} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
+		t.Cleanup(s.Close)
+		for path, lines := range outputs {
+			if path == "up" || path == "top" {
+				continue // the one calls nobody, and the other goes on until it is stopped
+			}
+			if slices.Contains(needy, path) {
+				lines = append(slices.Clone(lines), append([]string{"--json"}, lines[0]...))
+			}
+			for _, line := range lines {
+				args := append(strings.Fields(path), "--address", s.URL)
+				for _, word := range line {
+					word = strings.ReplaceAll(word, "DIR", t.TempDir())
+					args = append(args, strings.ReplaceAll(word, "one", "key_01M86CZR4HQ80C5C66DDK59VMG"))
+				}
+				r := till(t, args...)
+				asks := path == "create" || path == "console" || path == "token create" || slices.Contains(line, "one")
+				if asks && len(answer) <= 4 && r.code == 0 {
+					t.Errorf("%q, answered %s: it worked, and printed %s", args, answer, r.out)
+				} else if asks && !slices.Contains([]string{"show", "env"}, path) && len(answer) <= 4 && !strings.Contains(r.err, s.URL) {
+					t.Errorf("%q, answered %s: the address is not named: %s", args, answer, r.err)
+				}
+			}
+		}
+	}
+}
+
 // tame fails if something was printed that controls a terminal or that a reader
 // cannot see.
 func tame(t *testing.T, what string, r ran) {
