@@ -150,7 +150,7 @@ func (p *Price) rates(input int64) Rates {
 		r.CacheWrite = max(r.CacheWrite, scaled(p.CacheWrite, r.Input, p.Input))
 		r.CacheWrite1 = max(r.CacheWrite1, scaled(p.CacheWrite1, r.Input, p.Input))
 	}
-	if r.CacheWrite1 == 0 && (r.CacheWrite > 0 || p.Provider == "openai") {
+	if r.CacheWrite1 == 0 && (r.CacheWrite > 0 || p.Provider == "openai" || strings.HasPrefix(p.Model, "openai/") || strings.Contains(p.Model, "claude")) {
 		r.CacheWrite1 = max(p.longWrite(r.Input), r.CacheWrite)
 	}
 	return r

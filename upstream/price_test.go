@@ -672,6 +672,9 @@ func TestWhatIsKeptForTwelveHoursCostsMore(t *testing.T) {
 		{Price{Provider: "openrouter", Model: "openai/gpt-6-sol", Rates: Rates{Input: 2_000_000, CacheWrite: 2_500_000}}, 5_000_000},
 		{Price{Provider: "openrouter", Model: "anthropic/claude-opus-5.5", Rates: Rates{Input: 4_000_000, CacheWrite: 5_000_000}}, 8_000_000},
 		{Price{Provider: "openai", Model: "gpt-new", Rates: Rates{Input: 3}}, 8}, // 7.5
+		{Price{Provider: "openrouter", Model: "openai/gpt-5.5", Rates: Rates{Input: 4}}, 10},
+		{Price{Provider: "openrouter", Model: "anthropic/claude-new", Rates: Rates{Input: 4}}, 8},
+		{Price{Provider: "openrouter", Model: "x-ai/grok", Rates: Rates{Input: 4}}, 0},
 	} {
 		if got := other.p.rates(1000).CacheWrite1; got != other.want {
 			t.Errorf("%s: %d picodollars for what is kept for long", other.p.Model, got)
