@@ -38,14 +38,57 @@ type Price struct {
 	other *Price         // the price of the same model for other dates
 }
 
-// at returns the price that applies at a moment, or nil.
+// longestRequest is how long before a change of prices a request may begin that the
+// vendor bills after it: at its end, for an answer that streams.
+const longestRequest = 24 * time.Hour
+
+// at returns the price at which a request is held and charged that begins at a moment;
+// nil if none holds then. Near a change, that is the dearer of both rows at each rate.
 func (p *Price) at(now time.Time) *Price {
-	for ; p != nil; p = p.other {
-		if p.holds(now) {
-			return p
+	var held *Price
+	for q := p; q != nil && held == nil; q = q.other {
+		if q.holds(now) {
+			held = q
 		}
 	}
-	return nil
+	if held == nil || p.other == nil {
+		return held
+	}
+	for q := p; q != nil; q = q.other {
+		ended := !q.Until.IsZero() && !now.Add(-clockDoubt).Before(q.Until)
+		if begins := !q.From.After(now.Add(longestRequest)); begins && !ended && !q.holds(now) {
+			held = held.dearer(q)
+		}
+	}
+	return held
+}
+
+// dearer returns a price that is at no rate below either, and has no discounts by the
+// time of day.
+func (p *Price) dearer(other *Price) *Price {
+	both := *p
+	at := func(input int64) Rates { return p.rates(input).dearer(other.rates(input)) }
+	both.Rates, both.Tiers, both.OffPeak = at(0), nil, nil
+	for _, t := range slices.Concat(p.Tiers, other.Tiers) {
+		both.Tiers = append(both.Tiers, Tier{t.Above, at(t.Above + 1)})
+	}
+	both.Image, both.Media = max(p.Image, other.Image), max(p.Media, other.Media)
+	both.Context = max(p.Context, other.Context)
+	return &both
+}
+
+// dearer returns the higher of both at each rate.
+func (r Rates) dearer(other Rates) Rates {
+	higher := func(a, b int64) int64 {
+		if a == 0 && b == 0 {
+			return 0
+		}
+		return max(r.orInput(a), other.orInput(b))
+	}
+	return Rates{
+		Input: max(r.Input, other.Input), Output: max(r.Output, other.Output), CachedInput: higher(r.CachedInput, other.CachedInput),
+		CacheWrite: higher(r.CacheWrite, other.CacheWrite), CacheWrite1: higher(r.CacheWrite1, other.CacheWrite1),
+	}
 }
 
 func (p *Price) holds(now time.Time) bool {

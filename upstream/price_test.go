@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"math/big"
 	"strings"
@@ -231,7 +232,7 @@ func TestPricesHoldBetweenTheirDates(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, want := range map[string]int64{
-		"2020-01-01T00:00:00Z": 1, "2026-12-31T23:59:59Z": 1, "2027-01-01T00:00:00Z": 2, "2027-01-31T23:59:59Z": 2,
+		"2020-01-01T00:00:00Z": 1, "2026-12-30T23:59:59Z": 1, "2026-12-31T00:00:00Z": 2, "2026-12-31T23:59:59Z": 2, "2027-01-01T00:00:00Z": 2, "2027-01-31T23:59:59Z": 2,
 		"2027-02-01T00:00:00Z": 0, "2027-03-01T00:00:00Z": 3, "2099-03-01T00:00:00Z": 3,
 	} {
 		now, err := time.Parse(time.RFC3339, at)
@@ -243,6 +244,33 @@ func TestPricesHoldBetweenTheirDates(t *testing.T) {
 			if ok != (want != 0) || ok && price.Input != want*1_000_000 {
 				t.Errorf("%s at %s: %+v, want %d", name, at, price, want)
 			}
+		}
+	}
+	// The vendor may bill a request when it ends, or have another clock.
+	for _, change := range []struct{ before, after, at, want string }{
+		{`"input":5,"output":9,"cached_input":1`, `"input":4,"output":10`, "2026-12-31T12:00:00Z", "5 10 4"},
+		{`"input":5,"output":9,"cached_input":1`, `"input":4,"output":10,"cached_input":2`, "2027-01-01T00:04:59Z", "5 10 2"},
+		{`"input":5,"output":9,"cached_input":1`, `"input":4,"output":10,"cached_input":2`, "2027-01-01T00:05:00Z", "4 10 2"},
+		{`"input":1,"output":9,"tiers":[{"above_input_tokens":1000,"input":7}]`, `"input":4,"output":10`, "2026-12-31T12:00:00Z", "4 10 4"},
+	} {
+		p, err := BuiltInPrices().With(strings.NewReader(`{"schema":"till.prices/1","models":[{"provider":"openai","id":"m","until":"2026-12-31",` + change.before + `},{"provider":"openai","id":"m","from":"2027-01-01",` + change.after + `}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := time.Parse(time.RFC3339, change.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		price, ok := p.Find("openai", "m", now)
+		if !ok {
+			t.Fatal(change.at)
+		}
+		r := price.rates(1000)
+		if got := fmt.Sprint(r.Input/1_000_000, r.Output/1_000_000, r.orInput(r.CachedInput)/1_000_000); got != change.want {
+			t.Errorf("%s, then %s, at %s: %s, want %s", change.before, change.after, change.at, got, change.want)
+		}
+		if got := price.rates(1001).Input; strings.Contains(change.before, "tiers") && got != 7_000_000 {
+			t.Errorf("a long input costs %d", got)
 		}
 	}
 	for name, lines := range map[string]string{
@@ -311,7 +339,7 @@ func TestNoRowOfTheTableIsOdd(t *testing.T) {
 	for _, p := range prices.All() {
 		name := p.Provider + "/" + p.Model
 		if !p.Until.IsZero() {
-			next := prices.byModel[name].at(p.Until)
+			next := prices.byModel[name].at(p.Until.Add(clockDoubt))
 			if next == nil {
 				t.Errorf("%s: no price follows the one that ends on %v", name, p.Until)
 			} else if next.Input < p.Input || next.Output < p.Output || next.CachedInput < p.CachedInput || next.CacheWrite < p.CacheWrite || len(next.Tiers) != len(p.Tiers) {
