@@ -11,6 +11,7 @@ import (
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -465,6 +466,49 @@ func TestWhatAChildLeavesGoesBackOnceWhenTheClockIsRepaired(t *testing.T) {
 		if got := p.left(); got != test.left {
 			t.Errorf("the parent has %d left, want %d", got, test.left)
 		}
+	}
+	w.agree(t)
+}
+
+// TestWhatAChildLeavesIsGoneOnceItsParentsAccountWasLost: windows are numbered, and those that
+// come after the repair must not be taken for those that children were carved out of before.
+func TestWhatAChildLeavesIsGoneOnceItsParentsAccountWasLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.mint(delegating(renewing(1000, record.Daily)))
+	p.use()
+	w.clock.advance(day)
+	former := p.mustChild(activations(500)) // in the second window
+	w.clock.advance(7 * day)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	account, err := record.KeyAccount(p.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.disk.Open().Update(func(tx store.Tx) error { return tx.Delete(record.AccountKey(account)) }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
+		t.Fatal(err)
+	}
+	w.open(w.disk.Open())
+	if _, err := w.Resume(ctx, limiter.Operator, p.id); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.drain(record.CodeActivationsExhausted); n != 0 {
+		t.Errorf("%d forwarded in a window of which nobody knows what was used, want 0", n)
+	}
+	w.clock.advance(day)
+	p.mustChild(activations(600)) // in the next window that the account has
+	if _, _, err := w.Revoke(ctx, limiter.Operator, former.id, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.settle()
+	w.balance(t)
+	if got := p.left(); got != 399 {
+		t.Errorf("the parent has %d left, want 399: 1000 less a mint and its child, and nothing of an earlier window", got)
 	}
 	w.agree(t)
 }

@@ -354,6 +354,10 @@ func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 	return rec.Write(tx)
 }
 
+// unused is a lineage that no account has had: each begins at 1 or here, and grows by 1 with
+// a window, none of which is as short as a second. Children may have been carved out of any.
+func (r *rebuild) unused() uint64 { return uint64(max(r.now.Unix(), 1)) }
+
 func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	old, err := record.DecodeKey(value)
 	if err != nil {
@@ -379,7 +383,7 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	before, err := tx.Get(record.AccountKey(id))
 	switch {
 	case errors.Is(err, store.ErrNotFound): // lost, so nothing is left of it
-		rec = record.Account{Lineage: 1}
+		rec = record.Account{Lineage: r.unused(), Epoch: key.Renews.Epoch(r.now)}
 		r.spend(&rec, key.Limit)
 		r.done.Forfeited++
 	case err != nil:
