@@ -11,6 +11,7 @@ import (
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Forget removes the record of an ended key. Its use stays in the tally. Where nodes
@@ -32,6 +33,11 @@ func (l *Limiter) forgetWithin(ctx context.Context, by Caller, id string, patien
 			return err
 		}
 		err = l.forget(ctx, by, k, patience)
+	}
+	if errors.Is(err, store.ErrTooBig) {
+		if err = l.forgetHistory(by, k); err == nil {
+			err = l.forget(ctx, by, k, patience)
+		}
 	}
 	if err == nil {
 		l.log.Info("key forgotten", "key_id", id, "by", by.Name)

@@ -75,7 +75,7 @@ func (w *world) forgotten(keys []*key) {
 		}
 	}
 	if left, err := w.Left(keys[0].id); err != nil || len(left) > 0 {
-		w.t.Errorf("the store still holds %q, %v", left, err)
+		w.t.Errorf("the store still holds %d rows, %v", len(left), err)
 	}
 }
 
@@ -100,23 +100,90 @@ func TestKeysThatEndTogetherAreForgottenHoweverLongTheirHistoriesAre(t *testing.
 
 func TestAKeyIsForgottenThoughItsHistoryIsTooMuchForOneCommit(t *testing.T) {
 	t.Parallel()
+	for name, test := range map[string]struct {
+		spec               func(w *world) func(*record.Key)
+		child              bool
+		inMemory, operator bool
+	}{
+		"a key":                            {},
+		"one in memory":                    {inMemory: true},
+		"a delegate":                       {spec: func(*world) func(*record.Key) { return delegating(activations(5)) }},
+		"a child":                          {child: true},
+		"one that an operator forgets":     {operator: true},
+		"one that expires, by an operator": {spec: func(w *world) func(*record.Key) { return expiresIn(w, day) }, operator: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			mint, spec := w.mint, activations(5)
+			if test.child {
+				mint = w.mint(delegating(activations(50))).mustChild
+			}
+			if test.spec != nil {
+				spec = test.spec(w)
+			}
+			ended := []*key{w.mint(activations(5)), mint(spec), w.mint(activations(5))}
+			k := ended[1]
+			for _, o := range ended {
+				if !o.view().ExpiresAt.IsZero() {
+					continue
+				}
+				if _, _, err := w.Revoke(ctx, limiter.Operator, o.id, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.settle()
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			writeHours(t, w.disk.Open(), []*key{k}, w.clock.time(), 3000)
+			w.open(w.disk.Open())
+			w.disk.Limit(2500)
+			w.clock.advance(2 * day)
+			if test.operator {
+				if err := w.Forget(ctx, limiter.Operator, k.id); err != nil {
+					t.Error(err)
+				}
+			}
+			w.clock.advance(limiter.DefaultRetain)
+			w.mint(activations(1)) // tells the store the time
+			if test.inMemory {
+				k.view()
+			}
+			w.SweepEnded()
+			w.forgotten(append([]*key{k}, ended...))
+			w.agree(t)
+		})
+	}
+}
+
+// TestAKeyThatNoCommitHasRoomForHoldsUpNoOthersThatHaveEnded: not even without its history.
+func TestAKeyThatNoCommitHasRoomForHoldsUpNoOthersThatHaveEnded(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
-	k, other := w.mint(activations(5)), w.mint(activations(5))
-	for _, k := range []*key{k, other} {
+	large, family, other := w.mint(activations(5)), w.mint(delegating(activations(5))), w.mint(activations(5))
+	for range 16 { // each leaves a row
+		if _, _, err := w.Rotate(ctx, limiter.Operator, large.id, record.Issue{Lookup: lookup()}, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, k := range []*key{large, family, other} {
 		if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
-	}
-	writeHours(t, w.disk.Open(), []*key{k}, w.clock.time(), 3000)
-	w.open(w.disk.Open())
-	w.disk.Limit(2500)
+	w.restart()
+	w.disk.Limit(24)
 	w.clock.advance(limiter.DefaultRetain + time.Hour)
 	w.mint(activations(1)) // tells the store the time
 	w.SweepEnded()
-	w.forgotten([]*key{k, other})
+	w.forgotten([]*key{family, other})
+	if v := large.view(); v.Status != record.Revoked {
+		t.Errorf("the key that could not be forgotten is %s", v.Status)
+	}
+	w.disk.Limit(0)
+	w.SweepEnded()
+	w.forgotten([]*key{large})
 	w.agree(t)
 }
 

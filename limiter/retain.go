@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -114,17 +115,22 @@ func (l *Limiter) sweepEnded() {
 			err = apart(ids, func(some []string) error {
 				others, err := l.forgetEnded(some, before)
 				if len(some) == 1 && errors.Is(err, store.ErrTooBig) {
-					if err = l.forgetHistory(some[0], before); err == nil {
-						others, err = l.forgetEnded(some, before)
-					}
+					others, err = some, nil
 				}
 				rest = append(rest, others...)
 				return err
 			}, leftOut)
 		}
 		for _, id := range rest {
-			if err == nil && !l.stopping() {
-				err = apart([]string{id}, func([]string) error { return l.forgetOne(id) }, leftOut)
+			if err != nil || l.stopping() {
+				break
+			}
+			err = apart([]string{id}, func([]string) error { return l.forgetOne(id) }, leftOut)
+			if errors.Is(err, store.ErrTooBig) { // and the others are no less to be forgotten
+				if err = fmt.Errorf("key %s: %w", id, err); l.reports("forgetting keys that have ended", err) {
+					l.log.Error("forgetting an ended key failed", "error", err)
+				}
+				err = nil
 			}
 		}
 		if err != nil {
@@ -136,7 +142,7 @@ func (l *Limiter) sweepEnded() {
 	}
 }
 
-// forgetOne forgets a key that is in memory.
+// forgetOne forgets a key that is in memory, or has a family, or is too much for one commit.
 func (l *Limiter) forgetOne(id string) error {
 	err := l.forgetWithin(context.Background(), itself, id, sweepPatience)
 	if errors.Is(err, store.ErrNotFound) || errors.Is(err, ErrAlive) || errors.Is(err, ErrFamily) || errors.Is(err, ErrInUse) {
@@ -189,17 +195,25 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 	return rest, nil
 }
 
-// forgetHistory forgets the history of a key that has ended long enough ago in several
-// commits, where it is too much for one.
-func (l *Limiter) forgetHistory(id string, before time.Time) error {
+// forgetHistory forgets the history of a key that has ended in several commits, where it is
+// too much for one.
+func (l *Limiter) forgetHistory(by Caller, k *Live) error {
+	if err := l.recordEnd(by, k); err != nil {
+		return err
+	}
+	id := k.Key().ID
 	all := func([]byte) (gone, more bool) { return true, true }
-	return commit.Prune(l.committer.Writer(), l.store, l.stopping, record.HourPrefix(id), all, func(t *commit.Transaction, _ []byte) error {
+	err := commit.Prune(l.committer.Writer(), l.store, l.stopping, record.HourPrefix(id), all, func(t *commit.Transaction, _ []byte) error {
 		key, _, err := record.ReadKey(t, id)
-		if err == nil && (key.EndedStatus == "" || key.EndedAt.After(before)) {
+		if err == nil && key.EndedStatus == "" {
 			err = ErrAlive // since a moment ago
 		}
 		return err
 	})
+	if err == nil && l.stopping() {
+		err = store.ErrClosed // some of it may be left
+	}
+	return err
 }
 
 // erase removes everything that the store holds of a key except its entries in the
