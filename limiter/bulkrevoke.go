@@ -107,20 +107,32 @@ func (c *cache) stopMatching(j *job, now time.Time) (all []stoppedKey, cut int) 
 func deeperFirst(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) }
 
 // recordJob makes a job's record durable, with its number. A key with a pending
-// revocation that has changed before the record came ends along with it.
+// revocation that has changed before the record came ends along with it, or, where they are
+// too many for one commit, before: once the record is there, nothing else says so.
 func (l *Limiter) recordJob(j *job) error {
+	for {
+		if whole, err := l.recordSome(j); whole || err != nil {
+			return err
+		}
+	}
+}
+
+// recordSome is one commit of recordJob, which has the record if that makes it whole.
+func (l *Limiter) recordSome(j *job) (bool, error) {
 	var number int64
 	var ended []*record.Key
-	err := l.committer.Do(func(b *batch) (err error) {
-		ended = nil
+	var whole bool
+	err := l.committer.Do(func(b *batch) error {
+		ended, whole = nil, true
 		if number = j.number.Load(); number != 0 {
 			return nil // an attempt that was taken for lost has written it
 		}
-		if number, err = b.revocations.number(b.Transaction); err != nil {
+		latest, err := b.revocations.latest(b.Transaction)
+		if err != nil {
 			return err
 		}
 		s := j.snapshot()
-		s.Number = number
+		s.Number = latest + 1 // unless another job comes before the rest
 		j.mu.Lock()
 		stopped := j.stopped
 		j.mu.Unlock()
@@ -128,8 +140,11 @@ func (l *Limiter) recordJob(j *job) error {
 			d.k.mu.Lock()
 			changed := d.k.key != d.key && d.k.key.EndedStatus != record.Revoked && !d.k.gone
 			d.k.mu.Unlock()
-			if !changed || b.Full() { // the last step ends those that are too many
+			if !changed {
 				continue
+			}
+			if whole = len(ended) == 0 || !b.Full(); !whole {
+				return nil
 			}
 			key, _, err := b.endIn(&s, d.key.ID)
 			if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, errUnread) { // the last step ends it
@@ -140,22 +155,30 @@ func (l *Limiter) recordJob(j *job) error {
 				s.Revoked, s.Matched = s.Revoked+1, s.Matched+1
 			}
 		}
+		if number, err = b.revocations.number(b.Transaction); err != nil {
+			return err
+		}
+		s.Number = number
 		if err := b.onceIfFree(j.once, jobAbout(number)); err != nil {
 			return err
 		}
 		return b.setJob(&s)
 	}, func() {
-		j.number.Store(number)
-		l.jobs.last.Store(max(l.jobs.last.Load(), number))
 		j.mu.Lock()
-		j.stopped = nil
-		j.state.Number = number
+		if whole {
+			j.number.Store(number)
+			l.jobs.last.Store(max(l.jobs.last.Load(), number))
+			j.stopped, j.state.Number = nil, number
+		}
 		j.state.Revoked += int64(len(ended))
 		j.state.Matched += int64(len(ended))
 		j.mu.Unlock()
 		l.followEnded(ended)
 	})
-	return err
+	if err != nil { // it may still be running
+		return false, err
+	}
+	return whole, nil
 }
 
 // found are some of the keys that a job ends.

@@ -39,6 +39,7 @@ func (b *batch) endIn(s *Job, id string) (key *record.Key, since bool, err error
 		return nil, err == nil && old.Judged >= s.Number, err
 	}
 	key = old.Clone()
+	key.Judged = max(key.Judged, s.Number) // though its record may be still to come
 	return key, false, b.endKey(old, key, &acct, s.ending(b.clock.Now()))
 }
 

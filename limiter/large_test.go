@@ -6,12 +6,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // What is too much for one transaction of a store has to be done in several: nothing that
@@ -261,4 +263,103 @@ func TestAStoreOpensThoughWhatItRecoversIsTooMuchForOneCommit(t *testing.T) {
 	if left, err := w.Left(keys[0].id); err != nil || len(left) > 10 {
 		t.Errorf("the store still holds %q, %v", left, err)
 	}
+}
+
+// TestKeysThatChangeWhileTheyAreStoppedStayRevokedAfterACrash: their changes were on their way
+// to the disk, no longer match what is revoked, and are more than is ended with one commit.
+func TestKeysThatChangeWhileTheyAreStoppedStayRevokedAfterACrash(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 60
+	reason := strings.Repeat("<", 512) // each end is more to write than each change
+	keys := w.MintMany(n, func(_ int, k *record.Key) {
+		owned("ann", 5)(k)
+		large(k)
+		for i := range 25 {
+			delete(k.Metadata, strconv.Itoa(i))
+		}
+	})
+	for _, k := range keys {
+		k.view() // they are in memory
+	}
+	if err := w.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	var crashed *storetest.Disk // right after the job's record came
+	var anchor []byte
+	commits, first, second := w.disk.Commits(), make(chan struct{}), make(chan struct{})
+	applied := make(chan struct{})
+	w.disk.BeforeCommit(func(at int) {
+		switch at {
+		case commits + 1:
+			<-first
+			return
+		case commits + 2:
+			close(applied)
+			<-second
+			return
+		}
+		disk := w.disk.Snapshot()
+		recorded := false
+		err := disk.Open().View(func(r store.Reader) error {
+			return r.Scan([]byte(record.SpaceJobs), nil, false, func(_, _ []byte) (bool, error) {
+				recorded = true
+				return false, nil
+			})
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if recorded {
+			once.Do(func() { crashed, anchor = disk, w.file(w.anchor) })
+		}
+	})
+	var changes sync.WaitGroup
+	changes.Go(func() { w.mint(activations(1)) })
+	for w.Backlog() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	for _, k := range keys {
+		changes.Go(func() {
+			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(spec *record.Key) error { spec.Owner = "bob"; return nil })
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for w.Backlog() < 1+n {
+		time.Sleep(time.Millisecond)
+	}
+	close(first)
+	<-applied
+	var job limiter.Job
+	var revoking sync.WaitGroup
+	revoking.Go(func() {
+		var err error
+		if job, err = w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "ann"}, false, reason); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, k := range keys {
+		for k.view().Status != record.Revoked {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	close(second)
+	changes.Wait()
+	revoking.Wait()
+	if done := w.await(t, job); done.Matched != n || done.Revoked != n {
+		t.Errorf("%+v", done)
+	}
+	w.Abandon()
+	w.put(w.anchor, anchor)
+	w.disk, w.shadow = crashed, w.shadow+"'"
+	w.open(w.disk.Open())
+	for i, k := range keys {
+		if code := k.use(); code != record.CodeKeyRevoked {
+			t.Errorf("after a crash, key %d answers %q", i, code)
+		}
+	}
+	w.agree(t)
 }
