@@ -226,7 +226,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	f.Cursor = cursor
 	p := found{cursor: cursor}
 	unread := j.snapshot().Unread // lookAgain is about these
-	p.err = store.Browse(l.store, func(r store.Reader) (err error) {
+	p.err = store.Upkeep(l.store, func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
 			if slices.Contains(unread, id) {
 				return true, nil
@@ -244,7 +244,7 @@ func (l *Limiter) lookAgain(j *job, ids []string) (p found) {
 	if len(ids) == 0 {
 		return p
 	}
-	p.err = store.Browse(l.store, func(r store.Reader) error {
+	p.err = store.Upkeep(l.store, func(r store.Reader) error {
 		if err := l.fetchViews(r, ids); err != nil {
 			return err
 		}

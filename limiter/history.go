@@ -187,7 +187,7 @@ func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
 	})
 	for step := range slices.Chunk(due, refreshStep) {
 		old := make([][][]byte, len(step))
-		err := store.Browse(l.store, func(r store.Reader) error {
+		err := store.Upkeep(l.store, func(r store.Reader) error {
 			for i, k := range step {
 				id := k.Key().ID
 				limit := record.HourKey(id, oldest)

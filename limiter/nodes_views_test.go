@@ -242,7 +242,7 @@ func TestAKeyThatStandsAboveItselfIsLeftOut(t *testing.T) {
 // much.
 type browsing struct {
 	store.Shared
-	views, browsed atomic.Int64
+	views, browsed, upkeep atomic.Int64
 }
 
 // View implements store.Store.
@@ -257,15 +257,68 @@ func (b *browsing) Browse(fn func(store.Reader) error) error {
 	return b.Shared.View(fn)
 }
 
-func TestWhatReadsMuchLeavesRoomForRequests(t *testing.T) {
+// Upkeep implements store.Browser.
+func (b *browsing) Upkeep(fn func(store.Reader) error) error {
+	b.upkeep.Add(1)
+	return b.Shared.View(fn)
+}
+
+// opens lets a world's node be one that counts its views.
+func (b *browsing) opens(c *nodes) *world {
+	w := c.w[0]
+	if err := w.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	b.Shared = c.Node(w.node)
+	w.open(b)
+	return w
+}
+
+// TestWhatTheLimiterItselfReadsWaitsForNobodyWhoBrowses: a backup or a check of the audit log
+// may take minutes.
+func TestWhatTheLimiterItselfReadsWaitsForNobodyWhoBrowses(t *testing.T) {
 	for name, read := range map[string]func(w *world) error{
-		"a list":     func(w *world) error { _, err := w.List(ctx, limiter.Operator, limiter.Filter{}); return err },
-		"stale keys": func(w *world) error { _, err := w.Stale(ctx, limiter.Operator, "", 0, ""); return err },
-		"a count":    func(w *world) error { _, err := w.CountMatches(ctx, limiter.Operator, limiter.Filter{}); return err },
 		"the sweep of stale keys": func(w *world) error {
 			w.SweepStale()
 			return nil
 		},
+		"the sweep of histories": func(w *world) error {
+			w.SweepIdle()
+			return nil
+		},
+		"a bulk revocation": func(w *world) error {
+			j, err := w.RevokeMany(limiter.Operator, limiter.Filter{Status: record.Active}, false, "")
+			if err == nil {
+				_, err = w.Await(ctx, limiter.Operator, j.Number)
+			}
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 1, func(t *testing.T, c *nodes) {
+				b := &browsing{}
+				w := b.opens(c)
+				w.mint(activations(1)).use()
+				w.SweepDue() // lets it lead
+				synctest.Wait()
+				b.browsed.Store(0)
+				b.upkeep.Store(0)
+				if err := read(w); err != nil {
+					t.Error(err)
+				}
+				if browsed, upkeep := b.browsed.Load(), b.upkeep.Load(); browsed != 0 || upkeep == 0 {
+					t.Errorf("it waits for others %d times, and has room of its own %d times", browsed, upkeep)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatReadsMuchLeavesRoomForRequests(t *testing.T) {
+	for name, read := range map[string]func(w *world) error{
+		"a list":        func(w *world) error { _, err := w.List(ctx, limiter.Operator, limiter.Filter{}); return err },
+		"stale keys":    func(w *world) error { _, err := w.Stale(ctx, limiter.Operator, "", 0, ""); return err },
+		"a count":       func(w *world) error { _, err := w.CountMatches(ctx, limiter.Operator, limiter.Filter{}); return err },
 		"the audit log": func(w *world) error { _, err := w.Audit(ctx, limiter.Operator, audit.Filter{}); return err },
 		"an export of the audit log": func(w *world) error {
 			return w.ExportAudit(ctx, limiter.Operator, func([]byte) error { return nil })
@@ -276,12 +329,8 @@ func TestWhatReadsMuchLeavesRoomForRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 1, func(t *testing.T, c *nodes) {
-				w := c.w[0]
-				if err := w.Close(); err != nil {
-					t.Fatal(err)
-				}
-				b := &browsing{Shared: c.Node(w.node)}
-				w.open(b)
+				b := &browsing{}
+				w := b.opens(c)
 				w.mint(activations(1))
 				w.SweepDue() // lets it lead
 				synctest.Wait()

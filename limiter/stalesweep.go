@@ -108,7 +108,7 @@ func (s *staleSweep) run(from []byte) error {
 	}
 	newest := uint64(max(s.now.Add(-lead).Unix()/60, 0))
 	var entries [][]byte
-	err := store.Browse(s.l.store, func(r store.Reader) error {
+	err := store.Upkeep(s.l.store, func(r store.Reader) error {
 		return r.Scan(indexSpace(byLastUse), from, false, func(key, _ []byte) (bool, error) {
 			at := key[len(indexSpace(byLastUse)):]
 			if len(at) != 8+idLen {
@@ -143,7 +143,7 @@ func (s *staleSweep) run(from []byte) error {
 // look judges one key, and reports whether it must be looked at again.
 func (s *staleSweep) look(id string) (again bool, err error) {
 	var v View
-	err = store.Browse(s.l.store, func(r store.Reader) error {
+	err = store.Upkeep(s.l.store, func(r store.Reader) error {
 		if err := s.l.fetchViews(r, []string{id}); err != nil {
 			return err
 		}

@@ -63,6 +63,9 @@ type pool struct {
 	// browsing has a token for each that reads much, and requests do not wait for: some of
 	// views are left for those that they wait for.
 	browsing chan struct{}
+	// upkeep has one for the limiter's own work: a backup may browse for minutes. It is that
+	// of browsing if no more than one may read much.
+	upkeep chan struct{}
 
 	mu     sync.Mutex
 	idle   []*conn
@@ -73,10 +76,15 @@ type pool struct {
 // browses, and what requests wait for takes its turn with what writes.
 func newPool(config *pgconn.Config, size int, check func(context.Context, *conn) error) *pool {
 	views := max(2, size-2)
-	return &pool{
+	much := (views + 1) / 2
+	p := &pool{
 		config: config, check: check, slots: make(chan struct{}, size),
-		views: make(chan struct{}, views), browsing: make(chan struct{}, (views+1)/2),
+		views: make(chan struct{}, views), browsing: make(chan struct{}, max(1, much-1)), upkeep: make(chan struct{}, 1),
 	}
+	if much == 1 {
+		p.upkeep = p.browsing
+	}
+	return p
 }
 
 const (

@@ -18,6 +18,11 @@ func (s *Store) Browse(fn func(store.Reader) error) error {
 	return s.viewWith(fn, s.pool.browsing, s.pool.views)
 }
 
+// Upkeep implements store.Browser.
+func (s *Store) Upkeep(fn func(store.Reader) error) error {
+	return s.viewWith(fn, s.pool.upkeep, s.pool.views)
+}
+
 // viewWith runs fn on a view that has a token of each of these.
 func (s *Store) viewWith(fn func(store.Reader) error, room ...chan struct{}) error {
 	if err := s.usable(); err != nil {

@@ -61,12 +61,23 @@ type Browser interface {
 	// Browse is View for what reads many rows, such as a list or a sweep. However many
 	// of these there are, they leave room for View, which requests wait for.
 	Browse(fn func(Reader) error) error
+	// Upkeep is Browse for the limiter's own work, which goes on however long others
+	// browse: one reads at a time, and for seconds.
+	Upkeep(fn func(Reader) error) error
 }
 
 // Browse is View for what reads many rows, and may wait for others that do.
 func Browse(s Store, fn func(Reader) error) error {
 	if few, ok := s.(Browser); ok {
 		return few.Browse(fn)
+	}
+	return s.View(fn)
+}
+
+// Upkeep is Browse for the limiter's own work.
+func Upkeep(s Store, fn func(Reader) error) error {
+	if few, ok := s.(Browser); ok {
+		return few.Upkeep(fn)
 	}
 	return s.View(fn)
 }
