@@ -147,6 +147,7 @@ func boolFrom(b []byte) bool { return len(b) == 1 && b[0] == 1 }
 type queries struct {
 	begin, view, settings                          string
 	share, exclude, fence, lock, get, scan, scanUp string
+	some                                           string
 	upsert, remove, feed, notify, batch, commit    string
 	rollback, look                                 string
 	read, renew, lead, leave, join, rejoin         string
@@ -199,8 +200,10 @@ func queriesIn(schema string) queries {
 		doubted: in(`SELECT generation, doubt, ` + serverStart + ` FROM @state`),
 		lock:    in(`SELECT k, v FROM @kv WHERE k = ANY($1) ORDER BY k FOR UPDATE`),
 		get:     in(`SELECT k, v FROM @kv WHERE k = ANY($1)`),
-		scanUp:  in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k LIMIT $3`),
-		scan:    in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k DESC LIMIT $3`),
+		some: in(`SELECT k, v FROM (SELECT k, v, sum(octet_length(v)) OVER (ORDER BY k) AS upto FROM @kv WHERE k = ANY($1)) AS w
+			WHERE upto - octet_length(v) < $2 ORDER BY k`),
+		scanUp: in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k LIMIT $3`),
+		scan:   in(`SELECT k, v FROM @kv WHERE k >= $1 AND ($2::bytea IS NULL OR k < $2) ORDER BY k DESC LIMIT $3`),
 
 		upsert: in(`INSERT INTO @kv (k, v) SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT (k) DO UPDATE SET v = excluded.v`),
 		remove: in(`DELETE FROM @kv WHERE k = ANY($1)`),

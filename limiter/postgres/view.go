@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -64,17 +65,24 @@ type view struct {
 	s     *Store
 	c     *conn             // nil until then
 	known map[string][]byte // rows that were read; nil: there is none
+	bytes int               // of known
 	fault error             // the first: what was read may lack something
 }
 
-// mostKnown bounds the rows that a view keeps, unless more are fetched at once: a list
-// may go through thousands of keys.
-const mostKnown = 4096
+const (
+	// mostKnown and knownBytes bound the rows that a view keeps, unless more are fetched at
+	// once: a list may go through thousands of keys.
+	mostKnown  = 4096
+	knownBytes = 4 << 20
+	// tripBytes is after how many bytes of rows the others take another round trip. One
+	// has to end within answerTimeout, and a key's record may be as large as 100 kB.
+	tripBytes = 1 << 20
+)
 
 // Fetch implements store.Fetcher.
 func (v *view) Fetch(keys [][]byte) error {
-	if v.known == nil || len(v.known)+len(keys) > mostKnown {
-		v.known = make(map[string][]byte, len(keys))
+	if v.known == nil || len(v.known)+len(keys) > mostKnown || v.bytes > knownBytes {
+		v.known, v.bytes = make(map[string][]byte, len(keys)), 0
 	}
 	var wanted [][]byte
 	for _, key := range keys {
@@ -82,18 +90,27 @@ func (v *view) Fetch(keys [][]byte) error {
 			wanted = append(wanted, key)
 		}
 	}
-	if len(wanted) == 0 {
-		return nil
-	}
-	rows, err := v.read(say(v.s.sql.get, byteasOf(wanted)))
-	if err != nil {
-		return err
-	}
-	for _, key := range wanted {
-		v.known[string(key)] = nil
-	}
-	for _, row := range rows {
-		v.known[string(row[0])] = row[1]
+	for len(wanted) > 0 {
+		rows, err := v.read(say(v.s.sql.some, byteasOf(wanted), int8Of(tripBytes)))
+		if err != nil {
+			return err
+		}
+		size := 0
+		for _, row := range rows {
+			size += len(row[1])
+		}
+		var rest [][]byte
+		for _, key := range wanted {
+			if size >= tripBytes && bytes.Compare(key, rows[len(rows)-1][0]) > 0 {
+				rest = append(rest, key)
+			} else {
+				v.known[string(key)] = nil
+			}
+		}
+		for _, row := range rows {
+			v.known[string(row[0])] = row[1]
+		}
+		wanted, v.bytes = rest, v.bytes+size
 	}
 	return nil
 }
@@ -112,8 +129,8 @@ func (v *view) Get(key []byte) ([]byte, error) {
 		if v.known == nil {
 			v.known = make(map[string][]byte)
 		}
-		if len(v.known) < mostKnown { // a parent is asked for with each of its children
-			v.known[string(key)] = value
+		if len(v.known) < mostKnown && v.bytes < knownBytes { // a parent is asked for with each of its children
+			v.known[string(key)], v.bytes = value, v.bytes+len(value)
 		}
 	}
 	return found(value)

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -180,6 +182,74 @@ func TestAListOfManyKeysTakesFewRoundTrips(t *testing.T) {
 		if trips := slices.Max(append(proxy.Trips().Views, 0)); trips == 0 || trips > 20 {
 			t.Errorf("%s of %d keys took %d round trips", name, all, trips)
 		}
+	}
+}
+
+// TestLargeRowsAreFetchedInSeveralRoundTrips: each has to end in time, whatever a line carries.
+func TestLargeRowsAreFetchedInSeveralRoundTrips(t *testing.T) {
+	t.Parallel()
+	server, schema := ownSchema(t)
+	network := postgrestest.NewProxy(t, server)
+	s := open(t, postgres.Options{DSN: network.DSN(), Schema: schema, Node: "one"}, nil)
+	const large, size = 60, 100_000
+	var keys [][]byte
+	want := make(map[string]string)
+	err := s.Update(func(tx store.Tx) error {
+		for i := range 3 * large {
+			key := fmt.Sprintf("k/%03d", i)
+			switch keys = append(keys, []byte(key)); i % 3 {
+			case 0:
+				want[key] = strings.Repeat(key, size/len(key))
+			case 1:
+				want[key] = key
+			default: // there is none
+				continue
+			}
+			if err := tx.Set([]byte(key), []byte(want[key])); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rand.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+	views := func(read func(r store.Reader) error) (trips int) {
+		t.Helper()
+		eventually(t, "no transaction runs", network.Idle)
+		network.Trips()
+		if err := s.View(read); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "no transaction runs", network.Idle)
+		return slices.Max(append(network.Trips().Views, 0))
+	}
+	all := func(r store.Reader) error {
+		if err := store.Fetch(r, keys...); err != nil {
+			return err
+		}
+		for _, key := range keys {
+			value, _, err := store.Find(r, key)
+			if err != nil || string(value) != want[string(key)] {
+				return fmt.Errorf("row %s has %d bytes, %w", key, len(value), err)
+			}
+		}
+		return nil
+	}
+	few := views(func(r store.Reader) error { return store.Fetch(r, []byte("k/001"), []byte("k/002")) })
+	if trips := views(all); trips < few+5 || trips > few+8 {
+		t.Errorf("6 MB took %d round trips, and two small rows %d", trips, few)
+	}
+	again := views(func(r store.Reader) error { // it does not keep all of them
+		if err := errors.Join(all(r), store.Fetch(r, []byte("k/none"))); err != nil {
+			return err
+		}
+		_, err := r.Get([]byte("k/000"))
+		return err
+	})
+	if trips := views(all); again != trips+2 {
+		t.Errorf("a row after 6 MB of others took %d round trips, want 1", again-trips-1)
 	}
 }
 
