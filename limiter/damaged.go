@@ -66,7 +66,7 @@ func (d *damaged) reports(what string, err error) bool {
 func (d *damaged) note(reason string, now time.Time) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.reported == nil || len(d.reported) >= maxReported && now.Sub(d.since) >= reportAnew {
+	if d.reported == nil || len(d.reported) >= maxReported && now.Sub(d.since).Abs() >= reportAnew { // or the clock had run ahead
 		d.reported, d.since = make(map[string]bool), now
 	}
 	if d.reported[reason] || len(d.reported) >= maxReported {

@@ -40,6 +40,13 @@ func TestVeryManyDamagedRecordsDoNotFloodTheLog(t *testing.T) {
 	if n := sweep(); n != limiter.MaxReported {
 		t.Errorf("hours later: %d lines", n)
 	}
+	w.clock.set(-365 * day)
+	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		t.Fatal(err)
+	}
+	if n := sweep(); n != limiter.MaxReported {
+		t.Errorf("once a clock that had run ahead is repaired: %d lines", n)
+	}
 }
 
 // TestRequestsOfADamagedKeyAreLoggedOnce: whoever has the key can send as many as they like.

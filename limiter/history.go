@@ -183,7 +183,7 @@ func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
 	due := slices.DeleteFunc(keys, func(k *Live) bool {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		return k.gone || !k.history.pruned.Before(today)
+		return k.gone || k.history.pruned.Equal(today) // it may be later: the clock had run ahead
 	})
 	for step := range slices.Chunk(due, refreshStep) {
 		old := make([][][]byte, len(step))

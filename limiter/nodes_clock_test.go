@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,4 +111,34 @@ func TestNodesForgetNothingAtFirstWhenTheClockIsFarAhead(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestHistoriesAreClearedOnceAClockThatHadRunAheadIsRepaired(t *testing.T) {
+	withNodes(t, 1, func(t *testing.T, c *nodes) {
+		w := c.w[0]
+		k := w.mint(activations(10))
+		old := record.HourKey(k.id, w.Now().Add(-200*day).Truncate(time.Hour).Unix())
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c.Skew(w.node, 365*day)
+		w.open(c.Node(w.node))
+		k.use()
+		w.SweepIdle()
+		synctest.Wait()
+		c.Skew(w.node, 0)
+		if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+			t.Fatal(err)
+		}
+		if code := k.use(); code != "" {
+			t.Error(code)
+		}
+		c.Write(t, func(tx store.Tx) error { return tx.Set(old, []byte("{}")) })
+		w.SweepIdle()
+		synctest.Wait()
+		left, err := w.Left(k.id)
+		if err != nil || slices.Contains(left, string(old)) {
+			t.Errorf("an hour of long ago is kept, %v", err)
+		}
+	})
 }

@@ -256,6 +256,40 @@ func TestStaleKeysAreToldOfAndRevokedADayLater(t *testing.T) {
 	}
 }
 
+// TestAStaleKeyIsToldOfAgainOnceTheClockIsRepaired: that it was told of in a year that has not
+// come yet puts off neither that nor its end until then.
+func TestAStaleKeyIsToldOfAgainOnceTheClockIsRepaired(t *testing.T) {
+	t.Parallel()
+	w, heard := newHeardWorld(t)
+	w.SetStale(30*day, true)
+	k := w.mint(func(*record.Key) {})
+	const wrong = 365 * day
+	w.clock.set(wrong)
+	w.restart()
+	w.SetStale(30*day, true)
+	told := func(when string, want int) {
+		t.Helper()
+		w.SweepStale()
+		if n := len(heard.take(event.KeyStale)); n != want {
+			t.Errorf("%s: told of %d times, want %d", when, n, want)
+		}
+	}
+	told("a year ahead", 1)
+	w.clock.set(-wrong)
+	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		t.Fatal(err)
+	}
+	told("after the repair", 0)
+	w.clock.advance(29*day + time.Minute)
+	told("a day before its end", 1)
+	told("again", 0)
+	w.clock.advance(day)
+	told("at its end", 0)
+	if s := k.view().Status; s != record.Revoked {
+		t.Errorf("it is %s", s)
+	}
+}
+
 func TestStaleKeysAreOnlyToldOfUnlessTheyAreToBeRevoked(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)

@@ -163,7 +163,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 	since := v.unusedSince()
 	unused := s.now.Sub(since)
 	reported := v.StaleToldAt
-	if !reported.After(since) {
+	if !reported.After(since) || s.ahead(reported) {
 		reported = time.Time{} // it was used after that
 	}
 	switch {
@@ -183,6 +183,11 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 	}
 	s.acts++
 	return false, s.end(id, since)
+}
+
+// ahead reports whether a key was reported by a clock that had run ahead. Nodes may differ a little.
+func (s *staleSweep) ahead(reported time.Time) bool {
+	return reported.Sub(s.now) > max(s.warning, time.Minute)
 }
 
 // errUsed says that a key was used since it was judged.
@@ -220,7 +225,7 @@ func (s *staleSweep) warn(v *View, since time.Time) error {
 		}
 	}
 	err := s.l.editIn(itself, audit.ActKeyStale, v.ID, func(b *batch, key *record.Key, acct *record.Account) error {
-		if key.StaleToldAt.After(since) || record.FromNanos(acct.Last).After(since) {
+		if key.StaleToldAt.After(since) && !s.ahead(key.StaleToldAt) || record.FromNanos(acct.Last).After(since) {
 			return nil // another node has reported it, or it was used
 		}
 		key.StaleToldAt, e.Key = s.now.UTC(), key
