@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/postgres"
@@ -251,46 +250,4 @@ func TestLargeRowsAreFetchedInSeveralRoundTrips(t *testing.T) {
 	if trips := views(all); again != trips+2 {
 		t.Errorf("a row after 6 MB of others took %d round trips, want 1", again-trips-1)
 	}
-}
-
-// TestManyListsHoldUpNoRequest has a network on which each takes a while.
-func TestManyListsHoldUpNoRequest(t *testing.T) {
-	t.Parallel()
-	server := postgrestest.Start(t)
-	network := postgrestest.NewProxy(t, server)
-	node := func(name, dsn string) *limiter.Limiter {
-		return newLimiter(t, postgres.Options{DSN: dsn, Node: name, MaxConns: 3}, filepath.Join(t.TempDir(), "shadow"))
-	}
-	a, b := node("one", server.DSN()), node("two", network.DSN())
-	var keys []token.Lookup
-	for range 300 {
-		keys = append(keys, mint(t, a, 10))
-	}
-	network.Slow(postgrestest.Latency{Delay: 10 * time.Millisecond})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var lists sync.WaitGroup
-	began := make(chan struct{}, 10)
-	for range cap(began) {
-		lists.Go(func() {
-			began <- struct{}{}
-			for ctx.Err() == nil {
-				_, err := b.List(ctx, limiter.Operator, limiter.Filter{Labels: map[string]string{"x": "none"}})
-				if err != nil && ctx.Err() == nil && !errors.Is(err, store.ErrUnavailable) {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for range cap(began) {
-		<-began
-	}
-	for i, k := range keys[:30] {
-		start := time.Now()
-		if code := use(b, k); code != "" {
-			t.Errorf("request %d: %s after %s", i, code, time.Since(start))
-		}
-	}
-	cancel()
-	lists.Wait()
 }
