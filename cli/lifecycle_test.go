@@ -397,7 +397,8 @@ func TestUpWaitsForRunningRequests(t *testing.T) {
 	for {
 		status, body, took := answeredWhileStopping(t)
 		switch {
-		case status == http.StatusOK && strings.Contains(body, `"ping"`):
+		// The built-in upstream is a site of this server and takes nothing new any more.
+		case status == http.StatusOK && strings.Contains(body, `"ping"`), status == http.StatusBadGateway:
 			return
 		case took < 5*time.Second:
 			t.Fatalf("%s after it began to stop, a request got %d %s", took, status, body)

@@ -147,7 +147,7 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 			return slices.ContainsFunc(d.Findings, func(f diagnosed) bool { return f.Check == "file_not_taken" && strings.Contains(f.What, what) })
 		})
 		moves()
-		s.says("is not taken")
+		s.says("a changed file was rejected")
 		if err := os.RemoveAll(f.path); err != nil {
 			t.Fatal(err)
 		}
