@@ -314,7 +314,7 @@ func TestAPromotionEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		end := last.AddDate(0, 0, 1)
-		for at, want := range map[time.Time]price{end.Add(-time.Second): test.before, end: test.after, end.AddDate(1, 0, 0): test.after} {
+		for at, want := range map[time.Time]price{end.Add(-longestRequest - time.Second): test.before, end.Add(-time.Second): test.after, end: test.after, end.AddDate(1, 0, 0): test.after} {
 			found, ok := prices.Find(test.provider, test.model, at)
 			if !ok {
 				t.Errorf("%s has no price on %v", test.model, at)
