@@ -29,6 +29,7 @@ func (w *world) raw(fn func(s store.Store)) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	s.(*store.Badger).ClosePatience = patience
 	fn(s)
 	if err := s.Close(); err != nil {
 		w.t.Fatal(err)
@@ -244,6 +245,7 @@ func TestAStoreOpensThoughWhatItRecoversIsTooMuchForOneCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.(*store.Badger).ClosePatience = patience
 	w.open(s)
 	for _, k := range keys {
 		if code := k.use(); code != "" {
