@@ -44,7 +44,11 @@ check: style
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
 # SDK, compares every SDK's behaviour with and without till, drives the vendors' agents, runs
 # every block of the pages, or stops nodes for half a minute is left to CI.
-LONG = TestTorture|TestDamageNever|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|EveryBlock|TestANodeThatIsStopped
+LONG = TestTorture|TestDamageNever|TestKeysThatEndTogether|TestAStoreOpensThough|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|EveryBlock|TestANodeThatIsStopped
+
+# Simulations and properties of the engine take one step after another: the race detector
+# finds little there, and takes five times as long. CI runs them with it, too.
+STEPS = TestSimulation|TestNoSchedule|TestNoWindow|TestNoCrash|TestTheBooksOf|TestEveryCountSurvives|TestABackupHolds
 
 # What has larger sizes in CI. Simulations make much garbage and keep little: it is
 # collected less often.
@@ -57,8 +61,10 @@ SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestA
 # one request after another, and what compares bounds with counts.
 ALONE = 'Console|TestTheList|Client(Matrix|OfARun)|TestTheDocs|EveryBlock|Agent|SDK|SentBack|TestRun|TestARun|TestTheCommandOf|Terminal|TestTheImage|TestOneSet|TestTheCompose|TestEveryMember|Codex|Tool|TableOfAPIs|TestUpServes|TestExample'
 
-# A program with the race detector would wait for a second at its end.
-RACE = GORACE=atexit_sleep_ms=20 -race
+# A program with the race detector would wait for a second at its end. Nobody debugs what
+# tests are linked to.
+RACE = GORACE=atexit_sleep_ms=20 -race $(PLAIN)
+PLAIN = -vet=off -ldflags=-w -timeout 30m
 
 # Installs what the tests need when it is missing, and runs them: packages with the race
 # detector, and end to end with Caddy as users run it. Tests make much garbage and keep
@@ -66,10 +72,11 @@ RACE = GORACE=atexit_sleep_ms=20 -race
 # the others.
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +unit GOGC=400 $(RACE) -vet=off -timeout 30m -skip '$(LONG)' $(SHARING) \
-		+pure GOGC=200 -vet=off -timeout 30m $(PURE) \
-		++ +database GOGC=400 $(RACE) -vet=off -timeout 30m ./limiter/postgres \
-		++ +e2e GOGC=200 -vet=off -timeout 30m -skip '$(LONG)' ./e2e
+	$(RUNTESTS) +unit GOGC=400 $(RACE) -skip '$(LONG)|$(STEPS)' $(SHARING) \
+		+steps GOGC=400 $(PLAIN) -run '$(STEPS)' ./limiter \
+		+pure GOGC=200 $(PLAIN) $(PURE) \
+		++ +database GOGC=400 $(RACE) ./limiter/postgres \
+		++ +e2e GOGC=200 $(PLAIN) -skip '$(LONG)' ./e2e
 
 # Where the files of tests go that are to meet a real disk: they are in memory by default
 # if there is enough of it.
@@ -80,10 +87,11 @@ DISK = TMPDIR=$${TMPDIR:-/tmp}
 # most of their time, and so run beside what keeps the processors busy.
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES) $(AGENTS)
-	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -vet=off -timeout 30m -skip $(ALONE) ./e2e $(PURE) \
-		++ +database TILL_TEST_STORE=postgres GOGC=200 -vet=off -count 1 -timeout 30m -run $(SHARED) ./e2e \
-		+torture TILL_CI=1 GOGC=400 -vet=off -count 1 -v -timeout 30m -run $(MORE) ./e2e ./limiter \
-		+gitleaks TILL_GITLEAKS=1 -vet=off -count 1 -timeout 30m -run TestGitleaks ./token
+	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -skip $(ALONE) ./e2e $(PURE) \
+		+steps GOGC=400 $(RACE) -run '$(STEPS)' ./limiter \
+		++ +database TILL_TEST_STORE=postgres GOGC=200 $(PLAIN) -count 1 -run $(SHARED) ./e2e \
+		+torture TILL_CI=1 GOGC=400 $(PLAIN) -count 1 -v -run $(MORE) ./e2e ./limiter \
+		+gitleaks TILL_GITLEAKS=1 $(PLAIN) -count 1 -run TestGitleaks ./token
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk
 # compete with it.
