@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -86,32 +85,25 @@ func (c *console) link() string {
 	return answer["url"].(string)
 }
 
-// browser goes through a flow of browser/flows.mjs and returns what it printed. Its
+// browser goes through a flow of browser/flows.mjs and returns what that returns. Its
 // test has waited for its turn with the browser before it started the server: who
 // waits with one keeps others from theirs.
-func (c *console) browser(flow string) string {
+func (c *console) browser(flow string) json.RawMessage {
 	c.t.Helper()
-	all := object{"browser": browserAddress(c.t), "base": c.base, "keys": "http://" + c.addr, "link": c.link(), "real": realKey}
+	plan := object{"base": c.base, "keys": "http://" + c.addr, "link": c.link(), "real": realKey}
 	if !c.closed {
-		maps.Copy(all, object{
+		maps.Copy(plan, object{
 			"token": c.hire("ops", "*")["token"], "second": c.hire("second", "lead"), "researcher": c.hire("researcher", "researcher"), "reader": c.hire("reader", "reader"),
 		})
 	}
-	maps.Copy(all, c.plan)
-	plan, err := json.Marshal(all)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	maps.Copy(plan, c.plan)
 	ctx, cancel := context.WithTimeout(c.t.Context(), 3*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "node", "browser/flows.mjs", flow)
-	endWithTests(cmd)
-	cmd.Env = append(os.Environ(), "TILL_PLAN="+string(plan))
-	out, err := cmd.CombinedOutput()
+	value, err := goThrough(ctx, flow, plan)
 	if err != nil {
-		c.t.Fatalf("%s: %v\n%s", flow, err, out)
+		c.t.Fatalf("%s: %v", flow, err)
 	}
-	return string(out)
+	return value
 }
 
 func TestTheConsoleInABrowser(t *testing.T) {
@@ -344,7 +336,7 @@ func TestTheListPaintsWithinASecond(t *testing.T) {
 	t.Logf("minted %d keys in %s", keys, time.Since(start).Round(time.Millisecond))
 	c.start()
 	var runs []int
-	if err := json.Unmarshal([]byte(c.browser("paint")), &runs); err != nil {
+	if err := json.Unmarshal(c.browser("paint"), &runs); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(runs)

@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 
 // build makes a Caddy with till.
 func build(to string, flags ...string) {
-	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false", "-o", to}, append(flags, "../cmd/caddy")...)...)
+	cmd := exec.Command("go", append([]string{"build", "-buildvcs=false", "-ldflags=-w", "-o", to}, append(flags, "../cmd/caddy")...)...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "building caddy:", err)

@@ -1,29 +1,40 @@
 package e2e
 
 import (
-	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
-	"testing"
 
 	"golang.org/x/sync/semaphore"
 )
 
-// browserPlaces bounds how many flows use a browser at a time: each takes a good
-// part of a small machine.
+// browserPlaces bounds how many flows use the browser at a time: each takes a good part of
+// a small machine.
 var browserPlaces = semaphore.NewWeighted(2)
 
-// sharedBrowser is a browser that all flows use, each in a context of its own: to
-// start one costs more than most flows do.
+// sharedBrowser goes through the flows of browser/flows.mjs: one program and one browser
+// for all, because to start them costs more than most flows do.
 type sharedBrowser struct {
-	address string
-	cmd     *exec.Cmd
-	end     io.Closer
+	cmd  *exec.Cmd
+	said *syncBuffer
+
+	mu      sync.Mutex
+	in      io.WriteCloser
+	last    int
+	waiting map[int]chan<- flowEnd // nil: it has ended
+}
+
+// flowEnd is a line of its output.
+type flowEnd struct {
+	ID    int             `json:"id"`
+	Value json.RawMessage `json:"value"`
+	Error string          `json:"error"`
 }
 
 var (
@@ -32,18 +43,14 @@ var (
 	browserFault error
 )
 
-// browserAddress starts the browser unless it runs.
-func browserAddress(t *testing.T) string {
-	t.Helper()
+// runningBrowser starts it unless it runs.
+func runningBrowser() (*sharedBrowser, error) {
 	browsers.Lock()
 	defer browsers.Unlock()
 	if theBrowser == nil && browserFault == nil {
 		theBrowser, browserFault = startBrowser()
 	}
-	if browserFault != nil {
-		t.Fatal(browserFault)
-	}
-	return theBrowser.address
+	return theBrowser, browserFault
 }
 
 func startBrowser() (*sharedBrowser, error) {
@@ -54,27 +61,83 @@ func startBrowser() (*sharedBrowser, error) {
 	if _, err := os.Stat("browser/node_modules/playwright-core"); err != nil {
 		return nil, errors.New("playwright-core is not installed; run: make test (or: npm ci, in e2e/browser)")
 	}
-	cmd := exec.Command("node", "browser/server.mjs")
-	endWithTests(cmd)
-	cmd.Env = append(os.Environ(), "CHROMIUM="+chromium)
-	said := new(syncBuffer)
-	cmd.Stderr = said
-	in, err := cmd.StdinPipe()
+	b := &sharedBrowser{cmd: exec.Command("node", "browser/flows.mjs"), said: new(syncBuffer), waiting: make(map[int]chan<- flowEnd)}
+	endWithTests(b.cmd)
+	b.cmd.Env = append(os.Environ(), "CHROMIUM="+chromium)
+	b.cmd.Stderr = b.said
+	if b.in, err = b.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := b.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
+	if err := b.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go b.deliver(json.NewDecoder(out))
+	return b, nil
+}
+
+// deliver hands every end to whom it concerns, until the program ends.
+func (b *sharedBrowser) deliver(ends *json.Decoder) {
+	for {
+		var end flowEnd
+		err := ends.Decode(&end)
+		b.mu.Lock()
+		if err != nil {
+			for _, end := range b.waiting {
+				end <- flowEnd{Error: fmt.Sprintf("the browser's program has ended (%v):\n%s", err, b.said)}
+			}
+			b.waiting = nil
+			b.mu.Unlock()
+			return
+		}
+		if to := b.waiting[end.ID]; to != nil {
+			to <- end
+			delete(b.waiting, end.ID)
+		}
+		b.mu.Unlock()
+	}
+}
+
+// begin asks for a flow; its end comes through the channel.
+func (b *sharedBrowser) begin(flow string, plan object) (<-chan flowEnd, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.waiting == nil {
+		return nil, fmt.Errorf("the browser's program has ended:\n%s", b.said)
+	}
+	b.last++
+	line, err := json.Marshal(object{"id": b.last, "flow": flow, "plan": plan})
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	end := make(chan flowEnd, 1)
+	b.waiting[b.last] = end
+	_, err = b.in.Write(append(line, '\n'))
+	return end, err
+}
+
+// goThrough goes through a flow, and returns what that returns.
+func goThrough(ctx context.Context, flow string, plan object) (json.RawMessage, error) {
+	b, err := runningBrowser()
+	if err != nil {
 		return nil, err
 	}
-	address, err := bufio.NewReader(out).ReadString('\n')
+	ended, err := b.begin(flow, plan)
 	if err != nil {
-		return nil, fmt.Errorf("the browser does not start: %w\n%s", errors.Join(err, in.Close(), cmd.Wait()), said)
+		return nil, err
 	}
-	return &sharedBrowser{strings.TrimSpace(address), cmd, in}, nil
+	select {
+	case end := <-ended:
+		if end.Error != "" {
+			return nil, errors.New(end.Error)
+		}
+		return end.Value, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // endBrowser ends the browser after all tests.
@@ -84,5 +147,8 @@ func endBrowser() error {
 	if theBrowser == nil {
 		return nil
 	}
-	return errors.Join(theBrowser.end.Close(), theBrowser.cmd.Wait())
+	if err := errors.Join(theBrowser.in.Close(), theBrowser.cmd.Wait()); err != nil {
+		return fmt.Errorf("ending the browser: %w\n%s", err, bytes.TrimSpace([]byte(theBrowser.said.String())))
+	}
+	return nil
 }

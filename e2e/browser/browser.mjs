@@ -2,8 +2,6 @@
 // own rules, and checks that say what they saw.
 import { chromium } from 'playwright-core';
 
-export const plan = JSON.parse(process.env.TILL_PLAN);
-
 export function check(ok, ...what) {
   if (!ok) throw new Error(what.map((w) => (typeof w === 'string' ? w : JSON.stringify(w))).join(' '));
 }
@@ -24,68 +22,81 @@ export async function until(what, f) {
   }
 }
 
-export async function browse(options, flow) {
-  const browser = await chromium.connect(plan.browser, { timeout: patience });
-  try {
+// launch starts the browser: CHROMIUM says which.
+export const launch = () => chromium.launch({
+  executablePath: process.env.CHROMIUM, timeout: patience,
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+
+// visit is what a flow uses a server with: the plan says where that is, and with which
+// tokens. Several flows share the browser, each in contexts of its own.
+export function visit(browser, plan) {
+  async function browse(options, flow) {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
-    context.setDefaultTimeout(patience);
-    const wrong = [], allowed = [];
-    const watch = (page) => {
-      page.on('console', (m) => { if (['error', 'warning'].includes(m.type()) && !allowed.some((a) => m.text().includes(a))) wrong.push(`console: ${m.text()} (${m.location().url})`); });
-      page.on('pageerror', (e) => wrong.push(`page: ${e.stack || e}`));
-      page.on('request', (r) => { if (!r.url().startsWith(plan.base + '/')) wrong.push(`a request to another place: ${r.url()}`); });
-    };
-    context.on('page', watch);
-    await context.exposeBinding('tillViolated', (_, text) => wrong.push('content security policy: ' + text));
-    await context.addInitScript(() => addEventListener('securitypolicyviolation', (e) => globalThis.tillViolated(`${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`)));
-    const page = await context.newPage();
-    // expecting lets the browser's own line about an answer pass that the flow
-    // is about, such as a 401 for a wrong token.
-    const expecting = (text) => allowed.push(text);
-    try { await flow({ page, context, expecting }); } catch (e) {
-      const at = `${page.url()}\n${(await page.locator('body').innerText().catch(() => '')).replace(/\s*\n\s*/g, ' | ').slice(0, 1500)}`;
-      throw new Error(`${e.stack}\n--- at ${at}\n--- ${wrong.join('\n')}`);
-    }
-    check(wrong.length === 0, 'the page broke its rules:\n' + wrong.join('\n'));
-  } finally { await browser.close(); } // its contexts: others use the browser
-}
+    try {
+      context.setDefaultTimeout(patience);
+      const wrong = [], allowed = [];
+      const watch = (page) => {
+        page.on('console', (m) => { if (['error', 'warning'].includes(m.type()) && !allowed.some((a) => m.text().includes(a))) wrong.push(`console: ${m.text()} (${m.location().url})`); });
+        page.on('pageerror', (e) => wrong.push(`page: ${e.stack || e}`));
+        page.on('request', (r) => { if (!r.url().startsWith(plan.base + '/')) wrong.push(`a request to another place: ${r.url()}`); });
+      };
+      context.on('page', watch);
+      await context.exposeBinding('tillViolated', (_, text) => wrong.push('content security policy: ' + text));
+      await context.addInitScript(() => addEventListener('securitypolicyviolation', (e) => globalThis.tillViolated(`${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`)));
+      const page = await context.newPage();
+      // expecting lets the browser's own line about an answer pass that the flow
+      // is about, such as a 401 for a wrong token.
+      const expecting = (text) => allowed.push(text);
+      let value;
+      try { value = await flow({ page, context, expecting }); } catch (e) {
+        const at = `${page.url()}\n${(await page.locator('body').innerText().catch(() => '')).replace(/\s*\n\s*/g, ' | ').slice(0, 1500)}`;
+        throw new Error(`${e.stack}\n--- at ${at}\n--- ${wrong.join('\n')}`);
+      }
+      check(wrong.length === 0, 'the page broke its rules:\n' + wrong.join('\n'));
+      return value;
+    } finally { await context.close(); }
+  }
 
-// signIn opens the console with an admin token.
-export async function signIn(page, token = plan.token) {
-  await page.goto(plan.base + '/till/');
-  await page.getByLabel('Admin token').fill(token);
-  await page.getByRole('button', { name: 'Sign in' }).click();
-  await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
-}
+  // signIn opens the console with an admin token.
+  async function signIn(page, token = plan.token) {
+    await page.goto(plan.base + '/till/');
+    await page.getByLabel('Admin token').fill(token);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+  }
 
-// open goes to a page of the console.
-export async function open(page, where, heading) {
-  await page.goto(`${plan.base}/till/#/${where}`);
-  await page.getByRole('heading', { name: heading, level: 1 }).waitFor();
-}
+  // open goes to a page of the console.
+  async function open(page, where, heading) {
+    await page.goto(`${plan.base}/till/#/${where}`);
+    await page.getByRole('heading', { name: heading, level: 1 }).waitFor();
+  }
 
-// chat uses a key; it answers with the status.
-export async function chat(key) {
-  const answer = await fetch(plan.keys + '/v1/chat/completions', {
-    method: 'POST', headers: { Authorization: 'Bearer ' + key, 'Content-Type': 'application/json' },
-    body: JSON.stringify({ model: 'gpt-5-mini', max_completion_tokens: 40, messages: [{ role: 'user', content: 'hi' }] }),
-  });
-  await answer.arrayBuffer();
-  return answer.status;
-}
+  // chat uses a key; it answers with the status.
+  async function chat(key) {
+    const answer = await fetch(plan.keys + '/v1/chat/completions', {
+      method: 'POST', headers: { Authorization: 'Bearer ' + key, 'Content-Type': 'application/json' },
+      body: JSON.stringify({ model: 'gpt-5-mini', max_completion_tokens: 40, messages: [{ role: 'user', content: 'hi' }] }),
+    });
+    await answer.arrayBuffer();
+    return answer.status;
+  }
 
-// api calls the management API with the token, as a program would.
-export async function api(method, path, body, token = plan.token) {
-  const answer = await fetch(`${plan.base}/till/api/${path}`, {
-    method, headers: { Authorization: 'Bearer ' + token, ...(body ? { 'Content-Type': 'application/json' } : {}) }, body: body && JSON.stringify(body),
-  });
-  const text = await answer.text();
-  return { code: answer.status, ...(text ? JSON.parse(text) : {}) };
-}
+  // api calls the management API with the token, as a program would.
+  async function api(method, path, body, token = plan.token) {
+    const answer = await fetch(`${plan.base}/till/api/${path}`, {
+      method, headers: { Authorization: 'Bearer ' + token, ...(body ? { 'Content-Type': 'application/json' } : {}) }, body: body && JSON.stringify(body),
+    });
+    const text = await answer.text();
+    return { code: answer.status, ...(text ? JSON.parse(text) : {}) };
+  }
 
-// mint makes a key over the API.
-export async function mint(fields) {
-  const k = await api('POST', 'keys', { upstream: 'mock', ...fields });
-  check(k.code === 201, 'mint', k);
-  return k;
+  // mint makes a key over the API.
+  async function mint(fields) {
+    const k = await api('POST', 'keys', { upstream: 'mock', ...fields });
+    check(k.code === 201, 'mint', k);
+    return k;
+  }
+
+  return { api, browse, chat, mint, open, plan, signIn };
 }

@@ -1,15 +1,18 @@
 // The flows of the console, each as a person goes through it. The tests in
-// e2e/browser_test.go start the server and run them one by one:
+// e2e/browser_test.go start the servers, and ask for a flow by a line of JSON, which is
+// answered by another when the flow has ended:
 //
-//	TILL_PLAN='{"base": …}' node flows.mjs NAME
+//	{"id": 7, "flow": "signin", "plan": {"base": …}}
+//	{"id": 7, "value": …} or {"id": 7, "error": "…"}
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { createInterface } from 'node:readline';
 import * as trouble from './trouble.mjs';
-import { api, browse, chat, check, mint, open, plan, signIn, until } from './browser.mjs';
+import { check, launch, until, visit } from './browser.mjs';
 
 const flows = { ...trouble };
 
-flows.signin = () => browse({}, async ({ page, context, expecting }) => {
+flows.signin = ({ api, browse, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401');
   await page.goto(plan.base + '/');
   check(page.url() === plan.base + '/till/', 'the root leads to', page.url());
@@ -40,7 +43,7 @@ flows.signin = () => browse({}, async ({ page, context, expecting }) => {
   await page.getByRole('alert').getByText('revoked').waitFor();
 });
 
-flows.link = () => browse({}, async ({ page, context, expecting }) => {
+flows.link = ({ browse, open, plan }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401');
   await page.goto(plan.link);
   await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
@@ -71,7 +74,7 @@ flows.link = () => browse({}, async ({ page, context, expecting }) => {
   check(!again.url().includes('signin'), 'a used secret stays in the address', again.url());
 });
 
-flows.mint = () => browse({ permissions: ['clipboard-read', 'clipboard-write'] }, async ({ page, expecting }) => {
+flows.mint = ({ browse, chat, plan, signIn }) => browse({ permissions: ['clipboard-read', 'clipboard-write'] }, async ({ page, expecting }) => {
   expecting('status of 403'); // above a ceiling
   await signIn(page, plan.researcher.token);
   await page.getByRole('heading', { name: 'No keys yet' }).waitFor();
@@ -111,7 +114,7 @@ flows.mint = () => browse({ permissions: ['clipboard-read', 'clipboard-write'] }
 });
 
 // sealed mints a key that carries the real one, and rotates it.
-flows.sealed = () => browse({}, async ({ page }) => {
+flows.sealed = ({ browse, chat, plan, signIn }) => browse({}, async ({ page }) => {
   await signIn(page);
   await page.getByRole('button', { name: 'Mint key' }).click();
   await page.getByLabel('Name').fill('sealed');
@@ -133,7 +136,7 @@ flows.sealed = () => browse({}, async ({ page }) => {
   check(!(await page.content()).includes(plan.real), 'the page shows the real key');
 });
 
-flows.keys = () => browse({}, async ({ page }) => {
+flows.keys = ({ browse, chat, mint, signIn }) => browse({}, async ({ page }) => {
   for (let i = 0; i < 60; i++) await mint({ name: `batch-${String(i).padStart(2, '0')}`, max_activations: 5, owner: 'batch' });
   const dialog = page.getByRole('dialog');
   const live = await mint({ name: 'watched', max_activations: 10, owner: 'people', expires_in: '24h' });
@@ -175,7 +178,7 @@ flows.keys = () => browse({}, async ({ page }) => {
 });
 
 // bulk ends what a filter matches, after the right count was typed.
-flows.bulk = () => browse({}, async ({ page }) => {
+flows.bulk = ({ api, browse, chat, mint, open, signIn }) => browse({}, async ({ page }) => {
   for (let i = 0; i < 60; i++) await mint({ name: `batch-${i}`, max_activations: 5, owner: 'batch' });
   const other = await mint({ name: 'other', max_activations: 5, owner: 'people' });
   await signIn(page);
@@ -204,7 +207,7 @@ flows.bulk = () => browse({}, async ({ page }) => {
   check(await chat(other.scoped_key) === 403, 'a chosen key works');
 });
 
-flows.key = () => browse({}, async ({ page }) => {
+flows.key = ({ api, browse, chat, mint, open, signIn }) => browse({}, async ({ page }) => {
   const k = await mint({ name: 'triage', max_activations: 6, expires_in: '24h', methods: ['POST'] });
   for (let i = 0; i < 6; i++) check(await chat(k.scoped_key) === 200, 'chat');
   for (let i = 0; i < 3; i++) check(await chat(k.scoped_key) === 402, 'it is not exhausted');
@@ -279,7 +282,7 @@ flows.key = () => browse({}, async ({ page }) => {
 });
 
 // children mints a key below another as its holder does, and finds it.
-flows.children = () => browse({}, async ({ page }) => {
+flows.children = ({ browse, mint, plan, signIn }) => browse({}, async ({ page }) => {
   const k = await mint({ name: 'parent', max_activations: 20, delegate: true });
   const made = await fetch(plan.keys + '/till/self/keys', {
     method: 'POST', headers: { Authorization: 'Bearer ' + k.scoped_key, 'Content-Type': 'application/json' }, body: JSON.stringify({ name: 'child', max_activations: 5 }),
@@ -297,7 +300,7 @@ flows.children = () => browse({}, async ({ page }) => {
   await page.getByText('14 of 20 left').waitFor(); // five for the child, one for making it
 });
 
-flows.estate = () => browse({}, async ({ page }) => {
+flows.estate = ({ browse, chat, mint, open, plan, signIn }) => browse({}, async ({ page }) => {
   const k = await mint({ name: 'spender', max_activations: 100, owner: 'team-red', models: ['gpt-5-mini'] });
   for (let i = 0; i < 7; i++) check(await chat(k.scoped_key) === 200, 'chat');
   await signIn(page);
@@ -326,7 +329,7 @@ flows.estate = () => browse({}, async ({ page }) => {
 });
 
 // stale shows what should be fixed, and the command that does it.
-flows.stale = () => browse({}, async ({ page, expecting }) => {
+flows.stale = ({ api, browse, open, signIn }) => browse({}, async ({ page, expecting }) => {
   await signIn(page);
   await open(page, 'estate', 'Estate');
   await page.getByText('Never used (1)').waitFor();
@@ -353,7 +356,7 @@ flows.stale = () => browse({}, async ({ page, expecting }) => {
 
 // closed finds a store that cannot be trusted: the page says so and how it is
 // repaired, and the lockdown works all the same.
-flows.closed = () => browse({}, async ({ page, expecting }) => {
+flows.closed = ({ browse, plan }) => browse({}, async ({ page, expecting }) => {
   expecting('status of 503');
   await page.goto(plan.link);
   await page.getByRole('alert').getByText('The store is closed').waitFor();
@@ -365,7 +368,7 @@ flows.closed = () => browse({}, async ({ page, expecting }) => {
 });
 
 // events shows what happens as it happens.
-flows.events = () => browse({}, async ({ page }) => {
+flows.events = ({ api, browse, mint, open, plan, signIn }) => browse({}, async ({ page }) => {
   await signIn(page);
   await open(page, 'activity', 'Activity');
   await page.getByText('Nothing yet.').waitFor();
@@ -397,7 +400,7 @@ flows.events = () => browse({}, async ({ page }) => {
   });
 });
 
-flows.audit = () => browse({}, async ({ page }) => {
+flows.audit = ({ browse, mint, open, signIn }) => browse({}, async ({ page }) => {
   for (let i = 0; i < 55; i++) await mint({ name: `k-${i}`, max_activations: 5 });
   await signIn(page);
   await open(page, 'activity', 'Activity');
@@ -412,7 +415,7 @@ flows.audit = () => browse({}, async ({ page }) => {
 });
 
 // access makes and revokes an admin token.
-flows.access = () => browse({}, async ({ page }) => {
+flows.access = ({ api, browse, open, plan, signIn }) => browse({}, async ({ page }) => {
   await api('POST', 'tokens', { name: 'made-with-it', role: 'reader' }, plan.second.token);
   await signIn(page);
   await open(page, 'access', 'Access');
@@ -443,7 +446,7 @@ flows.access = () => browse({}, async ({ page }) => {
 });
 
 // reader has no permission but to read keys: what else there is says so.
-flows.reader = () => browse({}, async ({ page, expecting }) => {
+flows.reader = ({ browse, mint, open, plan, signIn }) => browse({}, async ({ page, expecting }) => {
   expecting('status of 403');
   const k = await mint({ name: 'seen', max_activations: 5 });
   await signIn(page, plan.reader.token);
@@ -457,7 +460,7 @@ flows.reader = () => browse({}, async ({ page, expecting }) => {
 });
 
 // axe looks at every page, narrow and wide, light and dark.
-flows.axe = async () => {
+flows.axe = async ({ api, browse, chat, mint, open, plan, signIn }) => {
   const source = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
   const k = await mint({ name: 'seen-by-all', max_activations: 50, max_tokens: 100000, max_spend_usd: '2.00', expires_in: '7d', owner: 'platform', unknown_price: 'count_only' });
   for (let i = 0; i < 3; i++) await chat(k.scoped_key);
@@ -515,7 +518,7 @@ flows.axe = async () => {
 };
 
 // keyboard signs in, mints and revokes without a pointer.
-flows.keyboard = () => browse({}, async ({ page }) => {
+flows.keyboard = ({ browse, plan }) => browse({}, async ({ page }) => {
   // to presses Tab until the focus is on what has that name.
   const to = async (name) => {
     for (let i = 0; i < 80; i++) {
@@ -563,7 +566,7 @@ flows.keyboard = () => browse({}, async ({ page }) => {
 
 // paint measures how long the list of keys takes, from the navigation to the
 // first frame with a whole page of rows in it.
-flows.paint = () => browse({}, async ({ page, context }) => {
+flows.paint = ({ browse, plan, signIn }) => browse({}, async ({ page, context }) => {
   await context.addInitScript(() => {
     const seen = new MutationObserver(() => {
       if (document.querySelectorAll('tbody tr').length < 50) return;
@@ -579,11 +582,11 @@ flows.paint = () => browse({}, async ({ page, context }) => {
     await page.goto(plan.base + '/till/');
     runs.push(Math.round(await until('the rows are painted', () => page.evaluate(() => globalThis.painted))));
   }
-  console.log(JSON.stringify(runs));
+  return runs;
 });
 
 // screens takes the pictures of the documentation.
-flows.screens = async () => {
+flows.screens = async ({ api, browse, open, plan }) => {
   const picture = async (name, options, shoot) => {
     await browse({ viewport: { width: 1280, height: 920 }, deviceScaleFactor: 1.5, reducedMotion: 'reduce', ...options }, async ({ page }) => {
       await page.goto((await api('POST', 'console/link')).url);
@@ -615,6 +618,15 @@ flows.screens = async () => {
   });
 };
 
-const flow = flows[process.argv[2]];
-check(flow, 'there is no flow', process.argv[2]);
-await flow();
+async function go({ id, flow, plan }) {
+  let end;
+  try {
+    check(flows[flow], 'there is no flow', flow);
+    end = { value: await flows[flow](visit(browser, plan)) };
+  } catch (e) { end = { error: e.stack || String(e) }; }
+  console.log(JSON.stringify({ id, ...end }));
+}
+
+const browser = await launch();
+for await (const line of createInterface({ input: process.stdin })) go(JSON.parse(line));
+await browser.close();

@@ -1,9 +1,9 @@
 // Flows in which something is not as it should be.
-import { api, browse, check, mint, open, plan, signIn, until } from './browser.mjs';
+import { check, until } from './browser.mjs';
 
 // away loses the server for a while. That says nothing of the keys, and ends
 // no session.
-export const away = () => browse({}, async ({ page, context, expecting }) => {
+export const away = ({ browse, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
   expecting('Failed to load resource');
   expecting('Failed to fetch dynamically imported module');
   await signIn(page);
@@ -28,7 +28,7 @@ export const away = () => browse({}, async ({ page, context, expecting }) => {
 });
 
 // address opens what somebody mistyped, or was sent.
-export const address = () => browse({}, async ({ page }) => {
+export const address = ({ browse, open, signIn }) => browse({}, async ({ page }) => {
   await signIn(page);
   for (const odd of ['%', 'keys/%E0%A4%A', 'keys/key_', 'nowhere?x=%']) await open(page, odd, 'There is no such page');
   await page.goto('about:blank'); // and not only from within
@@ -39,7 +39,7 @@ export const address = () => browse({}, async ({ page }) => {
 
 // many filters very many keys by what has no index, as a server with 100,000
 // answers: page by page. That is not done over and over.
-export const many = () => browse({}, async ({ page, context }) => {
+export const many = ({ api, browse, mint, plan, signIn }) => browse({}, async ({ page, context }) => {
   const last = await mint({ name: 'found', max_activations: 5, labels: { team: 'data' } });
   await signIn(page);
   let calls = 0;
@@ -62,7 +62,7 @@ export const many = () => browse({}, async ({ page, context }) => {
 
 // long gives everything the longest names there may be, of one word. No page
 // grows beyond the window, where nobody finds what stands there.
-export const long = () => browse({}, async ({ page }) => {
+export const long = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page }) => {
   const word = (c) => c.repeat(256);
   const k = await mint({ name: word('n'), owner: word('o'), purpose: word('p'), labels: { team: word('l') }, max_activations: 5, max_tokens: 123456, max_spend_usd: '1234.56', expires_in: '24h' });
   await api('POST', 'tokens', { name: word('t'), role: 'reader' });
@@ -84,7 +84,7 @@ export const long = () => browse({}, async ({ page }) => {
 });
 
 // lost loses the answer to a grant: whoever grants again grants once.
-export const lost = () => browse({}, async ({ page, context, expecting }) => {
+export const lost = ({ browse, mint, open, signIn }) => browse({}, async ({ page, context, expecting }) => {
   const k = await mint({ name: 'nightly', max_activations: 5 });
   expecting('Failed to load resource');
   await signIn(page);
@@ -101,7 +101,7 @@ export const lost = () => browse({}, async ({ page, context, expecting }) => {
 
 // untold locks down at a server that cannot tell the others, and later can: the page says
 // how far the lockdown reaches.
-export const untold = () => browse({}, async ({ page, context }) => {
+export const untold = ({ browse, signIn }) => browse({}, async ({ page, context }) => {
   let now = { locked_down: false };
   const set = (more) => { now = { locked_down: true, since: '2026-11-30T12:00:00Z', by: 'ops', ...more }; };
   await context.route('**/till/api/lockdown', async (route) => {
@@ -125,7 +125,7 @@ export const untold = () => browse({}, async ({ page, context }) => {
 });
 
 // label filters by a label: what is no label picks no keys, and ends none.
-export const label = () => browse({}, async ({ page }) => {
+export const label = ({ browse, mint, open, signIn }) => browse({}, async ({ page }) => {
   await mint({ name: 'one', max_activations: 5, labels: { query: 'a=b' } });
   await mint({ name: 'two', max_activations: 5, labels: { query: 'a' } });
   await signIn(page);
@@ -140,7 +140,7 @@ export const label = () => browse({}, async ({ page }) => {
 });
 
 // tabs signs in as somebody else in another tab: every tab says who acts in it.
-export const tabs = () => browse({}, async ({ page, context, expecting }) => {
+export const tabs = ({ browse, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401'); // for the former session, which is over
   await signIn(page);
   check(await page.locator('.who .name').innerText() === 'ops', 'it is not signed in as ops');
