@@ -83,7 +83,11 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 			}
 		}
 		key.LimitAttempts()
-		if err := key.KeepsFamily(b, &old); err != nil {
+		given := acct.Given
+		if old.Renews.Epoch(l.clock.Now()) > acct.Epoch {
+			given = record.Amounts{} // it was carved out of a window that is over
+		}
+		if err := key.KeepsFamily(b, &old, given); err != nil {
 			return err
 		}
 		if key.Renews != old.Renews {

@@ -16,9 +16,9 @@ func (k *Key) Within(old, parent *Key) error {
 	return nil
 }
 
-// KeepsFamily refuses a change that a child, or a key with children, must not
-// undergo.
-func (k *Key) KeepsFamily(r store.Reader, old *Key) error {
+// KeepsFamily refuses a change that a child, or a key with children, must not undergo.
+// given is what the key's children have of its limits in the present window.
+func (k *Key) KeepsFamily(r store.Reader, old *Key, given Amounts) error {
 	if k.Attached() {
 		parent, _, err := ReadKey(r, k.Parent)
 		if err != nil {
@@ -29,7 +29,9 @@ func (k *Key) KeepsFamily(r store.Reader, old *Key) error {
 				return Invalid(kind.LimitField(), "of a child key cannot be raised by a change: grant it more, which comes out of its parent")
 			}
 		}
-		return k.Within(old, parent)
+		if err := k.Within(old, parent); err != nil {
+			return err
+		}
 	}
 	if !k.Delegate {
 		return nil
@@ -42,8 +44,12 @@ func (k *Key) KeepsFamily(r store.Reader, old *Key) error {
 		return Invalid("charge", "cannot be changed while the key has child keys, %d of them, whose it is, too: revoke them first", children)
 	}
 	for _, kind := range LimitKinds {
-		if k.Limit[kind] != NoLimit && old.Limit[kind] == NoLimit {
+		switch had, limit := old.Limit[kind], k.Limit[kind]; {
+		case limit == NoLimit:
+		case had == NoLimit:
 			return Invalid(kind.LimitField(), "cannot be set while the key has child keys, %d of them, which it would not bind: revoke them first", children)
+		case limit < had && limit < given[kind]:
+			return Invalid(kind.LimitField(), "cannot be lowered to %s while child keys have %s of it, which it would not bind: revoke some of them first", kind.Format(limit), FormatAmount(kind, given[kind]))
 		}
 	}
 	return nil
