@@ -33,7 +33,7 @@ func TestParametersThatStandForAnotherRequestAreFoundAsServersFindThem(t *testin
 	t.Parallel()
 	for _, query := range []string{
 		"_method=DELETE", "_method", "_method=", "a=b&_method=x", "a=b;_method=x", "_METHOD=x", "_HttpMethod=PATCH", "_method_override=x",
-		"x-http-method-override=x", "X-HTTP-Method=x", "x-method-override=x", "rest_route=/wp/v2/users", "$httpMethod=x", "%24httpMethod=x",
+		"x-http-method-override=x", "X-HTTP-Method=x", "x-method-override=x", "rest_route=/wp/v2/users", "$httpMethod=x", "%24httpMethod=x", "$httpHeaders=x", "%24httpHeaders=X-HTTP-Method-Override%3ADELETE%0D%0A", "$ct=text/plain", "%24ct=x",
 		"%5fmethod=x", "%5f%6d%65%74%68%6f%64=x", "_method%00x=y", "+_method=x", "%20%20_method=x", ".method=x", "%2emethod=x", "rest.route=x", "rest+route=x",
 		"rest%20route=x", "rest[route=x", "rest%5Broute=x", "_method[]=x", "_method[a][b]=x", "%5fmethod%5B%5D=x", "%zz=1&_method=x", "&&_method=x",
 	} {

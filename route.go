@@ -35,16 +35,16 @@ type location struct {
 	proxied string // "/proxy/<upstream>" if the client wrote that
 	upgrade bool
 	// override is a parameter of the query by which some servers take the request for
-	// one with another method or path; empty if there is none.
+	// one with another method, path or header; empty if there is none.
 	override string
 }
 
 // overrideParameters are such parameters: of Laravel, Symfony, Spring, Express and
-// WordPress, of Salesforce, of Haskell's WAI, of Google's APIs
-// (https://cloud.google.com/apis/docs/system-parameters), and of those that read the
-// headers in overrides from the query, too.
+// WordPress, of Salesforce, of Haskell's WAI, of Google's APIs and its library for pages
+// (https://cloud.google.com/apis/docs/system-parameters and goog.net.rpc.HttpCors), and of
+// those that read the headers in overrides from the query, too.
 var overrideParameters = []string{
-	"_method", "_httpmethod", "_method_override", "$httpmethod",
+	"_method", "_httpmethod", "_method_override", "$httpmethod", "$httpheaders", "$ct",
 	"x-http-method-override", "x-http-method", "x-method-override", "rest_route",
 }
 
@@ -90,7 +90,7 @@ func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (
 	}
 	to.override = overriding(r.URL.RawQuery)
 	if to.override != "" && (t.presetName != "" || len(t.allow) > 0) { // which go by method and path; the key's rules are the limiter's
-		return to, keyRefusal(key, record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method or path than the one that is checked", to.override)
+		return to, keyRefusal(key, record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method, path or header than the one that is checked", to.override)
 	}
 	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, opensWebSocket(r), key)
 }

@@ -190,7 +190,7 @@ func takeProtocols(r *http.Request, f *finder) {
 				f.see(key)
 				continue
 			}
-			if item != "" {
+			if item != "" && !upstream.ChoosesAccount(item) {
 				kept = append(kept, item)
 			}
 		}

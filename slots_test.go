@@ -102,6 +102,22 @@ func TestTheKeyIsFoundInEverySlotAndTakenOut(t *testing.T) {
 	}
 }
 
+// TestNoSubprotocolChoosesTheAccount: the operator does, as with the headers.
+func TestNoSubprotocolChoosesTheAccount(t *testing.T) {
+	t.Parallel()
+	for sent, want := range map[string]string{
+		"realtime, openai-insecure-api-key.x, openai-organization.org_1, openai-project.proj_1": "realtime",
+		"openai-project.proj_1": "", "openai-beta.realtime-v1, openai-projects": "openai-beta.realtime-v1, openai-projects",
+	} {
+		r := httptest.NewRequest("GET", "/v1/realtime", nil)
+		r.Header.Set(protocolHeader, sent)
+		takeProtocols(r, new(finder))
+		if got := r.Header.Get(protocolHeader); got != want {
+			t.Errorf("of %q there stays %q, want %q", sent, got, want)
+		}
+	}
+}
+
 func FuzzTakeKey(f *testing.F) {
 	secret, _, err := token.MintKey()
 	if err != nil {

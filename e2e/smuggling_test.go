@@ -80,6 +80,8 @@ var slotTricks = []trick{
 	{"another path, as PHP reads it", "GET /v1/x?a&+rest.route=/v1/files" + rest, 400, "till_bad_request", ""},
 	{"another method at Salesforce", "POST /v1/x?_HttpMethod=PATCH" + rest, 400, "till_bad_request", ""},
 	{"another method at Google", "GET /v1/x?%24httpMethod=DELETE" + rest, 400, "till_bad_request", ""},
+	{"headers at Google", "GET /v1/x?%24httpHeaders=X-HTTP-Method-Override%3ADELETE%0D%0A" + rest, 400, "till_bad_request", ""},
+	{"another type of the body at Google", "POST /v1/x?$ct=text/plain" + rest, 400, "till_bad_request", ""},
 	{"another method at till's own path", "GET /till/self?_method=DELETE" + rest, 200, "", ""},
 	{"a parameter that only begins so", "GET /v1/x?_methods=a&b=_method" + rest, 200, "", "/v1/x"},
 

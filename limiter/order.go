@@ -148,7 +148,7 @@ func (k *Live) inQuery(ask *Ask) *record.Refusal {
 	if ask.Override == "" || ask.Own || len(s.Methods) == 0 && len(s.Paths) == 0 {
 		return nil
 	}
-	return k.key.Refuse(record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method or path than the one that is checked", ask.Override)
+	return k.key.Refuse(record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method, path or header than the one that is checked", ask.Override)
 }
 
 // leftover judges whether anything is left to take, of the key's budget and of its

@@ -10,6 +10,13 @@ import (
 // a WebSocket, send a key to OpenAI's Realtime API.
 const ProtocolSlot = "openai-insecure-api-key."
 
+// ChoosesAccount reports whether a subprotocol chooses the account at OpenAI, as the
+// headers OpenAI-Organization and OpenAI-Project do where one can be set
+// (https://platform.openai.com/docs/guides/realtime-websocket).
+func ChoosesAccount(protocol string) bool {
+	return strings.HasPrefix(protocol, "openai-organization.") || strings.HasPrefix(protocol, "openai-project.")
+}
+
 var (
 	versionHeaders = []string{"Anthropic-Version", "Anthropic-Beta", "Openai-Beta"}
 	sourceHeaders  = []string{
