@@ -87,7 +87,7 @@ func (c *content) cacheLifetime(field string, value []byte) error {
 }
 
 // placing are the presets at which inference_geo has Anthropic's values and price: its
-// own, and those of gateways. Fireworks takes half as much again for what it serves in
+// own, and those of gateways. Fireworks takes more for what it serves in
 // one country alone (https://docs.fireworks.ai/serverless/us-only-serverless).
 var placing = set("", "anthropic", "openai", "openrouter")
 

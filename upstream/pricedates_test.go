@@ -117,6 +117,22 @@ func TestAPromotionEnds(t *testing.T) {
 	}
 }
 
+// TestTheLongestAnswerIsTheVendorsAlsoAfterAPromotion: the successor of a price is made from
+// its row, whose collector knew half of it
+// (https://ai.google.dev/gemini-api/docs/generate-content/latest-model).
+func TestTheLongestAnswerIsTheVendorsAlsoAfterAPromotion(t *testing.T) {
+	t.Parallel()
+	for _, day := range []string{"2026-11-15", "2026-12-15"} {
+		at, err := time.Parse(time.DateOnly, day)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, ok := BuiltInPrices().Find("gemini", "gemini-4-argon", at); !ok || p.MaxOutput != 65_536 {
+			t.Errorf("on %s: %+v", day, p)
+		}
+	}
+}
+
 // TestNoRowOfTheTableIsOdd: what no vendor asks for is a collector's mistake.
 func TestNoRowOfTheTableIsOdd(t *testing.T) {
 	t.Parallel()

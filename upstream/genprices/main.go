@@ -95,8 +95,9 @@ var corrected = map[string]map[string]any{
 	"cohere/embed-v4.0": {"input_image": 0.47},
 	// The model's card states a window of 256k, as its siblings have.
 	"mistral/ministral-3b-2512": {"context_window": 262_144},
-	// Promotional, and more since 1 December 2026: see successors.
-	"gemini/gemini-4-argon":           {"until": "2026-11-30"},
+	// Promotional, and more since 1 December 2026: see successors. Its longest answer is
+	// documented at https://ai.google.dev/gemini-api/docs/generate-content/latest-model.
+	"gemini/gemini-4-argon":           {"until": "2026-11-30", "max_output_tokens": 65_536},
 	"openai/gpt-5.6-sol":              {"until": "2026-11-30"},
 	"openai/gpt-daybreak-blue-latest": {"until": "2026-11-30"},
 	// No model that is called pro has a price for cached input
