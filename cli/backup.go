@@ -309,7 +309,7 @@ func placesIn(config, adapter string) (store, anchor string, err error) {
 	case t.Store.Module == string(inDatabase):
 		return "", "", fmt.Errorf("%s keeps everything in a PostgreSQL database: put that back by its own means, such as pg_restore; to make a store in a directory from a backup, say --store DIR", config)
 	case t.Store.Path == "":
-		return "", "", fmt.Errorf("%s names no store, so it is in the data directory of the user that the server runs as: say --store DIR", config)
+		return "", "", fmt.Errorf("%s names no store, so it is in caddy/till in the data directory of the user that the server runs as (with till's unit: /var/lib/caddy/caddy/till): say --store DIR instead of --config", config)
 	default:
 		replacer := caddy.NewReplacer()
 		if store, err = replacer.ReplaceOrErr(t.Store.Path, true, true); err == nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -97,12 +98,14 @@ func newClientBeside(ofUnit, address string) (*client, error) {
 // defaultAddress is where the server is if nobody says it. CADDY_ADMIN moves Caddy's own
 // default.
 func defaultAddress(ofUp, ofUnit string) string {
-	_, moved := os.LookupEnv("CADDY_ADMIN")
-	switch {
-	case ofUp != "" && listening(ofUp):
+	if ofUp != "" && listening(ofUp) {
 		return "unix/" + ofUp
-	case !moved && ofUnit != "" && exists(ofUnit):
-		return "unix/" + ofUnit
+	}
+	if _, moved := os.LookupEnv("CADDY_ADMIN"); !moved && ofUnit != "" {
+		// Whoever may not use it is told so, and not that no server runs.
+		if err := knock(ofUnit); !errors.Is(err, fs.ErrNotExist) && !nobodyListens(err) {
+			return "unix/" + ofUnit
+		}
 	}
 	return caddy.DefaultAdminListen
 }
@@ -164,13 +167,15 @@ func (c *client) tokenless() bool {
 }
 
 // listening reports whether a server accepts connections at a socket.
-func listening(socket string) bool {
+func listening(socket string) bool { return knock(socket) == nil }
+
+// knock returns the error of connecting to a socket.
+func knock(socket string) error {
 	conn, err := net.DialTimeout("unix", socket, time.Second)
-	if err != nil {
-		return false
+	if err == nil {
+		_ = conn.Close()
 	}
-	_ = conn.Close()
-	return true
+	return err
 }
 
 type apiError struct {
@@ -228,9 +233,14 @@ func (c *client) decoded(err error, into any) error {
 		lacks = "what was asked for"
 	}
 	if lacks != "" {
-		return fmt.Errorf("%s answered without %s: is a Caddy with till running there?", c.where, lacks)
+		return c.without(lacks)
 	}
 	return nil
+}
+
+// without is the error for an answer that lacks something: it may not be from till at all.
+func (c *client) without(what string) error {
+	return fmt.Errorf("%s answered without %s: is a Caddy with till running there?", c.where, what)
 }
 
 func (c *client) raw(ctx context.Context, method, path string, body any) ([]byte, error) {
@@ -369,7 +379,11 @@ func (c *client) unreachable(err error) error {
 	if stranger, ok := errors.AsType[*strangerError](err); ok {
 		return stranger
 	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
+	op, ok := errors.AsType[*net.OpError](err)
+	switch {
+	case ok && errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may only be used by others (%w): call this as root or as the server's user, as in: sudo caddy till …", c.where, op.Err)
+	case ok:
 		return fmt.Errorf("no server answers at %s (%w); start one with `caddy till up` or `caddy run`, or name another with --address", c.where, op.Err)
 	}
 	return fmt.Errorf("calling %s: %w", c.where, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
@@ -98,6 +99,15 @@ func TestNoKeyIsPartOfAnAddress(t *testing.T) {
 	}
 }
 
+func TestWhoMayNotUseTheSocketIsToldSo(t *testing.T) {
+	t.Parallel()
+	refused := &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}
+	err := (&client{where: "unix//run/caddy/admin.sock"}).unreachable(fmt.Errorf("Get: %w", refused))
+	if !strings.Contains(err.Error(), "unix//run/caddy/admin.sock") || !strings.Contains(err.Error(), "permission denied") || !strings.Contains(err.Error(), "sudo") || strings.Contains(err.Error(), "no server") {
+		t.Errorf("it says: %v", err)
+	}
+}
+
 func TestTheAddressIsFoundInTheEnvironmentThenAtTheSocketOfUp(t *testing.T) {
 	// Not parallel: it sets the environment.
 	w := newWorld(t)
@@ -146,6 +156,18 @@ func TestWhereTheServerIsUnlessSomebodySaysIt(t *testing.T) {
 		if got := defaultAddress(test.ofUp, test.ofUnit); got != test.want {
 			t.Errorf("with %q and %q it is %s, want %s", test.ofUp, test.ofUnit, got, test.want)
 		}
+	}
+	// A server that was killed leaves its socket; one that has gone listens at a port now.
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "dead.sock"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := defaultAddress("", dead.Addr().String()); got != caddy.DefaultAdminListen {
+		t.Errorf("with a socket that nobody listens at it is %s", got)
 	}
 	t.Setenv("CADDY_ADMIN", "localhost:2020") // Caddy read it before, so its own default stays
 	if got := defaultAddress(none, ofUnit); got != caddy.DefaultAdminListen {

@@ -78,13 +78,16 @@ func TestWhoListensIsReadFromTheKernelsTables(t *testing.T) {
 }
 
 // TestTheNumberOfUnknownUsersIsNobodysOwn: within a user namespace the kernel names by it
-// everybody from outside.
+// everybody from outside. Elsewhere it is the user nobody, as whom many containers run.
 func TestTheNumberOfUnknownUsersIsNobodysOwn(t *testing.T) {
 	t.Parallel()
-	for caller, trusts := range map[int]bool{1000: true, 65534: false} {
-		own := trustedUsers(caller)
-		if slices.Contains(own, caller) != trusts || !slices.Contains(own, 0) {
-			t.Errorf("user %d trusts %d", caller, own)
+	for _, test := range []struct {
+		caller         int
+		unique, trusts bool
+	}{{1000, true, true}, {1000, false, true}, {65534, true, true}, {65534, false, false}} {
+		own := trustedUsers(test.caller, test.unique)
+		if slices.Contains(own, test.caller) != test.trusts || !slices.Contains(own, 0) {
+			t.Errorf("user %d, with unique numbers: %t, trusts %d", test.caller, test.unique, own)
 		}
 	}
 }

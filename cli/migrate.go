@@ -128,6 +128,10 @@ func noteContradictions(notes io.Writer, path string) {
 		fmt.Fprintf(notes, "All was copied, but which upstreams have passed a bound cannot be read from %s: %v.\nThe nodes do not know it: the former server's log says it, at level ERROR.\n", path, err)
 	}
 	for _, c := range all {
+		if c.Option == "ask_usage" { // then it refused a field, and no key is refused
+			fmt.Fprintf(notes, "Upstream %s does not know the field with which streams are asked for their usage, and the nodes\ndo not know that: set ask_usage off before you start them (see %s).\n", c.Upstream, path)
+			continue
+		}
 		fmt.Fprintf(notes, "An answer of upstream %s has passed its bound, and the nodes do not know it: unless %s was\nset for it since, set that before you start them (see %s).\n", c.Upstream, c.Option, path)
 	}
 }

@@ -41,7 +41,7 @@ func TestAMigrationNamesTheUpstreamsThatPassedABound(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "contradictions")
 	for content, want := range map[string]string{
-		"": "", "[]": "", `[{"upstream":"openai","option":"input_extra"}]`: "upstream openai has passed its bound",
+		"": "", "[]": "", `[{"upstream":"openai","option":"input_extra"}]`: "upstream openai has passed its bound", `[{"upstream":"strict","option":"ask_usage"}]`: "set ask_usage off",
 		"{": "cannot be read from " + file, // and all was copied
 	} {
 		if content != "" {

@@ -71,7 +71,10 @@ so. Once the clock is right, --clock makes till trust it again.`,
 
 func (f *globalFlags) repairClock(cmd *cobra.Command, c *client) error {
 	return callAndPrint(cmd, c, "POST", "/store/repair", map[string]bool{"clock": true}, func(done *wire.RepairedAnswer) error {
-		_, err := fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", cmp.Or(done.Now, new(time.Time)).Format(time.RFC3339))
+		if done.Now == nil {
+			return c.without("a time")
+		}
+		_, err := fmt.Fprintf(cmd.OutOrStdout(), "It is %s.\n", done.Now.Format(time.RFC3339))
 		return err
 	})
 }
@@ -113,7 +116,10 @@ func postForfeit(ctx context.Context, notes io.Writer, c *client, what string, b
 	p.end()
 	done := new(wire.RepairedAnswer)
 	if err == nil {
-		err = decodePrintable(raw, done)
+		err = c.decoded(decodePrintable(raw, done), done)
+	}
+	if err == nil && done.Keys == nil {
+		err = c.without("what was repaired")
 	}
 	for _, n := range []**int64{&done.Keys, &done.Forfeited, &done.Suspended, &done.Tokens} {
 		*n = cmp.Or(*n, new(int64))

@@ -86,6 +86,15 @@ full, and survives a restart. Holders of keys see the reason.`,
 			if err != nil {
 				return err
 			}
+			var said struct {
+				LockedDown *bool `json:"locked_down"`
+			}
+			if err := c.decoded(decodePrintable(raw, &said), &said); err != nil {
+				return err
+			}
+			if method == "POST" && !*said.LockedDown {
+				return c.without("a lockdown")
+			}
 			var s wire.LockdownJSON
 			if err := decodePrintable(raw, &s); err != nil {
 				return err
