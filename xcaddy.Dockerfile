@@ -34,7 +34,8 @@ VOLUME /data /config /var/lib/till
 EXPOSE 80 443 443/udp
 # Ports below 1024 need no privilege in a container: Docker sets
 # net.ipv4.ip_unprivileged_port_start to 0.
-USER caddy
+# A number, because Kubernetes does not know that caddy is not root (runAsNonRoot).
+USER 10001:10001
 # A store in doubt is no reason to restart the server: that would not help.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD caddy till live
 CMD ["caddy", "run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]

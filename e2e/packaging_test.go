@@ -31,7 +31,7 @@ func TestTheImageIsSmallAndUnprivileged(t *testing.T) {
 		t.Error("the image is not built by the script that make package runs")
 	}
 	_, last, _ := strings.Cut(text, "\nFROM "+froms[1][1])
-	for _, want := range []string{"\nUSER caddy\n", "\nVOLUME /data /config /var/lib/till\n", "\nHEALTHCHECK ", "XDG_DATA_HOME=/data", "-m 0700 /data /config /var/lib/till /run/caddy\n", "443/udp"} {
+	for _, want := range []string{"\nUSER 10001:10001\n", "\nVOLUME /data /config /var/lib/till\n", "\nHEALTHCHECK ", "XDG_DATA_HOME=/data", "-m 0700 /data /config /var/lib/till /run/caddy\n", "443/udp"} {
 		if !strings.Contains(last, want) {
 			t.Errorf("the image lacks %q", want)
 		}
