@@ -32,7 +32,8 @@ RUNTESTS = $(GO) run ./scripts/runtests
 # less than the processors need their time: CI runs it with both.
 REST = $$($(GO) list ./... | grep -v /e2e$$)
 PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench)$$')
-SHARING = $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|postgres)$$')
+# The longest comes first, so that at the end others still run beside it.
+SHARING = ./limiter $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|postgres|limiter)$$')
 
 # What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
@@ -72,7 +73,7 @@ PLAIN = -vet=off -ldflags=-w -timeout 30m
 # the others.
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
-	$(RUNTESTS) +unit GOGC=400 $(RACE) -skip '$(LONG)|$(STEPS)' $(SHARING) \
+	$(RUNTESTS) +unit GOGC=400 $(RACE) -parallel 4 -skip '$(LONG)|$(STEPS)' $(SHARING) \
 		+steps GOGC=400 $(PLAIN) -run '$(STEPS)' ./limiter \
 		+pure GOGC=200 $(PLAIN) $(PURE) \
 		++ +database GOGC=400 $(RACE) ./limiter/postgres \
