@@ -89,7 +89,7 @@ DISK = TMPDIR=$${TMPDIR:-/tmp}
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES) $(AGENTS)
 	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -skip $(ALONE) ./e2e $(PURE) \
-		+steps GOGC=400 $(RACE) -run '$(STEPS)' ./limiter \
+		+steps GOGC=400 $(RACE) -run '$(STEPS)|TestKeysThatEndTogether|TestAStoreOpensThough' ./limiter \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 $(PLAIN) -count 1 -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 $(PLAIN) -count 1 -v -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 $(PLAIN) -count 1 -run TestGitleaks ./token

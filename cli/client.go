@@ -17,6 +17,7 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -101,11 +102,16 @@ func defaultAddress(ofUp, ofUnit string) string {
 	if ofUp != "" && listening(ofUp) {
 		return "unix/" + ofUp
 	}
-	if _, moved := os.LookupEnv("CADDY_ADMIN"); !moved && ofUnit != "" {
-		// Whoever may not use it is told so, and not that no server runs.
-		if err := knock(ofUnit); !errors.Is(err, fs.ErrNotExist) && !nobodyListens(err) {
-			return "unix/" + ofUnit
-		}
+	if _, moved := os.LookupEnv("CADDY_ADMIN"); moved || ofUnit == "" {
+		return caddy.DefaultAdminListen
+	}
+	err := knock("unix", ofUnit)
+	busy := errors.Is(err, syscall.EAGAIN) || os.IsTimeout(err)
+	// The unit makes the socket's directory also if the server listens at the port. If it does
+	// not, a user who may not use the socket is told so, and not that no server runs.
+	hidden := errors.Is(err, fs.ErrPermission) && nobodyListens(knock("tcp", caddy.DefaultAdminListen))
+	if err == nil || busy || hidden {
+		return "unix/" + ofUnit
 	}
 	return caddy.DefaultAdminListen
 }
@@ -167,11 +173,17 @@ func (c *client) tokenless() bool {
 }
 
 // listening reports whether a server accepts connections at a socket.
-func listening(socket string) bool { return knock(socket) == nil }
+func listening(socket string) bool { return knock("unix", socket) == nil }
 
-// knock returns the error of connecting to a socket.
-func knock(socket string) error {
-	conn, err := net.DialTimeout("unix", socket, time.Second)
+// knock returns the error of connecting to a server.
+func knock(network, address string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	dial := (&net.Dialer{}).DialContext
+	if network == "tcp" {
+		dial = dialLocalhost
+	}
+	conn, err := dial(ctx, network, address)
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -223,6 +235,10 @@ func (c *client) decoded(err error, into any) error {
 	case *wire.TokenObject:
 		if a.ID == "" {
 			lacks = "a token"
+		}
+	case *wire.RepairedAnswer:
+		if a.Now == nil && a.Keys == nil {
+			lacks = "what was repaired"
 		}
 	case *wire.Link:
 		if a.URL == "" {
@@ -381,8 +397,8 @@ func (c *client) unreachable(err error) error {
 	}
 	op, ok := errors.AsType[*net.OpError](err)
 	switch {
-	case ok && errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s may only be used by others (%w): call this as root or as the server's user, as in: sudo caddy till …", c.where, op.Err)
+	case ok && op.Net == "unix" && errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this user may not use %s (%w): call it as root or as the server's user, as in: sudo caddy till …", c.where, op.Err)
 	case ok:
 		return fmt.Errorf("no server answers at %s (%w); start one with `caddy till up` or `caddy run`, or name another with --address", c.where, op.Err)
 	}

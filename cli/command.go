@@ -33,7 +33,7 @@ Mints and manages scoped keys: credentials that work like a real API key until
 a limit is reached.
 
 All commands except up call a running server: the one that "till up" started,
-if it is running, otherwise the socket /run/caddy/admin.sock if it is there, and
+if it is running, otherwise the one at the socket /run/caddy/admin.sock, and
 otherwise Caddy's admin endpoint (localhost:2019). Name another with --address
 or TILL_ADDRESS. TILL_TOKEN is sent as a bearer token; it needs an address,
 because those three ask for no token.

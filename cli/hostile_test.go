@@ -230,7 +230,7 @@ func TestWhatOthersChoseCannotSteerATerminal(t *testing.T) {
 // with anything.
 func TestAnAnswerThatLacksWhatIsNeededIsAnError(t *testing.T) {
 	t.Parallel()
-	needy := []string{"create", "rotate", "show", "suspend", "revoke", "grant", "update", "env", "console", "token create", "run"}
+	needy := []string{"create", "rotate", "show", "suspend", "revoke", "grant", "update", "env", "console", "token create", "run", "lockdown", "repair"}
 	for _, answer := range []string{`{}`, `[]`, `null`, `""`, `{"keys":[null]}`, `{"id":"key_01M86CZR4HQ80C5C66DDK59VMG","remaining_activations":5,"remaining_tokens":5}`} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))
 		t.Cleanup(s.Close)

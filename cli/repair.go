@@ -118,9 +118,6 @@ func postForfeit(ctx context.Context, notes io.Writer, c *client, what string, b
 	if err == nil {
 		err = c.decoded(decodePrintable(raw, done), done)
 	}
-	if err == nil && done.Keys == nil {
-		err = c.without("what was repaired")
-	}
 	for _, n := range []**int64{&done.Keys, &done.Forfeited, &done.Suspended, &done.Tokens} {
 		*n = cmp.Or(*n, new(int64))
 	}

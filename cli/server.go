@@ -92,8 +92,8 @@ full, and survives a restart. Holders of keys see the reason.`,
 			if err := c.decoded(decodePrintable(raw, &said), &said); err != nil {
 				return err
 			}
-			if method == "POST" && !*said.LockedDown {
-				return c.without("a lockdown")
+			if !status && *said.LockedDown == lift {
+				return c.without("what was asked for")
 			}
 			var s wire.LockdownJSON
 			if err := decodePrintable(raw, &s); err != nil {

@@ -40,10 +40,15 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *re
 // a dead key may change; otherwise the error is ErrDead. ifVersion, unless 0, must
 // be the key's version; otherwise it is ErrVersion. judge sees the outcome, with
 // what ceilings have filled in, and may refuse it.
-func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, checks ...func(old, key *record.Key) error) (View, error) {
+func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, checks ...func(old, key *record.Key) error) (View, error) {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return View{}, err
+	}
+	if k.Key().Delegate { // what is reserved and unused is none of what its family has
+		if _, err := l.giveBack(ctx, k); err != nil {
+			return View{}, err
+		}
 	}
 	var epoch int64
 	var taken record.Amounts
@@ -83,11 +88,11 @@ func (l *Limiter) Change(_ context.Context, by Caller, id string, ifVersion int6
 			}
 		}
 		key.LimitAttempts()
-		given := acct.Given
-		if old.Renews.Epoch(l.clock.Now()) > acct.Epoch {
-			given = record.Amounts{} // it was carved out of a window that is over
+		window := acct
+		if key.Renews == old.Renews && key.Renews.Epoch(l.clock.Now()) > acct.Epoch {
+			window = new(record.Account) // a new one begins with the next request
 		}
-		if err := key.KeepsFamily(b, &old, given); err != nil {
+		if err := key.KeepsFamily(b, &old, window); err != nil {
 			return err
 		}
 		if key.Renews != old.Renews {

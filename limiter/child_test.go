@@ -414,9 +414,10 @@ func TestNoLimitIsSetThatWouldNotBindTheChildrenOfAKey(t *testing.T) {
 			}
 		}
 		refused(record.Tokens, 1000, "2 of them")
-		refused(record.Activations, 79, "have 80 activations")
-		if err := to(record.Activations, 100); err != nil {
-			t.Errorf("%d generations above it: lowered to more than its children have: %v", depth, err)
+		k.use() // as the two mints are
+		refused(record.Activations, 82, "83 activations")
+		if err := to(record.Activations, 83); err != nil {
+			t.Errorf("%d generations above it: lowered to what it and its children have: %v", depth, err)
 		}
 		for _, c := range children {
 			if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
@@ -432,16 +433,22 @@ func TestNoLimitIsSetThatWouldNotBindTheChildrenOfAKey(t *testing.T) {
 }
 
 // TestALimitIsLoweredOnceTheWindowIsOverOfWhichTheChildrenHaveTheirs: theirs is none of the
-// present one's.
+// present one's, unless a change of when the budget renews lets the window go on.
 func TestALimitIsLoweredOnceTheWindowIsOverOfWhichTheChildrenHaveTheirs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	p := w.mint(delegating(renewing(100, record.Daily)))
-	p.mustChild(activations(60))
-	w.clock.advance(day)
-	lower := func(k *record.Key) error { k.Limit[record.Activations] = 50; return nil }
-	if _, err := w.Change(ctx, limiter.Operator, p.id, 0, lower); err != nil {
-		t.Error(err)
+	for renews, refused := range map[record.Renewal]bool{record.Daily: false, "": true, record.Monthly: true} {
+		w := newWorld(t)
+		p := w.mint(delegating(renewing(100, record.Daily)))
+		p.mustChild(activations(60))
+		w.clock.advance(day)
+		_, err := w.Change(ctx, limiter.Operator, p.id, 0, func(k *record.Key) error {
+			k.Limit[record.Activations], k.Renews = 50, renews
+			return nil
+		})
+		var invalid *record.InvalidError
+		if errors.As(err, &invalid) != refused || err != nil && !refused {
+			t.Errorf("renewing %q from then on: %v", renews, err)
+		}
 	}
 }
 

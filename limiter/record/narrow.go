@@ -17,8 +17,8 @@ func (k *Key) Within(old, parent *Key) error {
 }
 
 // KeepsFamily refuses a change that a child, or a key with children, must not undergo.
-// given is what the key's children have of its limits in the present window.
-func (k *Key) KeepsFamily(r store.Reader, old *Key, given Amounts) error {
+// window is the key's account in the present window.
+func (k *Key) KeepsFamily(r store.Reader, old *Key, window *Account) error {
 	if k.Attached() {
 		parent, _, err := ReadKey(r, k.Parent)
 		if err != nil {
@@ -44,12 +44,13 @@ func (k *Key) KeepsFamily(r store.Reader, old *Key, given Amounts) error {
 		return Invalid("charge", "cannot be changed while the key has child keys, %d of them, whose it is, too: revoke them first", children)
 	}
 	for _, kind := range LimitKinds {
-		switch had, limit := old.Limit[kind], k.Limit[kind]; {
+		had, limit, least := old.Limit[kind], k.Limit[kind], window.Given[kind]+window.Reserved[kind]
+		switch {
 		case limit == NoLimit:
 		case had == NoLimit:
 			return Invalid(kind.LimitField(), "cannot be set while the key has child keys, %d of them, which it would not bind: revoke them first", children)
-		case limit < had && limit < given[kind]:
-			return Invalid(kind.LimitField(), "cannot be lowered to %s while child keys have %s of it, which it would not bind: revoke some of them first", kind.Format(limit), FormatAmount(kind, given[kind]))
+		case limit < had && limit < least && window.Given[kind] > 0:
+			return Invalid(kind.LimitField(), "cannot be lowered to %s: %s of it are used, held or given to child keys, which it would not bind. Lower it to no less than that, or revoke all child keys first", kind.Format(limit), FormatAmount(kind, least))
 		}
 	}
 	return nil
