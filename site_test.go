@@ -47,7 +47,8 @@ func (s memoryStorage) OpenStore(StoreOpening) (OpenedStore, error) {
 // and raw, which has no preset.
 func newSite(t testing.TB, roles map[string]record.Role) *site {
 	t.Helper()
-	e := newEngine(Place{Dir: t.TempDir()}, nil)
+	dir := t.TempDir()
+	e := newEngine(Place{Identity: dir, Dir: dir}, nil)
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Log(err)

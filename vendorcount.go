@@ -1,6 +1,7 @@
 package till
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -42,7 +43,12 @@ type vendorCount struct {
 
 	mu   sync.Mutex
 	ways map[string]bool // the settings of the transports
+
+	wait time.Duration // instead of countTime, in tests
 }
+
+// patience is how long a request waits.
+func (c *vendorCount) patience() time.Duration { return cmp.Or(c.wait, countTime) }
 
 // addTransport adds a transport of the upstream with its settings. If settings differ,
 // nothing is counted, because the credential would take another way than its request.
@@ -61,7 +67,7 @@ func (c *vendorCount) addTransport(t *Transport, settings []byte) {
 // turn waits until no other count for the key is in progress, and returns a function
 // that ends the turn; nil if that takes too long.
 func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
-	ctx, cancel := context.WithTimeout(ctx, countTime)
+	ctx, cancel := context.WithTimeout(ctx, c.patience())
 	defer cancel()
 	ours := make(chan struct{})
 	for {
@@ -230,7 +236,7 @@ func (t *Transport) mayCount() bool {
 // passed on.
 func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, res *http.Response, err error) {
 	o := t.target.origins[0]
-	ctx, cancel := context.WithTimeout(r.Context(), countTime)
+	ctx, cancel := context.WithTimeout(r.Context(), t.target.vendorCount.patience())
 	defer cancel()
 	header := http.Header{
 		"Content-Type": {"application/json"}, "Accept": {"application/json"}, "Accept-Encoding": {"identity"}, "User-Agent": {r.UserAgent()},

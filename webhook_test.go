@@ -18,7 +18,8 @@ func TestAnEngineStopsWhileAWebhookLooksForTheStore(t *testing.T) {
 	t.Parallel()
 	there := httptest.NewServer(http.NotFoundHandler())
 	defer there.Close()
-	e := newEngine(Place{Dir: t.TempDir()}, nil)
+	dir := t.TempDir()
+	e := newEngine(Place{Identity: dir, Dir: dir}, nil)
 	looking, stopping := make(chan struct{}), make(chan struct{})
 	looks := sync.OnceFunc(func() { close(looking) })
 	e.hooks = webhook.New(func() *limiter.Limiter {

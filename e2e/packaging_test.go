@@ -87,7 +87,7 @@ func TestOneSetOfPathsAndNames(t *testing.T) {
 	known := []string{
 		"/etc/caddy/Caddyfile", "/usr/bin/caddy", "/etc/systemd/system",
 		"/etc/till", "/etc/till/openai.key", "/etc/till/openai.key.new", "/etc/till/seal.key", "/etc/till/seal-2.key", "/etc/till/hook.key", "/etc/till/prices.json",
-		"/var/lib/till", "/var/lib/till.old", "/var/lib/caddy", "/var/lib/caddy/config",
+		"/var/lib/till", "/var/lib/till.old", "/var/lib/till/store", "/var/lib/caddy", "/var/lib/caddy/caddy/till", "/var/lib/caddy/config",
 		"/var/backups", "/var/backups/till-", "/var/backups/till-2026-11-24.bak", "/mnt/other-volume", "/mnt/other-volume/till.anchor",
 		"/etc/cron.daily/till", "/run/caddy", "/run/caddy/admin.sock", "/etc/till/database", "/etc/till/database-ca.pem",
 		// In containers, of which docs/cluster.md has an example.

@@ -126,7 +126,7 @@ func TestTheLogDoesNotRepeatWhatARogueUpstreamSays(t *testing.T) {
 	s := newServer(t, options{vendor: upstreamtest.Any, to: rogue(t, answers), upstream: newConnections,
 		more: "upstream kept " + rogue(t, keeps) + " {\n\tcredential {env.MOCK_KEY}\n}\n"})
 	id, key := s.mint(object{"max_activations": 100})
-	_, keptKey := s.mint(object{"max_activations": 100, "upstream": "kept"})
+	_, keptKey := s.mint(object{"max_activations": 100_000, "upstream": "kept"})
 	ask := func(line, key string) {
 		got := s.wire(line + " HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + "\r\nConnection: close\r\n\r\n")
 		if strings.Contains(got, realKey) {
@@ -144,11 +144,15 @@ func TestTheLogDoesNotRepeatWhatARogueUpstreamSays(t *testing.T) {
 		if load > 0 {
 			s.reload()
 		}
-		for line := range kept {
-			ask(line, keptKey)
-		}
-		// A reload closes connections, and net/http says nothing of one that is closed.
-		s.eventually("net/http said so", func() bool { return strings.Count(s.output(), said) == (load+1)*len(kept) })
+		// It says nothing of a connection that is closed, as by a reload, or because the
+		// request ends before what comes after its answer is seen.
+		before := strings.Count(s.output(), said)
+		s.eventually("net/http said so", func() bool {
+			for line := range kept {
+				ask(line, keptKey)
+			}
+			return strings.Count(s.output(), said) >= before+len(kept)
+		})
 	}
 	s.stop()
 	for line := range strings.SplitSeq(s.output(), "\n") {

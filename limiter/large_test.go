@@ -291,10 +291,11 @@ func TestKeysThatChangeWhileTheyAreStoppedStayRevokedAfterACrash(t *testing.T) {
 	var crashed *storetest.Disk // right after the job's record came
 	var anchor []byte
 	commits, first, second := w.disk.Commits(), make(chan struct{}), make(chan struct{})
-	applied := make(chan struct{})
+	began, applied := make(chan struct{}), make(chan struct{})
 	w.disk.BeforeCommit(func(at int) {
 		switch at {
 		case commits + 1:
+			close(began)
 			<-first
 			return
 		case commits + 2:
@@ -319,9 +320,7 @@ func TestKeysThatChangeWhileTheyAreStoppedStayRevokedAfterACrash(t *testing.T) {
 	})
 	var changes sync.WaitGroup
 	changes.Go(func() { w.mint(activations(1)) })
-	for w.Backlog() < 1 {
-		time.Sleep(time.Millisecond)
-	}
+	<-began
 	for _, k := range keys {
 		changes.Go(func() {
 			_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(spec *record.Key) error { spec.Owner = "bob"; return nil })
