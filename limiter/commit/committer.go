@@ -268,6 +268,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 // may touch any.
 func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err error) {
 	var left []bool // the changes that had written before they failed
+	var half int    // the one of them with which the present transaction ends
 	shared := c.shared
 	rows := shared != nil && changes[0].rows != nil
 	fn := func(tx store.Tx) error {
@@ -298,10 +299,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 				if taken > 0 && errors.Is(errs[taken], store.ErrTooBig) {
 					return errTogether
 				}
-				if left == nil {
-					left = make([]bool, len(changes))
-				}
-				left[taken] = true
+				half = taken // unless the store runs this again, after a fault of its own
 				return errHalfWritten
 			}
 		}
@@ -325,6 +323,10 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 		}
 		switch {
 		case errors.Is(err, errHalfWritten):
+			if left == nil {
+				left = make([]bool, len(changes))
+			}
+			left[half] = true
 		case errors.Is(err, errTogether): // the last of them may fit by itself
 			changes = changes[:taken]
 		case errors.Is(err, store.ErrTooBig) && taken > 1: // with what they have in common

@@ -160,3 +160,50 @@ func TestWhatASharedStoreCouldNotReadIsNotOneChangesFault(t *testing.T) {
 		})
 	}
 }
+
+// beginsAgain is a store whose transactions fail at first, as after a conflict or where a
+// connection was lost, and then run once more.
+type beginsAgain struct{ store.Store }
+
+func (s beginsAgain) Update(fn func(store.Tx) error) error {
+	lost := errors.New("the connection was lost")
+	if err := s.Store.Update(func(tx store.Tx) error { return errors.Join(fn(tx), lost) }); !errors.Is(err, lost) {
+		return err
+	}
+	return s.Store.Update(fn)
+}
+
+// TestAChangeThatFailedInATransactionThatBeginsAgainRunsAgain, also if it had written before:
+// it may have failed because the store did.
+func TestAChangeThatFailedInATransactionThatBeginsAgainRunsAgain(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]func(transaction) error{"before it wrote": func(transaction) error { return nil }, "after it had written": set("b", "0")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := beginsAgain{storetest.NewDisk().Open()}
+			c := committest.Start(t, s)
+			release := held(c)
+			var all outcomes
+			runs := 0
+			c.Submit(set("a", "1"), all.of())
+			c.Submit(func(tx transaction) error {
+				if err := before(tx); err != nil {
+					return err
+				}
+				if runs++; runs == 1 {
+					return errors.New("its row could not be read")
+				}
+				return set("b", "1")(tx)
+			}, all.of())
+			release()
+			for i, err := range all.wait() {
+				if err != nil {
+					t.Errorf("change %d: %v", i, err)
+				}
+			}
+			if got := content(t, s); len(got) != 2 || runs != 2 {
+				t.Errorf("after %d runs the store has %v", runs, got)
+			}
+		})
+	}
+}
