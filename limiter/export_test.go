@@ -250,9 +250,13 @@ func (l *Limiter) Onces() (n int, err error) {
 		n, err = countOnces(r)
 		return err
 	})
-	counts := l.onces.known
-	if err == nil && l.shared != nil {
-		err = l.committer.Do(func(b *batch) error {
+	var counts int
+	if err == nil {
+		err = l.committer.Do(func(b *batch) error { // whose it is
+			if l.shared == nil {
+				counts = l.onces.known
+				return nil
+			}
 			n, err := b.onces.count(b.Transaction)
 			counts = *n
 			return err
