@@ -28,12 +28,13 @@ cluster:
 
 # Phases of tests with one report at the end; Ctrl-C leaves nothing behind.
 RUNTESTS = $(GO) run ./scripts/runtests
-# e2e takes longest: it has a phase of its own. What only computes needs the race detector
-# less than the processors need their time: CI runs it with both.
+# e2e takes longest: it has a phase of its own. What only computes, and commands, which do
+# one thing after the other, need the race detector less than the processors need their
+# time: CI runs them with it.
 REST = $$($(GO) list ./... | grep -v /e2e$$)
-PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench)$$')
+PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench|cli)$$')
 # The longest comes first, so that at the end others still run beside it.
-SHARING = ./limiter $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|postgres|limiter)$$')
+SHARING = ./limiter $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|cli|postgres|limiter)$$')
 
 # What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
@@ -44,12 +45,16 @@ check: style
 
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
 # SDK, compares every SDK's behaviour with and without till, drives the vendors' agents, runs
-# every block of the pages, or stops nodes for half a minute is left to CI.
-LONG = TestTorture|TestDamageNever|TestKeysThatEndTogether|TestAStoreOpensThough|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|EveryBlock|TestANodeThatIsStopped
+# every block of the pages, looks at each page as axe-core does, goes through all pairs of
+# features, or stops nodes and databases for half a minute is left to CI.
+LONG = TestTorture|TestDamageNever|TestKeysThatEndTogether|TestAStoreOpensThough|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|TestRunGivesAnSDK|EveryBlock|TestANodeThatIsStopped|TestEveryPageOfTheConsole|TestACapWorth|TestPairs|TestNodesGoOnExactly|$(SLOW)
 
 # Simulations and properties of the engine take one step after another: the race detector
 # finds little there, and takes five times as long. CI runs them with it, too.
-STEPS = TestSimulation|TestNoSchedule|TestNoWindow|TestNoCrash|TestTheBooksOf|TestEveryCountSurvives|TestABackupHolds
+STEPS = TestSimulation|TestNoSchedule|TestNoWindow|TestNoCrash|TestTheBooksOf|TestEveryCountSurvives|TestABackupHolds|TestTheSimulationFinds|TestOtherFilters|TestEveryFilterFinds|TestIdlenessCounts|TestEveryPermissionOn|TestALimitTakenAndSet|TestARolesBudgetComes|TestAKeyIsForgottenThough|TestABulkRevocationEndsKeysThat|TestKeysThatAreTooMuch|TestEveryTampered|TestEndedKeysAreForgotten|TestAPruned|TestAJobGoesOnBeside|TestAJobEndsAllKeysBut
+
+# Nodes with lines of all kinds to their database.
+SLOW = TestANodeWithASlowLine|TestADatabaseThatAnswersLate
 
 # What has larger sizes in CI. Simulations make much garbage and keep little: it is
 # collected less often.
@@ -76,7 +81,7 @@ test: tools
 	$(RUNTESTS) +unit GOGC=400 $(RACE) -parallel 4 -skip '$(LONG)|$(STEPS)' $(SHARING) \
 		+steps GOGC=400 $(PLAIN) -run '$(STEPS)' ./limiter \
 		+pure GOGC=200 $(PLAIN) $(PURE) \
-		++ +database GOGC=400 $(RACE) ./limiter/postgres \
+		++ +database GOGC=400 $(RACE) -skip '$(SLOW)' ./limiter/postgres \
 		++ +e2e GOGC=200 $(PLAIN) -skip '$(LONG)' ./e2e
 
 # Where the files of tests go that are to meet a real disk: they are in memory by default
@@ -89,7 +94,7 @@ DISK = TMPDIR=$${TMPDIR:-/tmp}
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES) $(AGENTS)
 	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -skip $(ALONE) ./e2e $(PURE) \
-		+steps GOGC=400 $(RACE) -run '$(STEPS)|TestKeysThatEndTogether|TestAStoreOpensThough' ./limiter \
+		+steps GOGC=400 $(RACE) -run '$(STEPS)|$(SLOW)|TestKeysThatEndTogether|TestAStoreOpensThough' ./limiter ./limiter/postgres \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 $(PLAIN) -count 1 -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 $(PLAIN) -count 1 -v -run $(MORE) ./e2e ./limiter \
 		+gitleaks TILL_GITLEAKS=1 $(PLAIN) -count 1 -run TestGitleaks ./token
@@ -107,7 +112,7 @@ tools:
 	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl postgres pgbouncer
 
 %/node_modules/.package-lock.json: %/package-lock.json | tools
-	cd $* && npm ci --no-progress && touch node_modules/.package-lock.json
+	cd $* && npm ci --no-progress --prefer-offline --no-audit --no-fund && touch node_modules/.package-lock.json
 
 # Its lock file has programs for this system alone, which npm ci takes for a mistake.
 e2e/clients/node_modules/.package-lock.json: e2e/clients/package-lock.json | tools

@@ -73,7 +73,7 @@ func (f *secretFile) link(text string) {
 // leaves the last one in force.
 func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 	t.Parallel()
-	const clients = 16
+	const clients = 8
 	s := newServer(t, options{})
 	f := &secretFile{t, filepath.Join(s.dir, "credential")}
 	credential := func(n int) string { return fmt.Sprintf("sk-real-rotated-%02d-0123456789abcdef", n) }
@@ -84,7 +84,7 @@ func TestRotatingAHeldCredentialUnderLoadFailsNoRequest(t *testing.T) {
 	if n := s.upstream.Retire(realKey); n != 0 {
 		t.Fatalf("%d requests before the test", n)
 	}
-	s.upstream.SetLatency(200 * time.Millisecond) // all clients have requests on their way
+	s.upstream.SetLatency(400 * time.Millisecond) // all clients have requests on their way
 	id, key := s.mint(object{"max_activations": 1_000_000})
 
 	stop := make(chan struct{})

@@ -22,10 +22,12 @@ export async function until(what, f) {
   }
 }
 
-// launch starts the browser: CHROMIUM says which.
+// launch starts the browser: CHROMIUM says which. Flows only visit our own server, so
+// few processes are enough, and none is started before it is needed.
 export const launch = () => chromium.launch({
   executablePath: process.env.CHROMIUM, timeout: patience,
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    '--disable-features=SpareRendererForSitePerProcess', '--disable-site-isolation-trials', '--renderer-process-limit=1', '--in-process-gpu'],
 });
 
 // visit is what a flow uses a server with: the plan says where that is, and with which
