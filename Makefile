@@ -79,9 +79,9 @@ PLAIN = -vet=off -ldflags=-w -timeout 30m
 test: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES)
 	$(RUNTESTS) +unit GOGC=400 $(RACE) -parallel 4 -skip '$(LONG)|$(STEPS)' $(SHARING) \
+		++ +database GOGC=400 $(RACE) -skip '$(SLOW)' ./limiter/postgres \
 		+steps GOGC=400 $(PLAIN) -run '$(STEPS)' ./limiter \
 		+pure GOGC=200 $(PLAIN) $(PURE) \
-		++ +database GOGC=400 $(RACE) -skip '$(SLOW)' ./limiter/postgres \
 		++ +e2e GOGC=200 $(PLAIN) -skip '$(LONG)' ./e2e
 
 # Where the files of tests go that are to meet a real disk: they are in memory by default

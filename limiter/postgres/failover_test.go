@@ -316,7 +316,6 @@ func TestANodeWaitsWhileAPoolerLeadsToAStandby(t *testing.T) {
 	l := newLimiter(t, postgres.Options{DSN: network.Pooler(t, primary), Node: "one"}, filepath.Join(t.TempDir(), "shadow"))
 	const limit = 300
 	k, unused := mint(t, l, limit), mint(t, l, 1)
-	n := 1
 	if code := use(l, k); code != "" {
 		t.Fatal(code)
 	}
@@ -338,14 +337,11 @@ func TestANodeWaitsWhileAPoolerLeadsToAStandby(t *testing.T) {
 	}
 	standby.Promote(t)
 	eventually(t, "the node is ready", func() bool { return l.Ready() == nil && l.Ping(t.Context()) == nil })
-	for use(l, k) == "" {
-		n++
-	}
-	if n != limit {
+	if n := 1 + drain(t, k, l); n != limit {
 		t.Errorf("%d requests of %d", n, limit)
 	}
-	if code := use(l, unused); code != "" {
-		t.Errorf("a key that was refused before: %s", code)
+	if n := drain(t, unused, l); n != 1 {
+		t.Errorf("%d requests of a key that was refused before", n)
 	}
 	if l.Failed() != nil {
 		t.Errorf("it does not heal by itself: %v", l.Failed())
