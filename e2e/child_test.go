@@ -36,7 +36,13 @@ func (s *server) asHolder(method, path, key string, body any) (status int, code 
 // child mints a child of a key.
 func (s *server) child(parent string, fields object) (id, key string) {
 	s.t.Helper()
-	status, code, answer := s.asHolder("POST", "/till/self/keys", parent, fields)
+	var status int
+	var code string
+	var answer object
+	s.eventually("the server has not lost touch with its database", func() bool {
+		status, code, answer = s.asHolder("POST", "/till/self/keys", parent, fields)
+		return s.storeDir != "" || code != "till_store_unavailable"
+	})
 	if status != http.StatusCreated {
 		s.t.Fatalf("minting a child: %d %s %v", status, code, answer)
 	}

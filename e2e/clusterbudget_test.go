@@ -93,7 +93,7 @@ func sharesSpending(t *testing.T, nodes int, worth int64, stream bool, kind stri
 	// Each node learns from answers of its own how large this request is, and holds less
 	// from then on: one that has given none could find too large what another forwards.
 	for _, s := range c.nodes {
-		if a := answerTo(c.client, s.post(key, "/v1/chat/completions", body)); a.status != http.StatusOK {
+		if a := s.answers(func() *http.Request { return s.post(key, "/v1/chat/completions", body) }); a.status != http.StatusOK {
 			t.Fatalf("%+v", a)
 		}
 	}

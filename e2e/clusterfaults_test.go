@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -86,9 +87,7 @@ func TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaugh
 			use := func() clusterAnswer { // ask does not expect its end
 				return answerTo(l.client, taken.request(t.Context(), revoked.key, numberHeader, revoked.number))
 			}
-			if a := use(); a.status != http.StatusOK {
-				t.Fatal(a)
-			}
+			taken.eventually("its key is used", func() bool { return use().status == http.StatusOK })
 			home := l.clients()
 			l.flows(100)
 			at := time.Now()
@@ -98,9 +97,7 @@ func TestANodeThatIsStoppedOrCutOffForwardsNothingExtraAndRefusesUntilItHasCaugh
 			var returned time.Duration
 			var revoke sync.WaitGroup
 			revoke.Go(func() {
-				if status, answer := rest.api("POST", "/keys/"+revoked.id+"/revoke", object{}); status != http.StatusOK {
-					t.Errorf("revoke: %d %v", status, answer)
-				}
+				rest.act("POST", "/keys/"+revoked.id+"/revoke", object{})
 				returned = time.Since(at)
 			})
 			if way.runs {
@@ -217,8 +214,15 @@ func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.
 	for _, s := range l.nodes[:2] {
 		s.eventually("the node is closed", func() bool { return l.closed(s, l.pick()) })
 	}
-	home() // what was admitted before has been forwarded, or never is
-	at := l.forwarded.Load()
+	home()
+	// What was admitted before may still be on its way: from here on, requests count apart.
+	var late member
+	l.mu.Lock()
+	for _, m := range l.live {
+		m.number = strconv.Itoa(len(l.numbers))
+	}
+	l.numbers = append(l.numbers, &late)
+	l.mu.Unlock()
 	home = l.clients()
 	for _, s := range l.nodes[1:] {
 		s.kill9()
@@ -226,15 +230,15 @@ func TestNodesCloseWhenAStandbyTakesOverThatLacksWhatWasAcknowledged(t *testing.
 		s.eventually("the node that was started again is closed", func() bool { return l.closed(s, l.pick()) })
 	}
 	home()
-	if n := l.forwarded.Load(); n != at {
-		t.Errorf("%d requests were forwarded by nodes that are closed", n-at)
+	if n := late.forwarded.Load(); n > 0 {
+		t.Errorf("%d requests were forwarded by nodes that are closed", n)
 	}
 	for _, m := range l.all {
 		if n := m.forwarded.Load(); n > m.limit {
 			t.Errorf("key %s of %d activations forwarded %d", m.id, m.limit, n)
 		}
 	}
-	t.Logf("%d keys: forwarded %d (%s)", len(l.all), at, l.answered())
+	t.Logf("%d keys: forwarded %d (%s)", len(l.all), l.forwarded.Load(), l.answered())
 }
 
 // TestANodeDoesNotGoOnWithADatabaseThatLacksWhatAnotherWasAcknowledged lets one node
@@ -249,6 +253,7 @@ func TestANodeDoesNotGoOnWithADatabaseThatLacksWhatAnotherWasAcknowledged(t *tes
 	l.ask(l.nodes[1], m)
 	database.CaughtUp(t, standby)
 	standby.Lag(t)
+	l.nodes[0].eventually("it has reserved what the standby lacks", func() bool { return l.ask(l.nodes[0], m).status == http.StatusOK })
 	for range 60 {
 		l.ask(l.nodes[0], m)
 	}

@@ -105,6 +105,11 @@ func (a clusterAnswer) held() bool {
 // away reports whether the node lacks its database.
 func (a clusterAnswer) away() bool { return a.status == http.StatusServiceUnavailable }
 
+// again reports whether the client is told to try again, and that nothing was forwarded.
+func (a clusterAnswer) again() bool {
+	return a.held() || a.away() && a.refusal == "till_store_unavailable" && a.after != ""
+}
+
 // answerTo sends a request and reads the answer to its end.
 func answerTo(client *http.Client, r *http.Request) (a clusterAnswer) {
 	a.began = time.Now()
@@ -128,7 +133,7 @@ type shared struct {
 	mu          sync.Mutex
 	by          map[int]int64 // status
 	strange     []string
-	held        int64     // answers that were to be tried again
+	held        int64     // answers that were to be tried again: most of a budget that is held
 	firstSpent  time.Time // when the first refusal came that said that nothing is left
 	lastAllowed time.Time // when the last request was sent that was forwarded
 }
@@ -137,10 +142,10 @@ func (g *shared) add(a clusterAnswer) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case a.held():
+	case a.again():
 		g.held++
 		if n, err := strconv.Atoi(a.after); err != nil || n < 1 {
-			g.strange = append(g.strange, fmt.Sprintf("held, and Retry-After is %q", a.after))
+			g.strange = append(g.strange, fmt.Sprintf("%d, and Retry-After is %q", a.status, a.after))
 		}
 		return
 	case a.status == http.StatusOK:
@@ -158,7 +163,7 @@ func (g *shared) add(a clusterAnswer) {
 }
 
 // share lets clients make n requests in all, each at a node picked at random, and tries
-// again where the rest of the budget is held.
+// again where the rest of the budget is held, or a node lacks its database.
 func (c *cluster) share(n, clients int, request func(s *server) *http.Request) *shared {
 	c.t.Helper()
 	got := &shared{by: map[int]int64{}}
@@ -171,11 +176,11 @@ func (c *cluster) share(n, clients int, request func(s *server) *http.Request) *
 				for {
 					a := answerTo(c.client, request(c.any()))
 					got.add(a)
-					if !a.held() {
+					if !a.again() {
 						break
 					}
 					if time.Now().After(end) {
-						c.t.Error("the rest of the budget is held for ever")
+						c.t.Error("a client is told for ever to try again")
 						return
 					}
 					time.Sleep(retryHeld) // a load's pace; nothing waits for it
@@ -192,7 +197,7 @@ func (c *cluster) share(n, clients int, request func(s *server) *http.Request) *
 func (g *shared) neverFalse(t *testing.T) {
 	t.Helper()
 	if len(g.strange) > 0 {
-		t.Errorf("%d answers were neither 200, 402 nor held: %s", len(g.strange), strings.Join(g.strange[:min(5, len(g.strange))], "; "))
+		t.Errorf("%d answers were neither 200, 402 nor to be tried again: %s", len(g.strange), strings.Join(g.strange[:min(5, len(g.strange))], "; "))
 	}
 	if !g.firstSpent.IsZero() && g.lastAllowed.After(g.firstSpent) {
 		t.Errorf("a request was refused for good %s before another was sent that was forwarded", g.lastAllowed.Sub(g.firstSpent))
@@ -216,13 +221,20 @@ func (c *cluster) chatOn(s *server, key string) clusterAnswer {
 	return answerTo(c.client, s.request(context.Background(), key))
 }
 
-// answerOn does the same, again while the rest of the budget is held: as long as another
-// node has not said what it has spent of it.
-func (c *cluster) answerOn(s *server, key string) (a clusterAnswer) {
+// answerOn does the same, again while that is what the answer says.
+func (c *cluster) answerOn(s *server, key string) clusterAnswer {
 	c.t.Helper()
-	s.eventually("the rest of the budget is not held", func() bool {
-		a = c.chatOn(s, key)
-		return !a.held()
+	return s.answers(func() *http.Request { return s.request(context.Background(), key) })
+}
+
+// answers sends a request, again while the rest of the budget is held, as long as another
+// node has not said what it has spent of it, or while the node lacks its database, as one
+// that is ready may for a moment.
+func (s *server) answers(request func() *http.Request) (a clusterAnswer) {
+	s.t.Helper()
+	s.eventually("the answer is about the key", func() bool {
+		a = answerTo(s.client, request())
+		return !a.again()
 	})
 	return a
 }

@@ -80,7 +80,7 @@ func TestARepairAsksAtATerminalAndChangesNothingWithoutAYes(t *testing.T) {
 		t.Error("it was not repaired")
 	}
 	s.isReady()
-	if status := s.chat(key); status != http.StatusPaymentRequired {
+	if status := s.judges(key); status != http.StatusPaymentRequired {
 		t.Errorf("the key after the repair: %d", status)
 	}
 }

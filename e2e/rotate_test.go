@@ -14,7 +14,7 @@ import (
 // rotate gives a key another string.
 func (s *server) rotate(id string, body object) string {
 	s.t.Helper()
-	status, answer := s.api("POST", "/keys/"+id+"/rotate", body)
+	status, answer := s.inTouch("POST", "/keys/"+id+"/rotate", body)
 	if status != http.StatusOK || answer["id"] != id {
 		s.t.Fatalf("rotate: %d %v", status, answer)
 	}
