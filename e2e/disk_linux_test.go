@@ -242,9 +242,13 @@ func TestAReadOnlyStoreRefusesAndHeals(t *testing.T) {
 	if !s.refusesForTheDisk(key) {
 		t.Error("admitted on a disk that cannot be written")
 	}
-	if status, answer := s.api("GET", "/stats", nil); status != http.StatusServiceUnavailable || !strings.Contains(answer["error"].(object)["message"].(string), "read-only") {
-		t.Errorf("stats: %d %v", status, answer)
-	}
+	s.eventually("stats say why", func() bool { // not while the store is being opened
+		status, answer := s.api("GET", "/stats", nil)
+		if status != http.StatusServiceUnavailable {
+			t.Fatalf("stats: %d %v", status, answer)
+		}
+		return strings.Contains(answer["error"].(object)["message"].(string), "read-only")
+	})
 	remount("rw")
 	for i := range 4 {
 		s.eventually("it works again", func() bool { return s.chat(key) == http.StatusOK || i > 0 })

@@ -7,7 +7,7 @@ import (
 
 func TestStaleAfterIsWhatTheCaddyfileSays(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, options{more: "stale_after 1s revoke"})
+	s := newServer(t, options{more: "stale_after 1s"})
 	id, _ := s.mint(object{"max_activations": 500})
 	var entry object
 	s.eventually("the key is stale", func() bool {
@@ -20,9 +20,12 @@ func TestStaleAfterIsWhatTheCaddyfileSays(t *testing.T) {
 	if entry["reason"] != "never_used" || entry["key"].(object)["id"] != id || entry["fix"] != "caddy till revoke "+id+" --reason unused" {
 		t.Errorf("%v", entry)
 	}
-	s.replace("stale_after 1s revoke", "stale_after 30d")
+	s.replace("stale_after 1s", "stale_after 30d")
 	s.reload()
 	if _, answer := s.api("GET", "/stale", nil); len(answer["keys"].([]any)) != 0 {
 		t.Errorf("after the reload: %v", answer)
 	}
+	s.replace("stale_after 30d", "stale_after 1s revoke") // from now on it may be stale for half a second alone
+	s.reload()
+	s.eventually("the key is revoked", func() bool { return s.show(id)["status"] == "revoked" })
 }
