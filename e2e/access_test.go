@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestARoleOrUpstreamThatIsGoneStopsItsKeysAndForgetsNothing removes a role and an
@@ -65,9 +66,15 @@ func TestWhatWasAcknowledgedIsInTheAuditLogOverKills(t *testing.T) {
 		for range 4 {
 			wg.Go(func() {
 				for {
-					id, ok := s.tries("POST", "/keys", `{"max_activations":5}`)
-					if !ok {
+					select {
+					case <-stop:
 						return
+					default:
+					}
+					id, ok := s.tries("POST", "/keys", `{"max_activations":5}`)
+					if !ok { // it was killed, or its disk was late
+						time.Sleep(refusedPace)
+						continue
 					}
 					for _, act := range []struct{ method, path, body, action string }{
 						{"POST", "/keys/" + id + "/grant", `{"activations":1}`, "key.grant"},
@@ -77,16 +84,11 @@ func TestWhatWasAcknowledgedIsInTheAuditLogOverKills(t *testing.T) {
 						acknowledged["key.create "+id] = 1
 						mu.Unlock()
 						if _, ok := s.tries(act.method, act.path, act.body); !ok {
-							return
+							break
 						}
 						mu.Lock()
 						acknowledged[act.action+" "+id] = 1
 						mu.Unlock()
-					}
-					select {
-					case <-stop:
-						return
-					default:
 					}
 				}
 			})

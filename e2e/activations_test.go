@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"sync"
@@ -10,7 +11,8 @@ import (
 )
 
 // load makes n requests with the key, parallel at a time, and counts them by
-// status; 0 is a request that got no answer.
+// status; 0 is a request that got no answer. A disk that takes longer than till waits
+// for it has the client come again.
 func (s *server) load(key string, n, parallel int) map[int]int64 {
 	var mu sync.Mutex
 	counts := map[int]int64{}
@@ -19,9 +21,13 @@ func (s *server) load(key string, n, parallel int) map[int]int64 {
 	for range parallel {
 		wg.Go(func() {
 			for next.Add(1) <= int64(n) {
-				status := s.chat(key)
+				ask := func() clusterAnswer { return answerTo(s.client, s.request(context.Background(), key)) }
+				a := ask()
+				for end := time.Now().Add(patience); a.noStore() && time.Now().Before(end); a = ask() {
+					time.Sleep(refusedPace)
+				}
 				mu.Lock()
-				counts[status]++
+				counts[a.status]++
 				mu.Unlock()
 			}
 		})

@@ -47,11 +47,7 @@ func TestABackupOfARunningServerIsRestored(t *testing.T) {
 	s.start()
 	s.refuses("a restored key", key, 403, "till_key_suspended")
 	run("resume", id, "--address", s.admin)
-	n := 0
-	for s.chat(key) == 200 {
-		n++
-	}
-	if n != 6 {
+	if n := s.load(key, 20, 1)[http.StatusOK]; n != 6 {
 		t.Errorf("%d more, of the 6 that were left in the backup", n)
 	}
 	s.stop()

@@ -106,8 +106,11 @@ func (a clusterAnswer) held() bool {
 func (a clusterAnswer) away() bool { return a.status == http.StatusServiceUnavailable }
 
 // again reports whether the client is told to try again, and that nothing was forwarded.
-func (a clusterAnswer) again() bool {
-	return a.held() || a.away() && a.refusal == "till_store_unavailable" && a.after != ""
+func (a clusterAnswer) again() bool { return a.held() || a.noStore() }
+
+// noStore reports whether that is so because the database, or a disk, did not answer in time.
+func (a clusterAnswer) noStore() bool {
+	return a.away() && a.refusal == "till_store_unavailable" && a.after != ""
 }
 
 // answerTo sends a request and reads the answer to its end.

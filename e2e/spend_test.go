@@ -161,7 +161,8 @@ func (s *server) spendAll(key, body string, clients, each int, abort bool) int64
 					if made >= each {
 						return
 					}
-				case res.StatusCode == http.StatusTooManyRequests && res.Header.Get("Till-Refusal") == "till_budget_held":
+				case res.StatusCode == http.StatusTooManyRequests && res.Header.Get("Till-Refusal") == "till_budget_held",
+					res.StatusCode == http.StatusServiceUnavailable && res.Header.Get("Till-Refusal") == "till_store_unavailable": // its disk was late
 					time.Sleep(retryHeld) // a load's pace; nothing waits for it
 				case err != nil, res.StatusCode == http.StatusOK:
 				default:

@@ -152,7 +152,7 @@ func (f *fleet) ask(m *member) bool {
 	case a.status == 0:
 		m.unanswered.Add(1)
 		return false
-	case a.status == http.StatusServiceUnavailable && a.refusal == "till_store_unavailable" && a.after != "":
+	case a.noStore():
 		f.busy.Add(1)
 	default:
 		f.strange.Store(new(fmt.Sprint(a.status, " ", a.refusal)))
