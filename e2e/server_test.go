@@ -186,6 +186,15 @@ func freePort(t *testing.T) string {
 		if _, given := ports.LoadOrStore(port, true); given {
 			continue
 		}
+		// The claim comes first: who tried a port that another process has claimed would
+		// listen on it just when the server of that one wants to.
+		if runtime.GOOS == "linux" { // a name that is as wide as the port: see unix(7), "abstract"
+			claim, err := net.Listen("unix", "@till-test-port-"+strconv.Itoa(port))
+			if err != nil {
+				continue
+			}
+			t.Cleanup(func() { _ = claim.Close() }) // nobody connects to it
+		}
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		l, err := net.Listen("tcp", address)
 		if err != nil {
@@ -193,13 +202,6 @@ func freePort(t *testing.T) string {
 		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
-		}
-		if runtime.GOOS == "linux" { // a name that is as wide as the port: see unix(7), "abstract"
-			claim, err := net.Listen("unix", "@till-test-port-"+strconv.Itoa(port))
-			if err != nil {
-				continue // of another process, whose server does not listen yet
-			}
-			t.Cleanup(func() { _ = claim.Close() }) // nobody connects to it
 		}
 		return address
 	}
