@@ -308,7 +308,8 @@ func TestWheneverAClientLeavesItIsChargedWhatTheVendorBills(t *testing.T) {
 		fmt.Fprintf(w, strings.Replace(claudeEnd, "700", "%d", 1), 5*words)
 	}))
 	t.Cleanup(vendor.Close)
-	s := newServer(t, options{vendor: "anthropic", to: vendor.URL, more: fmt.Sprintf(
+	// The default of a drain is five seconds, in which a busy machine may not read on.
+	s := newServer(t, options{vendor: "anthropic", to: vendor.URL, upstream: "drain 1m", more: fmt.Sprintf(
 		"upstream short anthropic {\nto %s\ncredential {env.MOCK_KEY}\ndrain 0\n}\n", vendor.URL)})
 	random := rand.New(rand.NewPCG(13, 6))
 	whole := len(claudeStart) + words*len(claudeWord) + len(claudeEnd)

@@ -220,7 +220,8 @@ func TestUnconfiguredAgentsWorkOnLimitedKeys(t *testing.T) {
 			if test.vendor == upstreamtest.Anthropic {
 				d = newDirector(t, dir, claudeActs, inMessages)
 			}
-			s := newServer(t, options{vendor: test.vendor, to: d.URL})
+			// An agent may end without having waited for each of its requests.
+			s := newServer(t, options{vendor: test.vendor, to: d.URL, upstream: "drain 1m"})
 			id, key := s.mint(object{"max_spend_usd": "20", "max_tokens": 20_000_000})
 			tape := tapeOf(t, s)
 			out, err := agentCommand(t, test.vendor, test.model, dir, "Look at the files.", tape.URL, key).CombinedOutput()
@@ -238,7 +239,6 @@ func TestUnconfiguredAgentsWorkOnLimitedKeys(t *testing.T) {
 					t.Errorf("no request held %s\n%.3000s", held, out)
 				}
 			}
-			// An agent may end without having waited for each of its requests.
 			s.eventually("each answer is charged, and nothing more", func() bool {
 				return s.show(id)["used_tokens"].(float64) == float64(9040*d.said.Load())
 			})
