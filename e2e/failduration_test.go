@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/upstream/upstreamtest"
 )
@@ -36,6 +35,11 @@ func TestNoClientTakesAnUpstreamFromTheOthers(t *testing.T) {
 		return func() (string, error) {
 			conn := s.dial()
 			_, err := io.WriteString(conn, request)
+			if err == nil {
+				err = conn.(*net.TCPConn).CloseWrite()
+			}
+			// Until its request is over: it may begin later than that of the next client.
+			_, _ = io.Copy(io.Discard, conn) // its end may be a reset
 			return "", errors.Join(err, conn.Close())
 		}
 	}
@@ -98,16 +102,15 @@ func TestOnlyTheAddressThatFailedCounts(t *testing.T) {
 	var answered atomic.Int64
 	answers := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { answered.Add(1) }))
 	t.Cleanup(answers.Close)
-	s := newServer(t, options{more: "upstream two {\n\tto http://" + resets + " " + answers.URL + "\n\tcredential {env.MOCK_KEY}\n\tlb_policy first\n\tlb_try_duration 1m\n\tfail_duration 10m\n}"})
+	s := newServer(t, options{more: "upstream two {\n\tto http://" + resets + " " + answers.URL + "\n\tcredential {env.MOCK_KEY}\n\tlb_policy first\n\tlb_try_duration 1h\n\tfail_duration 1h\n}"})
 	id, key := s.mint(object{"upstream": "two", "max_activations": 10})
 	get := func() (*http.Response, string) {
 		r := s.bare("GET", "/x", "")
 		r.Header.Set("Authorization", "Bearer "+key)
 		return s.must(r)
 	}
-	start := time.Now()
-	if res, body := get(); res.StatusCode != http.StatusBadGateway || res.Header.Get("Till-Refusal") != "till_upstream_failed" || time.Since(start) > 30*time.Second {
-		t.Errorf("%d %s after %s", res.StatusCode, body, time.Since(start))
+	if res, body := get(); res.StatusCode != http.StatusBadGateway || res.Header.Get("Till-Refusal") != "till_upstream_failed" { // within the client's patience
+		t.Errorf("%d %s", res.StatusCode, body)
 	}
 	s.says("upstream failed")
 	if res, body := get(); res.StatusCode != http.StatusOK || answered.Load() != 1 || s.used(id) != 2 {
