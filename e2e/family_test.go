@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestChildrenOfAKeyWithOneRuleWork: models, of the key or of its role, or a charge by
@@ -59,7 +60,7 @@ func TestNoRequestIsLostToAChangeUnderLoad(t *testing.T) {
 			if changes%2 == 1 {
 				models = nil
 			}
-			if status, answer := s.api("PATCH", "/keys/"+id, object{"models": models}); status != http.StatusOK {
+			if status, answer := s.sure("PATCH", "/keys/"+id, object{"models": models}); status != http.StatusOK {
 				t.Errorf("PATCH: %d %v", status, answer)
 				return
 			}
@@ -69,6 +70,10 @@ func TestNoRequestIsLostToAChangeUnderLoad(t *testing.T) {
 		sending.Go(func() {
 			for range each {
 				res, body := s.must(s.request(t.Context(), []string{root, child}[i%2]))
+				// A disk may take longer than till waits for it.
+				for began := time.Now(); strings.Contains(body, "could not be checked") && time.Since(began) < patience; {
+					res, body = s.must(s.request(t.Context(), []string{root, child}[i%2]))
+				}
 				if res.StatusCode != http.StatusOK {
 					t.Errorf("%d %s", res.StatusCode, strings.TrimSpace(body))
 				}
