@@ -10,9 +10,18 @@ import (
 	"time"
 )
 
+// comesAgain is chat, again where the store takes longer than till waits for it.
+func (s *server) comesAgain(key string) int {
+	for end := time.Now().Add(patience); ; time.Sleep(refusedPace) {
+		a := answerTo(s.client, s.request(context.Background(), key))
+		if !a.noStore() || time.Now().After(end) {
+			return a.status
+		}
+	}
+}
+
 // load makes n requests with the key, parallel at a time, and counts them by
-// status; 0 is a request that got no answer. A disk that takes longer than till waits
-// for it has the client come again.
+// status; 0 is a request that got no answer.
 func (s *server) load(key string, n, parallel int) map[int]int64 {
 	var mu sync.Mutex
 	counts := map[int]int64{}
@@ -21,13 +30,9 @@ func (s *server) load(key string, n, parallel int) map[int]int64 {
 	for range parallel {
 		wg.Go(func() {
 			for next.Add(1) <= int64(n) {
-				ask := func() clusterAnswer { return answerTo(s.client, s.request(context.Background(), key)) }
-				a := ask()
-				for end := time.Now().Add(patience); a.noStore() && time.Now().Before(end); a = ask() {
-					time.Sleep(refusedPace)
-				}
+				status := s.comesAgain(key)
 				mu.Lock()
-				counts[a.status]++
+				counts[status]++
 				mu.Unlock()
 			}
 		})

@@ -66,7 +66,7 @@ func TestATreeOfKeysForwardsExactlyNAtHundredParallel(t *testing.T) {
 	for i := range 100 {
 		all.Go(func() {
 			for j := range 10 {
-				switch status := s.chat(keys[(i+j)%len(keys)]); status {
+				switch status := s.comesAgain(keys[(i+j)%len(keys)]); status {
 				case http.StatusOK:
 					ok.Add(1)
 				case http.StatusPaymentRequired:

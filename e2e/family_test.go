@@ -60,7 +60,7 @@ func TestNoRequestIsLostToAChangeUnderLoad(t *testing.T) {
 			if changes%2 == 1 {
 				models = nil
 			}
-			if status, answer := s.sure("PATCH", "/keys/"+id, object{"models": models}); status != http.StatusOK {
+			if status, answer := s.inTouch("PATCH", "/keys/"+id, object{"models": models}); status != http.StatusOK {
 				t.Errorf("PATCH: %d %v", status, answer)
 				return
 			}
