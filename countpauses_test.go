@@ -132,14 +132,17 @@ func TestFailuresThatAreMinutesApartAreNotFinal(t *testing.T) {
 }
 
 // countedBy returns a site with an upstream of OpenAI's dialect, whose endpoint for counting
-// answers so.
+// answers so. By the clock of its pauses it is noon, however busy the machine is.
 func countedBy(t *testing.T, answer http.HandlerFunc) (s *site, asked *atomic.Int64) {
 	t.Helper()
 	asked = new(atomic.Int64)
 	vendor := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
-		if _, err := io.Copy(io.Discard, r.Body); err != nil || r.URL.Path != "/v1/responses/input_tokens" {
-			t.Errorf("%s: %v", r.URL.Path, err)
+		if r.URL.Path != "/v1/responses/input_tokens" {
+			t.Errorf("it is asked at %s", r.URL.Path)
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return // whoever has asked waits no longer
 		}
 		answer(w, r)
 	}))
@@ -147,6 +150,7 @@ func countedBy(t *testing.T, answer http.HandlerFunc) (s *site, asked *atomic.In
 	s = newSite(t, nil)
 	to := s.h.app.targets["openai"]
 	to.vendorCount.wait = 5 * time.Minute // a busy machine's count comes, too
+	to.vendorCount.now = func() time.Time { return noon }
 	address := strings.TrimPrefix(vendor.URL, "http://")
 	to.origins = []origin{{scheme: "http", network: "tcp", address: address, host: address}}
 	way := &Transport{target: to, HTTPTransport: reverseproxy.HTTPTransport{Transport: new(http.Transport)}}
@@ -175,7 +179,7 @@ func TestARefusalForWantOfACountIsFinalOnlyIfNoneWillCome(t *testing.T) {
 		_, _ = io.WriteString(w, `{"input_tokens":`)
 	}
 	comeAt := func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Retry-After", time.Now().Add(20*time.Second).UTC().Format(http.TimeFormat))
+		w.Header().Set("Retry-After", noon.Add(20*time.Second).Format(http.TimeFormat))
 		w.WriteHeader(http.StatusTooManyRequests)
 	}
 	const final = 0
@@ -221,17 +225,18 @@ func TestARefusalForWantOfACountIsFinalOnlyIfNoneWillCome(t *testing.T) {
 				t.Parallel()
 				s, asked := countedBy(t, test.answer)
 				if name == "no answer in time" {
-					s.h.app.targets["openai"].vendorCount.wait = 10 * time.Second // long enough to be asked
+					s.h.app.targets["openai"].vendorCount.wait = 10 * time.Second // nearly always long enough to be asked
 				}
 				k := s.mint(limit)
 				for range 2 {
 					status, again, answer := s.comesAgain(k, tooLong)
 					if test.again == final && (status != http.StatusPaymentRequired || again != 0) ||
-						test.again != final && (status != http.StatusTooManyRequests || again > test.again || again < max(test.again-4, 1)) {
+						test.again != final && (status != http.StatusTooManyRequests || again != test.again) {
 						t.Errorf("%d, again in %d s: %s", status, again, answer)
 					}
 				}
-				if n := asked.Load(); n != test.asks {
+				// A machine that is busy for longer than that may not have asked before it was over.
+				if n := asked.Load(); n != test.asks && (name != "no answer in time" || n > 0) {
 					t.Errorf("it was asked %d times, want %d", n, test.asks)
 				}
 				if s.forwarded.Load() != 0 || s.view(k).Used[record.Activations] != 0 || s.view(k).InFlight != 0 {

@@ -44,7 +44,16 @@ type vendorCount struct {
 	mu   sync.Mutex
 	ways map[string]bool // the settings of the transports
 
-	wait time.Duration // instead of countTime, in tests
+	wait time.Duration    // instead of countTime, in tests
+	now  func() time.Time // instead of time.Now, in tests
+}
+
+// clock is the time by which pauses end.
+func (c *vendorCount) clock() time.Time {
+	if c.now != nil {
+		return c.now()
+	}
+	return time.Now()
 }
 
 // patience is how long a request waits.
@@ -146,7 +155,8 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	case err != nil:
 		res = nil // it did not come whole
 	}
-	pause, again, news := c.pauses.fail(u.family, u.now(), failureOf(res, u.now()))
+	now := c.clock()
+	pause, again, news := c.pauses.fail(u.family, now, failureOf(res, now))
 	if again > 0 {
 		u.uncounted = uncounted(key, again)
 	}
@@ -160,7 +170,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 // isPaused reports whether the vendor must not be asked for a key at the moment, and
 // tells the request if that may be over soon.
 func (c *vendorCount) isPaused(key *record.Key, u *usage) bool {
-	paused, again := c.pauses.check(u.family, u.now())
+	paused, again := c.pauses.check(u.family, c.clock())
 	if again > 0 {
 		u.uncounted = uncounted(key, again)
 	}
