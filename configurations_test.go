@@ -58,6 +58,7 @@ func (s storageOf) OpenStore(StoreOpening) (OpenedStore, error) {
 // its name.
 func newReloads(t *testing.T, dir string) (r *reloads, first, second *App) {
 	r = &reloads{t: t, e: newEngine(Place{Identity: dir, Dir: dir}, nil), disk: storetest.NewDisk()}
+	r.e.patience = patience
 	first, second = r.configure("first"), r.configure("second")
 	if err := r.e.enter(first); err != nil {
 		t.Fatal(err)
@@ -314,6 +315,9 @@ func TestTheStoreIsOpenedAsTheConfigurationInForceSays(t *testing.T) {
 		if _, err := by.Limiter(); err != nil {
 			t.Fatal(err)
 		}
+		r.e.mu.Lock()
+		_ = r.e.wait(0) // a request does not wait for it for as long as a busy machine may take
+		r.e.mu.Unlock()
 	}
 	failsAndOpens(second)
 	r.inForce("first")

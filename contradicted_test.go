@@ -39,6 +39,7 @@ func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *
 	cluster, said := storetest.NewCluster(), new(logged)
 	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
+	e.patience = patience
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Error(err)
@@ -120,7 +121,7 @@ func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.
 		}
 	}
 	other := cluster.Bystander(t, "two")
-	if behind, err := other.Settled(10 * time.Second); err != nil || len(behind) > 0 {
+	if behind, err := other.Settled(patience); err != nil || len(behind) > 0 {
 		t.Errorf("others wait for it: %q, %v", behind, err)
 	}
 	if said := said.String(); strings.Count(said, "is opened again, and what") != 2 || strings.Count(said, "until it is restarted") != 1 || strings.Contains(said, "it is tried again") {
@@ -180,7 +181,7 @@ func TestANodeThatNobodyAsksOpensItsStoreAgain(t *testing.T) {
 	if err := e.enter((*asConfigured)(&o)); err != nil { // from here on the engine has a clock of its own, too
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Minute); e.current() == nil; time.Sleep(10 * time.Millisecond) { // between two looks
+	for deadline := time.Now().Add(patience); e.current() == nil; time.Sleep(10 * time.Millisecond) { // between two looks
 		if passes(); time.Now().After(deadline) {
 			t.Fatal("it is not open again")
 		}

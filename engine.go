@@ -38,6 +38,7 @@ type engine struct {
 	contradictions *contradictions
 	advice         *advice
 	memory         *upstream.Memory // what conversations were measured to have used
+	patience       time.Duration    // of callers of the limiter, in tests; 0: its own
 
 	mu          sync.Mutex
 	limiter     *limiter.Limiter // the working one, or the last that worked
@@ -342,7 +343,7 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 		return nil, s, explainReadOnly(err)
 	}
 	l, err := limiter.Open(limiter.Options{
-		Store: s.Store, Clock: s.Clock, Shadow: e.place.File("shadow"), Anchor: o.anchorOf(e.place), Logger: o.log,
+		Store: s.Store, Clock: s.Clock, Patience: e.patience, Shadow: e.place.File("shadow"), Anchor: o.anchorOf(e.place), Logger: o.log,
 		Roles: o.roles, Hooks: o.hooks, Posted: e.hooks.Wake, KeepAudit: o.keepAudit, Retain: o.retain,
 		StaleAfter: o.staleAfter, StaleRevoke: o.staleRevoke, Observe: observer{e.metrics, e.events},
 		After: after, Repaired: e.repaired, Lockdown: e.lockdown, TurnBytes: maxWaiting, Exiting: caddy.Exiting,

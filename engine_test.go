@@ -21,11 +21,15 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
+// patience bounds every wait. It only decides when a hang is reported.
+const patience = 5 * time.Minute
+
 // engineOn returns an engine over a simulated disk.
 func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 	t.Helper()
 	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir}, nil)
+	e.patience = patience
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Log(err)
@@ -38,7 +42,15 @@ func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 func engineOnBadger(t *testing.T) (*engine, storeOptions) {
 	t.Helper()
 	at := &BadgerStore{Path: filepath.Join(t.TempDir(), "store")}
-	return newEngine(at.Place(), nil), storeOptions{open: at.OpenStore, log: slog.New(slog.DiscardHandler)}
+	e := newEngine(at.Place(), nil)
+	e.patience = patience
+	return e, storeOptions{log: slog.New(slog.DiscardHandler), open: func(with StoreOpening) (OpenedStore, error) {
+		s, err := at.OpenStore(with)
+		if err == nil {
+			s.Store.(*store.Badger).ClosePatience = patience
+		}
+		return s, err
+	}}
 }
 
 // mustOpen opens the engine's store, or returns the limiter that has it open.
@@ -140,6 +152,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := newEngine(e.place, nil)
+	next.patience = patience
 	t.Cleanup(func() {
 		if err := next.Destruct(); err != nil {
 			t.Error(err)

@@ -49,6 +49,7 @@ func newSite(t testing.TB, roles map[string]record.Role) *site {
 	t.Helper()
 	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir}, nil)
+	e.patience = patience
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Log(err)
@@ -63,7 +64,7 @@ func newSite(t testing.TB, roles map[string]record.Role) *site {
 	s.addUpstream("openai", Upstream{Upgrades: []string{"/v1/realtime"}})
 	s.addUpstream("raw", Upstream{To: []string{"http://raw.example.com"}})
 	var err error
-	if s.Limiter, err = e.open(app.storeOptions(), time.Minute); err != nil {
+	if s.Limiter, err = e.open(app.storeOptions(), patience); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -25,6 +25,7 @@ func Unreadable(t *testing.T) (w *World, lose func(row []byte)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.(*store.Badger).ClosePatience = patience
 	u := &unreadable{Store: s}
 	return on(t, u, nil), func(row []byte) {
 		u.mu.Lock()

@@ -62,6 +62,7 @@ func New(t *testing.T, clock commit.Clock) *World {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.(*store.Badger).ClosePatience = patience
 	return on(t, s, clock)
 }
 

@@ -48,13 +48,14 @@ func (d *desk) advance(by time.Duration) {
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
-	store, err := store.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
+	s, err := store.OpenBadger(filepath.Join(t.TempDir(), "store"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.(*store.Badger).ClosePatience = 5 * time.Minute
 	role := record.NewRole()
 	role.Permissions = []record.Permission{record.KeysRead}
-	l, err := limiter.Open(limiter.Options{Patience: 5 * time.Minute, Store: store, Roles: map[string]record.Role{"reader": role}})
+	l, err := limiter.Open(limiter.Options{Patience: 5 * time.Minute, Store: s, Roles: map[string]record.Role{"reader": role}})
 	if err != nil {
 		t.Fatal(err)
 	}
