@@ -72,9 +72,10 @@ func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 	spec.Limit[record.Activations] = n
-	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
-		t.Fatal(err)
-	}
+	until(t, func() error {
+		_, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+		return err
+	})
 	return lookup
 }
 

@@ -23,6 +23,7 @@ func engineOnDatabase(t *testing.T, dsn, node string) (*engine, storeOptions) {
 	t.Helper()
 	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
+	e.patience = patience
 	t.Cleanup(func() {
 		if err := e.Destruct(); err != nil {
 			t.Error(err)
@@ -56,6 +57,65 @@ func engineOnDatabase(t *testing.T, dsn, node string) (*engine, storeOptions) {
 	}
 }
 
+// A node may lose touch with a database for a moment at any time: its machine was busy, or its
+// connection has just ended. Until it has found it again it refuses what it cannot know. The
+// functions below wait for that.
+
+// until repeats what a node without touch cannot do.
+func until(t *testing.T, do func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		err := do()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrStale) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// inTouch opens the store of a node, and waits until the node has touch with it.
+func inTouch(t *testing.T, e *engine, o storeOptions) *limiter.Limiter {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		l, err := e.open(o, 0)
+		if err == nil && l.Ready() == nil && l.Ping(t.Context()) == nil {
+			return l
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the store is not open: %v", err)
+		}
+	}
+}
+
+// inDoubt waits until a node refuses the store because of a doubt.
+func inDoubt(t *testing.T, e *engine, o storeOptions) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		l, err := e.open(o, 0)
+		if l != nil {
+			err = l.Failed()
+		}
+		if errors.Is(err, store.ErrDoubt) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it is not in doubt: %v", err)
+		}
+	}
+}
+
+// useInTouch is useIn once the node has touch.
+func useInTouch(t *testing.T, l *limiter.Limiter, lookup token.Lookup) record.Code {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if code := useIn(t, l, lookup); code != record.CodeStoreUnavailable || time.Now().After(deadline) {
+			return code
+		}
+	}
+}
+
 func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Start(t)
@@ -63,21 +123,25 @@ func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 		t.Helper()
 		var said logged
 		o.log, o.common = slog.New(slog.NewTextHandler(&said, nil)), common.String
-		e.mustOpen(t, o)
+		inTouch(t, e, o)
 		e.announce(o)
 		e.announce(o)
 		return said.String()
 	}
 	one, o1 := engineOnDatabase(t, server.DSN(), "one")
 	two, o2 := engineOnDatabase(t, server.DSN(), "two")
-	if said := configured(one, o1, wire.CommonConfiguration{"roles": "1", "retain": "1"}); strings.Contains(said, "otherwise") {
+	if said := configured(one, o1, wire.CommonConfiguration{"roles": "1", "retain": "1"}); strings.Contains(said, "differently") {
 		t.Errorf("a node alone: %s", said)
 	}
-	said := configured(two, o2, wire.CommonConfiguration{"roles": "2", "retain": "1"})
+	said := ""
+	// A node whose session has just expired is not compared.
+	for deadline := time.Now().Add(patience); !strings.Contains(said, "differently") && time.Now().Before(deadline); {
+		said = configured(two, o2, wire.CommonConfiguration{"roles": "2", "retain": "1"})
+	}
 	if strings.Count(said, `"one: roles"`) != 1 || strings.Contains(said, "retain") {
 		t.Errorf("another node: %s", said)
 	}
-	if said := configured(two, o2, wire.CommonConfiguration{"roles": "1", "retain": "1"}); strings.Contains(said, "otherwise") {
+	if said := configured(two, o2, wire.CommonConfiguration{"roles": "1", "retain": "1"}); strings.Contains(said, "differently") {
 		t.Errorf("once they are the same: %s", said)
 	}
 }
@@ -128,132 +192,113 @@ func opensOnlyAfterARepair(t *testing.T, remember func(*testing.T, *postgrestest
 	network := postgrestest.NewProxy(t, server)
 	one, o1 := engineOnDatabase(t, network.DSN(), "one")
 	two, o2 := engineOnDatabase(t, network.DSN(), "two")
-	const patience = 2 * time.Minute
-	open := func(e *engine, o storeOptions) *limiter.Limiter {
-		t.Helper()
-		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-			l, err := e.open(o, 0)
-			if err == nil && l.Ready() == nil && l.Ping(t.Context()) == nil {
-				return l
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the store is not open: %v", err)
-			}
-		}
-	}
-	doubted := func(e *engine, o storeOptions) {
-		t.Helper()
-		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-			l, err := e.open(o, 0)
-			if l != nil {
-				err = l.Failed()
-			}
-			if errors.Is(err, store.ErrDoubt) {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("it is not in doubt: %v", err)
-			}
-		}
-	}
 	id := func(l *limiter.Limiter, lookup token.Lookup) string {
 		t.Helper()
-		k, refusal := l.Find(t.Context(), lookup)
-		if refusal != nil {
-			t.Fatal(refusal)
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+			k, refusal := l.Find(t.Context(), lookup)
+			if refusal == nil {
+				return k.Key().ID
+			}
+			if refusal.Code != record.CodeStoreUnavailable || time.Now().After(deadline) {
+				t.Fatal(refusal)
+			}
 		}
-		return k.Key().ID
 	}
 
-	l1 := open(one, o1)
-	open(two, o2)
+	l1 := inTouch(t, one, o1)
+	inTouch(t, two, o2)
 	used, revoked := mintIn(t, l1, 100), mintIn(t, l1, 100)
 	for range 10 {
-		if code := useIn(t, l1, used); code != "" {
+		if code := useInTouch(t, l1, used); code != "" {
 			t.Fatal(code)
 		}
 	}
-	if err := l1.Ping(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	until(t, func() error { return l1.Ping(t.Context()) })
 	usedID, revokedID := id(l1, used), id(l1, revoked)
 	back := remember(t, server, network)
-	l1, l2 := open(one, o1), open(two, o2)
-	// A node that has not noticed yet that the server was away may lose touch for a moment.
-	for n, deadline := 0, time.Now().Add(patience); n < 10; {
-		switch code := useIn(t, l2, used); {
-		case code == "":
-			n++
-		case code != record.CodeStoreUnavailable || time.Now().After(deadline):
+	l1, l2 := inTouch(t, one, o1), inTouch(t, two, o2)
+	for range 10 {
+		if code := useInTouch(t, l2, used); code != "" {
 			t.Fatal(code)
 		}
 	}
 	minted := mintIn(t, l2, 5)
-	for deadline := time.Now().Add(patience); ; {
+	until(t, func() error {
 		_, _, err := l1.Revoke(t.Context(), limiter.Operator, revokedID, "")
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, store.ErrUnavailable) || time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
+		return err
+	})
 	back()
 
-	doubted(one, o1)
-	doubted(two, o2)
+	inDoubt(t, one, o1)
+	inDoubt(t, two, o2)
 	if _, err := one.forfeit(limiter.Caller{Name: "ci", Role: "ci"}, o1, false); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("by another than the operator: %v", err)
 	}
-	would, err := one.forfeit(limiter.Operator, o1, true)
-	if err != nil || would.Keys != 2 || would.Forfeited != 2 {
-		t.Fatalf("a dry run: %+v, %v", would, err)
+	var would, done limiter.Repaired
+	until(t, func() (err error) {
+		would, err = one.forfeit(limiter.Operator, o1, true)
+		return err
+	})
+	if would.Keys != 2 || would.Forfeited != 2 {
+		t.Fatalf("a dry run: %+v", would)
 	}
-	doubted(one, o1)
-	done, err := one.forfeit(limiter.Operator, o1, false)
-	if err != nil || done != would {
-		t.Fatalf("the repair has done %+v, %v, and a dry run said %+v", done, err, would)
+	inDoubt(t, one, o1)
+	until(t, func() (err error) {
+		if done, err = one.forfeit(limiter.Operator, o1, false); done == would {
+			return nil // its store may not have been opened at once
+		}
+		return err
+	})
+	if done != would {
+		t.Fatalf("the repair has done %+v, and a dry run said %+v", done, would)
 	}
-	l1, l2 = open(one, o1), open(two, o2) // by itself
+	l1, l2 = inTouch(t, one, o1), inTouch(t, two, o2) // by itself
 	for node, l := range map[string]*limiter.Limiter{"one": l1, "two": l2} {
 		for name, lookup := range map[string]token.Lookup{"used": used, "revoked": revoked} {
-			if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted {
+			if code := useInTouch(t, l, lookup); code != record.CodeActivationsExhausted {
 				t.Errorf("node %s, the key that was %s: %q", node, name, code)
 			}
 		}
-		if code := useIn(t, l, minted); code != record.CodeKeyInvalid {
+		if code := useInTouch(t, l, minted); code != record.CodeKeyInvalid {
 			t.Errorf("node %s, the key that was minted: %q", node, code)
 		}
 	}
-	if _, err := l1.GrantMore(t.Context(), limiter.Operator, usedID, limiter.More{Activations: 20}); err != nil {
-		t.Fatal(err)
-	}
+	until(t, func() error {
+		_, err := l1.GrantMore(t.Context(), limiter.Operator, usedID, limiter.More{Activations: 20})
+		return err
+	})
 	n := 0
-	for held := 0; held < 100; {
-		before := n
-		for _, l := range []*limiter.Limiter{l1, l2} {
+	over := [2]bool{} // refused finally
+	for deadline := time.Now().Add(patience); !over[0] || !over[1]; {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is not spent after %d requests", n)
+		}
+		for i, l := range []*limiter.Limiter{l1, l2} {
 			switch code := useIn(t, l, used); code {
 			case "":
 				n++
-			case record.CodeActivationsExhausted, record.CodeBudgetHeld:
+			case record.CodeActivationsExhausted:
+				over[i] = true
+			case record.CodeBudgetHeld, record.CodeStoreUnavailable:
 			default:
 				t.Fatal(code)
 			}
-		}
-		if held++; n > before {
-			held = 0
 		}
 	}
 	if n != 20 {
 		t.Errorf("%d requests of 20 that were granted", n)
 	}
-	page, err := l2.Audit(t.Context(), limiter.Operator, audit.Filter{Action: "store.repair"})
-	if err != nil || len(page.Entries) != 1 || !strings.Contains(string(page.Entries[0]), `"doubt":`) {
-		t.Errorf("the audit log: %s, %v", page.Entries, err)
-	}
-	if _, err := l2.AuditVerify(t.Context(), limiter.Operator); err != nil {
-		t.Error(err)
-	}
+	until(t, func() error {
+		page, err := l2.Audit(t.Context(), limiter.Operator, audit.Filter{Action: "store.repair"})
+		if err == nil && (len(page.Entries) != 1 || !strings.Contains(string(page.Entries[0]), `"doubt":`)) {
+			t.Errorf("the audit log: %s", page.Entries)
+		}
+		return err
+	})
+	until(t, func() error {
+		_, err := l2.AuditVerify(t.Context(), limiter.Operator)
+		return err
+	})
 }
 
 // TestADatabaseThatContradictsItselfIsOpenedByARepair: it lacks no commit, so no node has
@@ -268,40 +313,46 @@ func TestADatabaseThatContradictsItselfIsOpenedByARepair(t *testing.T) {
 			t.Parallel()
 			server := postgrestest.Start(t)
 			former, o := engineOnDatabase(t, server.DSN(), "one")
-			l, err := former.open(o, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			l := inTouch(t, former, o)
 			key := mintIn(t, l, 100)
-			if code := useIn(t, l, key); code != "" {
+			if code := useInTouch(t, l, key); code != "" {
 				t.Fatal(code)
 			}
 			if err := l.Close(); err != nil {
-				t.Fatal(err)
+				t.Log(err) // what it could not give back in time is lost as well
 			}
 			server.Exec(t, damage)
 
 			e, o := engineOnDatabase(t, server.DSN(), "two")
-			if _, err := e.open(o, 0); !errors.Is(err, store.ErrDoubt) {
-				t.Fatalf("it is opened: %v", err)
-			}
-			would, err := e.forfeit(limiter.Operator, o, true)
-			if err != nil || would.Keys != 1 || would.Forfeited != 1 {
-				t.Fatalf("a dry run: %+v, %v", would, err)
+			inDoubt(t, e, o)
+			var would, done limiter.Repaired
+			until(t, func() (err error) {
+				would, err = e.forfeit(limiter.Operator, o, true)
+				return err
+			})
+			if would.Keys != 1 || would.Forfeited != 1 {
+				t.Fatalf("a dry run: %+v", would)
 			}
 			if doubt := server.Exec(t, `SELECT coalesce(doubt, 'none') FROM till.state`); doubt[0] != "none" {
 				t.Errorf("a dry run has told the other nodes: %q", doubt)
 			}
-			if done, err := e.forfeit(limiter.Operator, o, false); err != nil || done != would {
-				t.Fatalf("the repair has done %+v, %v, and a dry run said %+v", done, err, would)
+			until(t, func() (err error) {
+				if done, err = e.forfeit(limiter.Operator, o, false); done == would {
+					return nil // its store may not have been opened at once
+				}
+				return err
+			})
+			if done != would {
+				t.Fatalf("the repair has done %+v, and a dry run said %+v", done, would)
 			}
-			l = e.mustOpen(t, o)
-			if code := useIn(t, l, key); code != record.CodeActivationsExhausted {
+			l = inTouch(t, e, o)
+			if code := useInTouch(t, l, key); code != record.CodeActivationsExhausted {
 				t.Errorf("what was left of the key: %q", code)
 			}
-			if _, err := l.AuditVerify(t.Context(), limiter.Operator); err != nil {
-				t.Error(err)
-			}
+			until(t, func() error {
+				_, err := l.AuditVerify(t.Context(), limiter.Operator)
+				return err
+			})
 		})
 	}
 }
