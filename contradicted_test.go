@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,11 +34,12 @@ func takePart(t *testing.T, c *storetest.Cluster, node string) {
 	})
 }
 
-// engineOnCluster returns the engine of node one of a database, and where it logs.
-func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *logged) {
+// engineOnCluster returns the engine of node one of a database, and where it logs. A node that
+// stands still for some seconds loses touch, and refuses like one that is contradicted, so its
+// tests are in bubbles.
+func engineOnCluster(t *testing.T, dir string) (*storetest.Cluster, *engine, storeOptions, *logged) {
 	t.Helper()
 	cluster, said := storetest.NewCluster(), new(logged)
-	dir := t.TempDir()
 	e := newEngine(Place{Identity: dir, Dir: dir, Shared: true}, nil)
 	e.patience = patience
 	t.Cleanup(func() {
@@ -52,7 +54,12 @@ func engineOnCluster(t *testing.T) (*storetest.Cluster, *engine, storeOptions, *
 
 func TestANodeThatARecordContradictsOpensAgainOnceAndThenStaysClosed(t *testing.T) {
 	t.Parallel()
-	cluster, e, o, said := engineOnCluster(t)
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { opensAgainOnce(t, dir) })
+}
+
+func opensAgainOnce(t *testing.T, dir string) {
+	cluster, e, o, said := engineOnCluster(t, dir)
 	l := e.mustOpen(t, o)
 	key := mintIn(t, l, 100)
 	n := 0
@@ -149,7 +156,12 @@ func (c *asConfigured) storeOptions() storeOptions  { return storeOptions(*c) }
 // it is due, as long as a configuration is in force.
 func TestANodeThatNobodyAsksOpensItsStoreAgain(t *testing.T) {
 	t.Parallel()
-	cluster, e, o, _ := engineOnCluster(t)
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) { opensUnasked(t, dir) })
+}
+
+func opensUnasked(t *testing.T, dir string) {
+	cluster, e, o, _ := engineOnCluster(t, dir)
 	l, err := e.open(o, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -168,6 +180,10 @@ func TestANodeThatNobodyAsksOpensItsStoreAgain(t *testing.T) {
 	go func() {
 		defer close(stopped)
 		e.keepOpen(due, stop)
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
 	}()
 	passes := func() { // the second is received once what the first began has ended
 		for range 2 {
@@ -189,6 +205,4 @@ func TestANodeThatNobodyAsksOpensItsStoreAgain(t *testing.T) {
 	if code := useIn(t, e.current(), key); code != "" {
 		t.Errorf("once it is open again: %q", code)
 	}
-	close(stop)
-	<-stopped
 }
