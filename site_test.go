@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store/storetest"
 	"github.com/till-proxy/till/token"
@@ -25,6 +26,7 @@ import (
 // answers by itself in place of the proxy.
 type site struct {
 	*limiter.Limiter
+	clock     *leadClock
 	t         testing.TB
 	h         *Handler
 	forwarded atomic.Int64
@@ -35,12 +37,24 @@ type site struct {
 }
 
 // memoryStorage is a store that ends with the test.
-type memoryStorage struct{ disk *storetest.Disk }
+type memoryStorage struct {
+	disk  *storetest.Disk
+	clock *leadClock
+}
+
+// leadClock is the machine's clock, and as far ahead of it as a test says.
+type leadClock struct{ lead atomic.Int64 }
+
+func (c *leadClock) Now() (time.Time, time.Duration) {
+	shown, steady := commit.SystemClock{}.Now()
+	lead := time.Duration(c.lead.Load())
+	return shown.Add(lead), steady + lead
+}
 
 func (memoryStorage) Place() Place { return Place{Identity: "memory"} }
 
 func (s memoryStorage) OpenStore(StoreOpening) (OpenedStore, error) {
-	return OpenedStore{Store: s.disk.Open()}, nil
+	return OpenedStore{Store: s.disk.Open(), Clock: s.clock}, nil
 }
 
 // newSite serves the upstreams openai, which denies paths that administer the account,
@@ -55,12 +69,13 @@ func newSite(t testing.TB, roles map[string]record.Role) *site {
 			t.Log(err)
 		}
 	})
+	clock := new(leadClock)
 	app := &App{
-		engine: e, storage: memoryStorage{storetest.NewDisk()}, roles: roles, maxBody: defaultMaxBody,
+		engine: e, storage: memoryStorage{storetest.NewDisk(), clock}, roles: roles, maxBody: defaultMaxBody,
 		prices: new(atomic.Pointer[upstream.Prices]), targets: map[string]*target{},
 	}
 	app.prices.Store(upstream.BuiltInPrices())
-	s := &site{t: t, h: &Handler{app: app, metrics: e.metrics, logger: zap.NewNop()}}
+	s := &site{t: t, clock: clock, h: &Handler{app: app, metrics: e.metrics, logger: zap.NewNop()}}
 	s.addUpstream("openai", Upstream{Upgrades: []string{"/v1/realtime"}})
 	s.addUpstream("raw", Upstream{To: []string{"http://raw.example.com"}})
 	var err error
