@@ -181,9 +181,17 @@ func TestOnlyARunWithoutFailureIsOk(t *testing.T) {
 
 func TestAHangShowsWhereAndKeepsAllStacks(t *testing.T) {
 	t.Parallel()
-	r := newRunner(t, "+stuck", "-timeout", "1s", "./hang")
-	out := r.ends(1)
-	for _, want := range []string{"on its way", "panic: test timed out after 1s", "waitForNobody", "0 passed, 1 failed, 0 skipped"} {
+	var r *runner
+	var out, timeout string
+	for limit := time.Second; ; limit *= 4 { // a busy machine may not have come to the hang in time
+		timeout = limit.String()
+		r = newRunner(t, "+stuck", "-timeout", timeout, "./hang")
+		out = r.ends(1)
+		if _, err := os.Stat(filepath.Join(r.tell, "hangs")); err == nil || limit > time.Minute {
+			break
+		}
+	}
+	for _, want := range []string{"on its way", "panic: test timed out after " + timeout, "waitForNobody", "0 passed, 1 failed, 0 skipped"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("missing: %s", want)
 		}
