@@ -201,7 +201,18 @@ func (r *running) end(s syscall.Signal) int {
 	return r.cmd.ProcessState.ExitCode()
 }
 
-func (r *running) chat(key string) (int, string) {
+// chat asks for an answer, again while the server's disk is too busy for that.
+func (r *running) chat(key string) (status int, body string) {
+	r.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		status, body = r.chatOnce(key)
+		if status != http.StatusServiceUnavailable || !strings.Contains(body, "till_store_unavailable") || time.Now().After(end) {
+			return status, body
+		}
+	}
+}
+
+func (r *running) chatOnce(key string) (int, string) {
 	r.t.Helper()
 	req, err := http.NewRequest("POST", r.said.BaseURL+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[{"role":"user","content":"ping"}]}`))
 	if err != nil {
