@@ -46,7 +46,7 @@ func TestAFileThatBecomesAPipeKeepsNobodyWaiting(t *testing.T) {
 		}()
 		select {
 		case <-looked:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Fatalf("%s is waited for", s.what)
 		}
 		if f := s.state(); !strings.Contains(f.Trouble, "is not a regular file") {
@@ -92,7 +92,7 @@ func TestAFileThatBecomesAPipeWhileItIsLookedAtKeepsNobodyWaiting(t *testing.T) 
 	}()
 	select {
 	case <-looked:
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		t.Error("a pipe is waited for")
 	}
 	close(stop)
