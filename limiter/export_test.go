@@ -287,9 +287,6 @@ func (d *Lockdown) TakeTurn() (end func()) {
 	return func() { <-d.turn }
 }
 
-// SetPatience sets how long the callers of a lockdown wait for its disk.
-func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
-
 // Paced counts the rates that are kept of keys that are not in memory.
 func (l *Limiter) Paced() int {
 	l.liveMu.Lock()

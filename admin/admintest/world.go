@@ -74,6 +74,9 @@ func Lagging(t *testing.T) *World {
 
 type lagging struct{ store.Shared }
 
+// Fresh implements store.Shared: the node has touch, however busy the machine is.
+func (lagging) Fresh() error { return nil }
+
 // Settled implements store.Shared.
 func (lagging) Settled(time.Duration) ([]string, error) { return []string{"node-b"}, nil }
 
@@ -81,6 +84,7 @@ func on(t *testing.T, s store.Store, clock commit.Clock) *World {
 	t.Helper()
 	dir := t.TempDir()
 	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
+	lockdown.SetPatience(patience)
 	t.Cleanup(lockdown.Close)
 	l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
 	if err != nil {
