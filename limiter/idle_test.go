@@ -2,8 +2,8 @@ package limiter_test
 
 import (
 	"fmt"
-	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -201,42 +201,45 @@ func TestWhatUsesNothingIsNoUse(t *testing.T) {
 func TestWhoWaitsIsNotIdle(t *testing.T) {
 	t.Parallel()
 	for _, depth := range []int{0, 1, 2} {
-		w := newWorld(t)
-		w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{-1, 100, -1, -1}}}}
-		if err := w.SetRoles(w.roles); err != nil {
-			t.Fatal(err)
-		}
-		other := w.mint(func(k *record.Key) { k.Role = "ci" })
-		k := w.mint(delegating(func(k *record.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second }))
-		top := k
-		for range depth {
-			k = k.mustChild(delegating())
-		}
-		holds, refusal := other.ask(bound(record.Tokens, 100))
-		if refusal != nil {
-			t.Fatal(refusal)
-		}
-		w.clock.advance(9 * time.Second)
-		answered := make(chan record.Code)
-		go func() { answered <- k.use(bound(record.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
-		for w.Turns() == 0 {
-			runtime.Gosched()
-		}
-		w.clock.advance(5 * time.Second)
-		w.SweepActive()
-		w.SweepDue()
-		for _, k := range []*key{k, top} {
-			if s := k.view().Status; s != record.Active {
-				t.Errorf("%d above, while it waits: %s", depth, s)
+		synctest.Test(t, func(t *testing.T) { // time passes only while all wait
+			w := newWorld(t)
+			w.roles = map[string]record.Role{"ci": {Budget: record.RoleBudget{Limit: record.Amounts{-1, 100, -1, -1}}}}
+			if err := w.SetRoles(w.roles); err != nil {
+				t.Fatal(err)
 			}
-		}
-		holds.Cancel()
-		if code := <-answered; code != "" {
-			t.Errorf("%d above, its turn: %s", depth, code)
-		}
-		w.clock.advance(10 * time.Second)
-		if s := top.view().Status; s != record.Expired {
-			t.Errorf("%d above, when nobody waits or uses it: %s", depth, s)
-		}
+			other := w.mint(func(k *record.Key) { k.Role = "ci" })
+			k := w.mint(delegating(func(k *record.Key) { k.Role, k.IdleTimeout = "ci", 10*time.Second }))
+			top := k
+			for range depth {
+				k = k.mustChild(delegating())
+			}
+			holds, refusal := other.ask(bound(record.Tokens, 100))
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			w.clock.advance(9 * time.Second)
+			answered := make(chan record.Code, 1)
+			go func() { answered <- k.use(bound(record.Tokens, 100), func(a *limiter.Ask) { a.Waits = true }) }()
+			synctest.Wait()
+			if n := w.Turns(); n != 1 {
+				t.Fatalf("%d above: %d wait", depth, n)
+			}
+			w.clock.advance(5 * time.Second)
+			w.SweepActive()
+			w.SweepDue()
+			for _, k := range []*key{k, top} {
+				if s := k.view().Status; s != record.Active {
+					t.Errorf("%d above, while it waits: %s", depth, s)
+				}
+			}
+			holds.Cancel()
+			if code := <-answered; code != "" {
+				t.Errorf("%d above, its turn: %s", depth, code)
+			}
+			w.clock.advance(10 * time.Second)
+			if s := top.view().Status; s != record.Expired {
+				t.Errorf("%d above, when nobody waits or uses it: %s", depth, s)
+			}
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -92,38 +93,37 @@ func TestARequestIsNotReservedUnderTermsThatItWasNotReadUnder(t *testing.T) {
 // TestARequestThatWaitsIsNotReservedUnderNewTerms: a wait is time, too.
 func TestARequestThatWaitsIsNotReservedUnderNewTerms(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	k := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 100 })
-	live, refusal := w.Find(ctx, k.lookup)
-	if refusal != nil {
-		t.Fatal(refusal)
-	}
-	holds, refusal := k.ask(bound(record.Tokens, 100))
-	if refusal != nil {
-		t.Fatal(refusal)
-	}
-	answer := make(chan *record.Refusal)
-	read := live.Terms()
-	go func() {
-		answer <- live.Reserve(context.Background(), &limiter.Ask{
-			Bound: record.Amounts{record.Activations: 1, record.Tokens: 50}, Waits: true, Terms: read,
-			Method: "POST", Path: "/v1/x", Addr: netip.MustParseAddr("192.0.2.1"),
-		}, new(limiter.Grant))
-	}()
-	for w.Turns() == 0 {
-		select {
-		case r := <-answer:
-			t.Fatalf("it did not wait: %v", r)
-		default:
+	synctest.Test(t, func(t *testing.T) { // time passes only while all wait
+		w := newWorld(t)
+		k := w.mint(func(k *record.Key) { k.Limit[record.Tokens] = 100 })
+		live, refusal := w.Find(ctx, k.lookup)
+		if refusal != nil {
+			t.Fatal(refusal)
 		}
-	}
-	if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error { key.Scope.Models = []string{"a"}; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if r := <-answer; r == nil || !r.Moved {
-		t.Errorf("answered %v", r)
-	}
-	holds.Cancel()
+		holds, refusal := k.ask(bound(record.Tokens, 100))
+		if refusal != nil {
+			t.Fatal(refusal)
+		}
+		answer := make(chan *record.Refusal, 1)
+		read := live.Terms()
+		go func() {
+			answer <- live.Reserve(context.Background(), &limiter.Ask{
+				Bound: record.Amounts{record.Activations: 1, record.Tokens: 50}, Waits: true, Terms: read,
+				Method: "POST", Path: "/v1/x", Addr: netip.MustParseAddr("192.0.2.1"),
+			}, new(limiter.Grant))
+		}()
+		synctest.Wait()
+		if n := w.Turns(); n != 1 {
+			t.Fatalf("%d wait", n)
+		}
+		if _, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error { key.Scope.Models = []string{"a"}; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-answer; r == nil || !r.Moved {
+			t.Errorf("answered %v", r)
+		}
+		holds.Cancel()
+	})
 }
 
 // TestTermsAreThoseOfAKeyThatWasReadAgain: who holds a key that has left memory since
