@@ -20,9 +20,9 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lockdown")
 	pipe := path + ".audit"
-	d := limiter.NewLockdown(path, nil, nil)
+	d := newLockdown(path)
+	d.Recall() // to its end, before there is a pipe that it would read
 	d.SetPatience(50 * time.Millisecond)
-	d.Recall()
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -36,12 +36,25 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 			t.Fatalf("%s does not answer", what)
 		}
 	}
+	await := func(what string, is func(s *limiter.LockedDown) bool) {
+		t.Helper()
+		deadline := time.Now().Add(patience)
+		for s := d.State(); !is(s); s = d.State() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", what, s)
+			}
+			time.Sleep(time.Millisecond) // between two looks
+		}
+	}
 	for _, reason := range []string{"one", "two"} { // the second has to wait for the first
 		answers("a lockdown", func() {
 			if _, _, err := d.Set(limiter.Operator, reason, time.Now()); err != nil {
 				t.Error(err)
 			}
 		})
+		if reason == "one" { // then it has the file's turn, until its entry for the audit log is written
+			await("the first was never written", func(s *limiter.LockedDown) bool { return s.Durable })
+		}
 		answers("its state", func() {
 			d.Recall()
 			if s := d.State(); s == nil || s.Reason != reason || d.Refusal(nil) == nil {
@@ -61,13 +74,7 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	deadline := time.Now().Add(patience)
-	for s := d.State(); !s.Durable || s.Reason != "two"; s = d.State() {
-		if time.Now().After(deadline) {
-			t.Fatalf("it never became durable: %+v", s)
-		}
-		time.Sleep(time.Millisecond) // between two looks
-	}
+	await("it never became durable", func(s *limiter.LockedDown) bool { return s.Durable && s.Reason == "two" })
 	d.SetPatience(patience) // its disk may be slow, too
 	if err := d.Lift(limiter.Operator); err != nil {
 		t.Fatal(err)
