@@ -158,12 +158,14 @@ type damaged struct {
 func template(t *testing.T, killed bool) (image, []damaged) {
 	t.Helper()
 	dir := filepath.Join(memoryDir(t), "store")
+	clock := &fakeClock{now: time.Now()} // stands still, so that nothing is written by itself while the files are read
 	open := func() *limiter.Limiter {
 		s, err := store.OpenBadger(dir, discard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
+		s.(*store.Badger).ClosePatience = patience
+		l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor"), Clock: clock})
 		if err != nil {
 			t.Fatal(err)
 		}
