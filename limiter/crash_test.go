@@ -23,7 +23,11 @@ var errInjected = storetest.ErrInjected
 func TestBadgerPassesTheConformanceSuite(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(dir string) (store.Store, error) {
-		return store.OpenBadger(filepath.Join(dir, "badger"), discard)
+		s, err := store.OpenBadger(filepath.Join(dir, "badger"), discard)
+		if err == nil {
+			s.(*store.Badger).ClosePatience = patience
+		}
+		return s, err
 	})
 }
 

@@ -56,6 +56,7 @@ func openAll(dir string) error {
 	if err != nil {
 		return err
 	}
+	s.(*store.Badger).ClosePatience = patience
 	l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Shadow: filepath.Join(dir, "shadow"), Anchor: filepath.Join(dir, "anchor")})
 	if err != nil {
 		return errors.Join(err, s.Close())

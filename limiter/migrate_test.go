@@ -30,6 +30,7 @@ func (s single) open() store.Store {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	opened.(*store.Badger).ClosePatience = patience
 	return opened
 }
 
