@@ -52,6 +52,9 @@ func TestAFullDiskRefusesAndForfeitsNothing(t *testing.T) {
 			t.Fatalf("a full disk is taken for a failed one: %v", err)
 		}
 	}
+	if err := w.Ping(ctx); !errors.Is(err, store.ErrNoSpace) { // and no commit runs that may take its time
+		t.Errorf("what the store answers then: %v", err)
+	}
 	w.disk.Heal()
 	if err := w.Trouble(ctx); err != nil {
 		t.Errorf("with space again, and nobody has asked for any: %v", err)
