@@ -363,8 +363,11 @@ func (c *nodes) becomesFresh(s store.Shared) {
 func listed(c *nodes) {
 	a, b := c.join("a"), c.join("b")
 	live := func() map[string]bool {
-		nodes, err := a.Nodes()
-		check(c.t, err)
+		var nodes []store.Node
+		check(c.t, again(func() (err error) {
+			nodes, err = a.Nodes()
+			return err
+		}))
 		state := make(map[string]bool)
 		for _, n := range nodes {
 			state[n.Name] = n.Live
@@ -374,13 +377,15 @@ func listed(c *nodes) {
 		}
 		return state
 	}
-	if got := live(); len(got) != 2 || !got["a"] || !got["b"] {
-		c.t.Errorf("live are %v, want a and b", got)
-	}
+	eventually(c.t, "a list of two that live", func() bool { // a machine that stood still has ended their sessions
+		got := live()
+		return len(got) == 2 && got["a"] && got["b"]
+	})
 	c.leave(b)
-	if got := live(); !got["a"] || got["b"] {
+	if got := live(); got["b"] {
 		c.t.Errorf("live are %v, want a alone", got)
 	}
+	eventually(c.t, "a list in which a lives", func() bool { return live()["a"] })
 }
 
 func rejoin(c *nodes) {
