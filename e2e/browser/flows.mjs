@@ -43,7 +43,7 @@ flows.signin = ({ api, browse, plan, signIn }) => browse({}, async ({ page, cont
   await page.getByRole('alert').getByText('revoked').waitFor();
 });
 
-flows.link = ({ browse, open, plan, tells }) => browse({}, async ({ page, context, expecting }) => {
+flows.link = ({ browse, open, plan }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401');
   await page.goto(plan.link);
   await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
@@ -55,7 +55,7 @@ flows.link = ({ browse, open, plan, tells }) => browse({}, async ({ page, contex
   for (const link of [plan.link, plan.base + '/till/#signin=invented']) {
     const stale = await context.newPage();
     await stale.goto(link);
-    await tells(stale, 'no longer works');
+    await stale.locator('#said').getByText('no longer works').waitFor();
     await stale.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
     check(!stale.url().includes('signin'), 'a used secret stays in the address', stale.url());
     await stale.close();
@@ -63,7 +63,7 @@ flows.link = ({ browse, open, plan, tells }) => browse({}, async ({ page, contex
     await open(page, 'keys', 'Keys');
   }
   await page.goto(plan.base + '/till/#signin=invented'); // in the page that is open
-  await tells(page, 'no longer works');
+  await page.locator('#said').getByText('no longer works').waitFor();
   await page.reload();
   await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
   check((await context.cookies())[0].value === session, 'it is another session');
@@ -136,7 +136,7 @@ flows.sealed = ({ browse, chat, plan, signIn }) => browse({}, async ({ page }) =
   check(!(await page.content()).includes(plan.real), 'the page shows the real key');
 });
 
-flows.keys = ({ browse, chat, mint, signIn, tells }) => browse({}, async ({ page }) => {
+flows.keys = ({ browse, chat, mint, signIn }) => browse({}, async ({ page }) => {
   for (let i = 0; i < 60; i++) await mint({ name: `batch-${String(i).padStart(2, '0')}`, max_activations: 5, owner: 'batch' });
   const dialog = page.getByRole('dialog');
   const live = await mint({ name: 'watched', max_activations: 10, owner: 'people', expires_in: '24h' });
@@ -173,12 +173,12 @@ flows.keys = ({ browse, chat, mint, signIn, tells }) => browse({}, async ({ page
   check(await chat(live.scoped_key) === 403, 'a key works in a lockdown');
   await page.getByRole('button', { name: 'Lift the lockdown' }).click();
   await dialog.getByRole('button', { name: 'Lift the lockdown' }).click();
-  await tells(page, 'The lockdown is lifted.');
+  await page.getByText('The lockdown is lifted.').waitFor();
   check(await chat(live.scoped_key) === 200, 'no key works after the lockdown');
 });
 
 // bulk ends what a filter matches, after the right count was typed.
-flows.bulk = ({ api, browse, chat, mint, open, signIn, tells }) => browse({}, async ({ page }) => {
+flows.bulk = ({ api, browse, chat, mint, open, signIn }) => browse({}, async ({ page }) => {
   for (let i = 0; i < 60; i++) await mint({ name: `batch-${i}`, max_activations: 5, owner: 'batch' });
   const other = await mint({ name: 'other', max_activations: 5, owner: 'people' });
   await signIn(page);
@@ -194,7 +194,7 @@ flows.bulk = ({ api, browse, chat, mint, open, signIn, tells }) => browse({}, as
   await dialog.getByLabel('How many').fill('60');
   const late = await mint({ name: 'late', max_activations: 5, owner: 'batch' });
   await end.click();
-  await tells(page, '60 keys revoked');
+  await page.getByText('60 keys revoked').waitFor();
   check((await api('GET', 'keys?status=revoked&limit=100')).keys.length === 60, 'they are not revoked');
   check(await chat(other.scoped_key) === 200, 'another key was revoked');
   check(await chat(late.scoped_key) === 200, 'a key that was minted after the count was revoked');
@@ -203,7 +203,7 @@ flows.bulk = ({ api, browse, chat, mint, open, signIn, tells }) => browse({}, as
   await page.getByLabel('Choose other').check();
   await page.getByRole('button', { name: 'End 1 chosen key' }).click();
   await dialog.getByRole('button', { name: 'End them' }).click();
-  await tells(page, '1 key revoked.');
+  await page.getByText('1 key revoked.').waitFor();
   check(await chat(other.scoped_key) === 403, 'a chosen key works');
 });
 
@@ -329,7 +329,7 @@ flows.estate = ({ browse, chat, mint, open, plan, signIn }) => browse({}, async 
 });
 
 // stale shows what should be fixed, and the command that does it.
-flows.stale = ({ api, browse, open, signIn, tells }) => browse({}, async ({ page, expecting }) => {
+flows.stale = ({ api, browse, open, signIn }) => browse({}, async ({ page, expecting }) => {
   await signIn(page);
   await open(page, 'estate', 'Estate');
   await page.getByText('Never used (1)').waitFor();
@@ -348,7 +348,7 @@ flows.stale = ({ api, browse, open, signIn, tells }) => browse({}, async ({ page
   await page.reload();
   await entry.getByRole('button', { name: 'Narrow it' }).click();
   await page.getByRole('dialog').getByRole('button', { name: 'Narrow it' }).click();
-  await tells(page, 'Fixed.');
+  await page.getByText('Fixed.').waitFor();
   await until('what was fixed is gone', async () => await entry.count() === 0);
   const { keys } = await api('GET', 'keys?q=docs-writer');
   check(Number(keys[0].max_spend_usd) === Number(said) && Number(said) < 20 && keys[0].max_activations === 1500, 'it is not narrowed as said', said, keys[0]);
@@ -406,7 +406,7 @@ flows.audit = ({ browse, mint, open, signIn }) => browse({}, async ({ page }) =>
   await open(page, 'activity', 'Activity');
   await page.getByRole('button', { name: 'Verify the chain' }).click();
   await page.getByText('The chain is complete').waitFor();
-  await until('a page of the audit log', async () => await page.getByText('key create', { exact: true }).count() === 50);
+  check(await page.getByText('key create', { exact: true }).count() === 50, 'a page of the audit log');
   await page.getByRole('button', { name: 'Show older entries' }).click();
   await until('older entries come', async () => await page.getByText('key create', { exact: true }).count() === 55);
   await page.getByLabel('Act').fill('token.create');
@@ -415,7 +415,7 @@ flows.audit = ({ browse, mint, open, signIn }) => browse({}, async ({ page }) =>
 });
 
 // access makes and revokes an admin token.
-flows.access = ({ api, browse, open, plan, signIn, tells }) => browse({}, async ({ page }) => {
+flows.access = ({ api, browse, open, plan, signIn }) => browse({}, async ({ page }) => {
   await api('POST', 'tokens', { name: 'made-with-it', role: 'reader' }, plan.second.token);
   await signIn(page);
   await open(page, 'access', 'Access');
@@ -436,7 +436,7 @@ flows.access = ({ api, browse, open, plan, signIn, tells }) => browse({}, async 
   await end.click();
   await dialog.getByText('tokens that were made with it').waitFor();
   await dialog.getByRole('button', { name: 'Revoke' }).click();
-  await tells(page, 'The token of maria is revoked.');
+  await page.getByText('The token of maria is revoked.').waitFor();
   check(await page.getByText('These tokens still work.').count() === 0, 'tokens are named that nobody made');
   await page.getByRole('row', { name: /second/ }).getByRole('button', { name: 'Revoke' }).click();
   await dialog.getByRole('button', { name: 'Revoke' }).click();
