@@ -46,6 +46,14 @@ export function visit(browser, plan) {
       context.on('page', watch);
       await context.exposeBinding('tillViolated', (_, text) => wrong.push('content security policy: ' + text));
       await context.addInitScript(() => addEventListener('securitypolicyviolation', (e) => globalThis.tillViolated(`${e.violatedDirective} ${e.blockedURI} ${e.sourceFile}:${e.lineNumber}`)));
+      // What a page says, it takes back some seconds later, whether or not a flow has looked.
+      await context.addInitScript(() => {
+        globalThis.tillSaid = [];
+        new MutationObserver(() => {
+          const text = document.getElementById('said')?.textContent;
+          if (text && text !== globalThis.tillSaid.at(-1)) globalThis.tillSaid.push(text);
+        }).observe(document, { childList: true, subtree: true });
+      });
       const page = await context.newPage();
       // expecting lets the browser's own line about an answer pass that the flow
       // is about, such as a 401 for a wrong token.
@@ -74,6 +82,9 @@ export function visit(browser, plan) {
     await page.getByRole('heading', { name: heading, level: 1 }).waitFor();
   }
 
+  // said waits until a page has said a text since it was loaded.
+  const said = (page, text) => until(`the page says “${text}”`, () => page.evaluate((text) => globalThis.tillSaid.some((t) => t.includes(text)), text));
+
   // chat uses a key; it answers with the status.
   async function chat(key) {
     const answer = await fetch(plan.keys + '/v1/chat/completions', {
@@ -100,5 +111,5 @@ export function visit(browser, plan) {
     return k;
   }
 
-  return { api, browse, chat, mint, open, plan, signIn };
+  return { api, browse, chat, mint, open, plan, said, signIn };
 }

@@ -49,6 +49,7 @@ export const many = ({ api, browse, mint, plan, signIn }) => browse({}, async ({
     await route.fulfill({ json: far === 'p10' ? { keys: [await api('GET', 'keys/' + last.id)] } : { keys: [], partial: true, next: 'p' + ((far ? Number(far.slice(1)) : 0) + 1) } });
   });
   await page.clock.install();
+  await page.clock.pauseAt(Date.now() + 3600000); // it would go on by itself, and a slow machine's seconds are none of the page's
   await page.goto(plan.base + '/till/#/keys?label=team%3Ddata');
   await page.getByRole('heading', { name: 'No key matches' }).waitFor();
   check(calls === 10, 'it looked', calls, 'times at first');
@@ -101,7 +102,7 @@ export const lost = ({ browse, mint, open, signIn }) => browse({}, async ({ page
 
 // untold locks down at a server that cannot tell the others, and later can: the page says
 // how far the lockdown reaches.
-export const untold = ({ browse, signIn }) => browse({}, async ({ page, context }) => {
+export const untold = ({ browse, said, signIn }) => browse({}, async ({ page, context }) => {
   let now = { locked_down: false };
   const set = (more) => { now = { locked_down: true, since: '2026-11-30T12:00:00Z', by: 'ops', ...more }; };
   await context.route('**/till/api/lockdown', async (route) => {
@@ -113,7 +114,7 @@ export const untold = ({ browse, signIn }) => browse({}, async ({ page, context 
   const dialog = page.getByRole('dialog');
   check(!(await dialog.innerText()).includes('across a restart, too'), 'it promises what is not known yet');
   await dialog.getByRole('button', { name: 'Lock down' }).click();
-  await page.locator('#said').getByText('NOT known to node-b').waitFor();
+  await said(page, 'NOT known to node-b');
   const banner = page.getByRole('alert');
   await banner.getByText('NOT known to node-b, where keys may still work').waitFor();
   check(!(await page.locator('body').innerText()).includes('very key is refused'), 'it says that every key is refused');
@@ -130,9 +131,9 @@ export const label = ({ browse, mint, open, signIn }) => browse({}, async ({ pag
   await mint({ name: 'two', max_activations: 5, labels: { query: 'a' } });
   await signIn(page);
   await open(page, 'keys?status=active&label=query%3Da%3Db', 'Keys');
+  await page.getByRole('button', { name: 'End all that match…' }).waitFor(); // the former list, of all keys, has none
   await page.getByRole('row', { name: /one/ }).waitFor();
   check(await page.getByRole('row', { name: /two/ }).count() === 0, 'it shows another value of the label');
-  await page.getByRole('button', { name: 'End all that match…' }).waitFor();
   await page.getByLabel('Label').fill('query');
   await page.getByLabel('Label').press('Enter');
   await page.locator('main').getByRole('alert').getByText('A label is written name=value.').waitFor();
