@@ -113,12 +113,15 @@ func (in *inbox) attempts() []delivery {
 	return slices.Clone(in.taken)
 }
 
+// names lists the events of a key by their names, sorted: what was not delivered at once,
+// as by a busy machine, comes later than its successors.
 func (in *inbox) names(keyID string) (names []string) {
 	for _, d := range in.all() {
 		if d.keyID == keyID {
 			names = append(names, d.name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -162,7 +165,7 @@ func TestWebhooksReceiveTheEventsTheyWant(t *testing.T) {
 		t.Fatal(status, answer)
 	}
 	s.eventually("all is told", func() bool { return len(all.all()) >= 7 && len(some.all()) >= 2 })
-	if got := all.names(id); !slices.Equal(got, []string{"key_created", "key_threshold", "key_threshold", "key_exhausted"}) {
+	if got := all.names(id); !slices.Equal(got, []string{"key_created", "key_exhausted", "key_threshold", "key_threshold"}) {
 		t.Errorf("of the first key: %q", got)
 	}
 	if got := append(all.names(other), all.names("")...); !slices.Equal(got, []string{"key_created", "key_revoked", "lockdown"}) {
@@ -314,8 +317,11 @@ func TestTheDocumentedReceiversTakeWhatIsSent(t *testing.T) {
 			if status, answer := s.api("POST", "/keys/"+id+"/revoke", object{}); status != 200 {
 				t.Fatal(status, answer)
 			}
-			want := "key_created " + id + "\nkey_revoked " + id + "\n"
-			s.eventually("the receiver prints both events", func() bool { return out.String() == want })
+			want := []string{"key_created " + id, "key_revoked " + id}
+			printed := func() []string {
+				return slices.Sorted(slices.Values(strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")))
+			}
+			s.eventually("the receiver prints both events", func() bool { return slices.Equal(printed(), want) })
 			forged, err := http.NewRequest("POST", "http://"+address+"/till", strings.NewReader(`{"type":"key_created","data":{}}`))
 			if err != nil {
 				t.Fatal(err)
@@ -326,7 +332,7 @@ func TestTheDocumentedReceiversTakeWhatIsSent(t *testing.T) {
 			if res, _ := s.must(forged); res.StatusCode != http.StatusUnauthorized {
 				t.Errorf("a forged message: %d", res.StatusCode)
 			}
-			if out.String() != want {
+			if !slices.Equal(printed(), want) {
 				t.Errorf("it printed %q", out.String())
 			}
 		})
