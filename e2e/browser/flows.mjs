@@ -147,7 +147,12 @@ flows.keys = ({ browse, chat, mint, said, signIn }) => browse({}, async ({ page 
   for (let i = 0; i < 4; i++) check(await chat(live.scoped_key) === 200, 'chat');
   await row.getByText('6 of 10 left').waitFor(); // by itself
   check(await page.getByRole('row').count() === 51, 'rows of a page', await page.getByRole('row').count());
-  await page.getByRole('button', { name: 'Next' }).click();
+  const next = page.getByRole('button', { name: 'Next' });
+  await next.focus();
+  check(await chat(live.scoped_key) === 200, 'chat');
+  await row.getByText('5 of 10 left').waitFor(); // the list was drawn anew
+  check(await next.evaluate((e) => e === document.activeElement), 'a button loses the focus when the list is drawn');
+  await next.click();
   await page.getByText('Page 2').waitFor();
   await until('the last page is short', async () => await page.getByRole('row').count() === 12);
   await page.goBack();

@@ -92,6 +92,13 @@ export async function keysPage({ main, signal, may, go, q }) {
   const chosen = new Map(), rows = new Map();
   chosen.set = function (id, on) { on ? Map.prototype.set.call(this, id, on) : this.delete(id); toolbar(); return this; };
 
+  // offer puts buttons into their place unless it has the same already: the list is drawn
+  // every few seconds, and a button that is replaced loses the focus, and the press of
+  // somebody who has not let go yet.
+  const offer = (place, ...kids) => {
+    const now = kids.filter(Boolean);
+    if (place.textContent !== now.map((k) => k.textContent).join('')) put(place, now);
+  };
   const cursors = () => (q.cursors ? q.cursors.split('.') : []);
   const filtered = () => Object.keys(asFilter(q)).length > 0;
   // change applies other filters, and puts them into the address.
@@ -159,7 +166,6 @@ export async function keysPage({ main, signal, may, go, q }) {
     if (page.keys.length === 0) {
       table = null;
       rows.clear();
-      put(pager);
       put(list, filtered() ? empty('No key matches', page.partial ? 'Many keys were searched, and there are more.' : 'Remove a filter, or search by the beginning of a name or an id.',
         h('p', {}, h('a', { href: '#/keys' }, 'Show all keys')))
         : empty('No keys yet', 'A scoped key works in place of a real one, with hard limits on requests, tokens, dollars and time. Hand it to an agent, a script or a colleague. When it is used up it is dead, and the real key was never seen.',
@@ -183,16 +189,16 @@ export async function keysPage({ main, signal, may, go, q }) {
       });
       for (const [id, r] of rows) if (!seen.has(id)) { r.remove(); rows.delete(id); chosen.delete(id); }
     }
-    const at = cursors().length, turnTo = (list) => () => change({ cursors: list.join('.') }, 'pushState').then(() => scrollTo(0, 0));
-    put(pager, at > 0 && h('button', { type: 'button', onclick: turnTo(cursors().slice(0, -1)) }, 'Previous'),
+    const at = cursors().length, turnTo = (list) => change({ cursors: list.join('.') }, 'pushState').then(() => scrollTo(0, 0));
+    offer(pager, at > 0 && h('button', { type: 'button', onclick: () => turnTo(cursors().slice(0, -1)) }, 'Previous'),
       (at > 0 || page.next) && h('span', { class: 'faint' }, 'Page ' + count(at + 1)),
-      page.next && h('button', { type: 'button', onclick: turnTo([...cursors(), page.next]) }, 'Next'));
+      page.next && h('button', { type: 'button', onclick: () => page && turnTo([...cursors(), page.next]) }, 'Next'));
     toolbar();
   }
 
   function toolbar() {
     const n = chosen.size, allowed = may('keys:revoke');
-    put(bulk, allowed && n > 0 && h('button', { type: 'button', class: 'danger', onclick: endChosen }, `End ${plural(n, 'chosen key')}…`),
+    offer(bulk, allowed && n > 0 && h('button', { type: 'button', class: 'danger', onclick: endChosen }, `End ${plural(n, 'chosen key')}…`),
       allowed && n === 0 && filtered() && page && page.keys.length > 0 && h('button', { type: 'button', class: 'quiet danger-text', onclick: endMatching }, 'End all that match…'));
   }
 
