@@ -173,8 +173,9 @@ func TestBodiesThatComeByteByByteCostLittleAndEndWithTheirKey(t *testing.T) {
 		}
 	}
 	for i := range turns {
-		for _, c := range append(flowing, read...) {
-			if _, err := io.WriteString(c.conn, c.body[i:i+1]); err != nil {
+		for n, c := range append(flowing, read...) {
+			// On a busy machine one that is read may be refused meanwhile, and says so below.
+			if _, err := io.WriteString(c.conn, c.body[i:i+1]); err != nil && n < len(flowing) {
 				t.Fatal(err)
 			}
 		}
