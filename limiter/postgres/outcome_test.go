@@ -84,12 +84,16 @@ func TestClosingEndsTheSearchForAnOutcome(t *testing.T) {
 	s := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
 	put(t, s, "k/1", "")
 	proxy.OnCommit(postgrestest.CutAfter, 0)
+	proxy.RefuseAtCommit()
 	done := make(chan error, 1)
 	go func() {
-		done <- s.Update(func(tx store.Tx) error {
-			proxy.Refuse() // only now: it has a connection
-			return tx.Set([]byte("k/1"), []byte("x"))
-		})
+		for {
+			err := s.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("x")) })
+			if proxy.Met() > 0 || !errors.Is(err, store.ErrUnavailable) { // otherwise it took too long to get there
+				done <- err
+				return
+			}
+		}
 	}()
 	eventually(t, "the commit has met its fault", func() bool { return proxy.Met() == 1 })
 	select {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,14 +160,11 @@ func TestANodeThatFallsSilentInATransactionHoldsNobodyUp(t *testing.T) {
 	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
 	put(t, two, "k/1", "")
 	proxy.OnCommit(postgrestest.CutAndDelay, time.Hour)
-	refuse := sync.OnceFunc(proxy.Refuse) // it cannot help itself once it has a connection
+	proxy.RefuseAtCommit() // it cannot help itself
 	done := make(chan error, 1)
 	go func() {
 		done <- update(func() error {
-			return one.Update(func(tx store.Tx) error {
-				refuse()
-				return tx.Set([]byte("k/1"), []byte("one"))
-			})
+			return one.Update(func(tx store.Tx) error { return tx.Set([]byte("k/1"), []byte("one")) })
 		})
 	}()
 	eventually(t, "it has fallen silent", func() bool { return proxy.Met() == 1 })

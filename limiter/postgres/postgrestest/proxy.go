@@ -37,6 +37,7 @@ type Proxy struct {
 	conns  map[*link]bool
 	cut    bool // no connection goes through
 	shut   bool // nor a new one
+	shuts  bool // as soon as something happens to a COMMIT
 	held   bool // connections stay, and carry nothing
 	deaf   bool // nor answers alone
 	mute   bool // notifications are lost
@@ -103,9 +104,13 @@ func (p *Proxy) Cut() {
 // To leads new connections to another server.
 func (p *Proxy) To(s *Server) { p.set(func() { p.socket = s.Socket() }) }
 
-// Refuse refuses new connections, and leaves those that there are, until something
-// happens to a COMMIT: from then on, none of them can tell what became of it.
+// Refuse refuses new connections, and leaves those that there are.
 func (p *Proxy) Refuse() { p.set(func() { p.shut = true }) }
+
+// RefuseAtCommit ends all connections, and refuses new ones, once something happens to a
+// COMMIT: none of them can tell what became of it. What is begun again before that finds
+// a connection.
+func (p *Proxy) RefuseAtCommit() { p.set(func() { p.shuts = true }) }
 
 // Hold lets connections carry nothing more, as when packets are lost.
 func (p *Proxy) Hold() { p.set(func() { p.held = true }) }
@@ -117,10 +122,10 @@ func (p *Proxy) Mute() { p.set(func() { p.mute = true }) }
 // node does not hear of it.
 func (p *Proxy) Deafen() { p.set(func() { p.deaf = true }) }
 
-// Heal ends Cut, Refuse, Hold, Mute, Deafen and Slow.
+// Heal ends Cut, Refuse, RefuseAtCommit, Hold, Mute, Deafen and Slow.
 func (p *Proxy) Heal() {
 	p.set(func() {
-		p.cut, p.shut, p.held, p.mute, p.deaf = false, false, false, false, false
+		p.cut, p.shut, p.shuts, p.held, p.mute, p.deaf = false, false, false, false, false, false
 		p.latency = Latency{}
 	})
 }
@@ -256,6 +261,7 @@ func (p *Proxy) questions(l *link) {
 	}()
 	writes := false
 	var trips tripCount
+	defer func() { trips.end(p) }()
 	for typed := false; ; typed = true {
 		m, err := message(l.client, typed)
 		if p.wait(&p.held) || err != nil { // that a connection ends is a packet, too
@@ -303,15 +309,26 @@ func (p *Proxy) questions(l *link) {
 // tripCount counts the round trips of one connection's transaction.
 type tripCount struct {
 	n             int
+	open          bool // it has begun, and not ended
 	view, writes  bool
 	ending, ended bool
+}
+
+// end counts that no transaction runs on the connection. One may end more than once, as
+// when its COMMIT fails, or not at all, as when its connection is lost.
+func (c *tripCount) end(p *Proxy) {
+	if c.open {
+		c.open = false
+		p.set(func() { p.open-- })
+	}
 }
 
 func (c *tripCount) count(p *Proxy, message []byte) {
 	statement := func(text string) bool { return message[0] == 'P' && bytes.Contains(message, []byte(text)) }
 	switch {
 	case statement("\x00BEGIN"):
-		*c = tripCount{view: statement("READ ONLY")}
+		c.end(p)
+		*c = tripCount{open: true, view: statement("READ ONLY")}
 		p.set(func() { p.open++ })
 	case statement(string(wrote)):
 		c.writes = true
@@ -322,9 +339,6 @@ func (c *tripCount) count(p *Proxy, message []byte) {
 	case message[0] == 'S':
 		c.n++
 		p.set(func() {
-			if c.ending || c.ended {
-				p.open--
-			}
 			switch {
 			case c.ending && c.writes:
 				p.trips.Writes = append(p.trips.Writes, c.n)
@@ -332,6 +346,9 @@ func (c *tripCount) count(p *Proxy, message []byte) {
 				p.trips.Views = append(p.trips.Views, c.n-1)
 			}
 		})
+		if c.ending || c.ended {
+			c.end(p)
+		}
 		c.ending, c.ended = false, false
 	}
 }
@@ -355,6 +372,7 @@ func (p *Proxy) meet(l *link) (Commit, time.Duration) {
 	what := p.commit
 	if p.commit = Pass; what != Pass {
 		p.met++
+		p.shut = p.shut || p.shuts
 		for other := range p.conns {
 			if p.shut && other != l {
 				other.close()
