@@ -97,7 +97,19 @@ func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", o.Node)
 	}
-	s, err := postgres.Open(context.Background(), o)
+	if f == nil {
+		f = &follower{}
+	}
+	var s *postgres.Store
+	err := update(func() (err error) {
+		if s, err = postgres.Open(context.Background(), o); err != nil {
+			return err
+		}
+		if err := s.Join(f); err != nil {
+			return errors.Join(err, s.Close())
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,12 +118,6 @@ func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
 			t.Error(err)
 		}
 	})
-	if f == nil {
-		f = &follower{}
-	}
-	if err := s.Join(f); err != nil {
-		t.Fatal(err)
-	}
 	return s
 }
 
@@ -149,12 +155,19 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
+// patience is the shortest of the times after which a store gives a transaction up, though
+// nothing is wrong: it waits so long for other nodes to vouch. For a connection it waits
+// for three seconds, and for an answer longer.
+const patience = 2 * time.Second
+
 // update runs a transaction, and runs it again after so long a time that the store does not
 // begin it again by itself, as on a machine that does much else. Nothing of it remains then.
+// It gives up as eventually does.
 func update(run func() error) error {
-	for {
+	for first := time.Now(); ; {
 		start := time.Now()
-		if err := run(); !errors.Is(err, store.ErrUnavailable) || time.Since(start) < 5*time.Second {
+		err := run()
+		if !errors.Is(err, store.ErrUnavailable) || time.Since(start) < patience || time.Since(first) > eventuallyPatience {
 			return err
 		}
 	}
@@ -172,13 +185,15 @@ func put(t *testing.T, s store.Store, key, value string) {
 
 func get(t *testing.T, s store.Store, key string) (value string) {
 	t.Helper()
-	err := s.View(func(r store.Reader) error {
-		b, err := r.Get([]byte(key))
-		if errors.Is(err, store.ErrNotFound) {
-			return nil
-		}
-		value = string(b)
-		return err
+	err := update(func() error {
+		return s.View(func(r store.Reader) error {
+			b, err := r.Get([]byte(key))
+			if errors.Is(err, store.ErrNotFound) {
+				return nil
+			}
+			value = string(b)
+			return err
+		})
 	})
 	if err != nil {
 		t.Fatal(err)
