@@ -3,7 +3,7 @@ package postgres_test
 import (
 	"fmt"
 	"slices"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,13 +28,21 @@ func TestWhatWasPrunedFromTheFeedIsMissed(t *testing.T) {
 		return f.missed > 0
 	})
 	eventually(t, "and is fresh", func() bool { return one.Fresh() == nil })
+	f.mu.Lock()
+	missed := f.missed
+	f.mu.Unlock()
 	put(t, two, "f/last", "")
 	if behind, err := two.Settled(time.Minute); err != nil || len(behind) != 0 {
 		t.Fatalf("Settled: %q, %v", behind, err)
 	}
+	eventually(t, "it was told of the last, or has read everything once more because it had lost touch", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.Contains(f.changed, "f/last") || f.missed > missed
+	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !slices.Contains(f.changed, "f/last") || slices.Contains(f.changed, "f/0") {
+	if slices.Contains(f.changed, "f/0") {
 		t.Errorf("it was told of %q", f.changed)
 	}
 }
@@ -57,19 +65,16 @@ func TestTheLeaderPrunesWhatEveryNodeHasFollowed(t *testing.T) {
 func TestAPruningRemovesABoundedPartOfTheFeed(t *testing.T) {
 	t.Parallel()
 	server, schema, _ := ownNode(t)
-	server.Exec(t, "INSERT INTO "+schema+".feed (seq, node, keys, at) SELECT i, 'two', '{}', now() - interval '2 min' FROM generate_series(1, 12000) i")
-	left := 12000
+	server.Exec(t, strings.ReplaceAll(`CREATE TABLE @pruned (n int8);
+		CREATE FUNCTION @note_pruned() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO @pruned SELECT count(*) FROM gone; RETURN NULL; END';
+		CREATE TRIGGER pruned AFTER DELETE ON @feed REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION @note_pruned();
+		INSERT INTO @feed (seq, node, keys, at) SELECT i, 'two', '{}', now() - interval '2 min' FROM generate_series(1, 12000) i`, "@", schema+"."))
 	eventually(t, "only the last row is left", func() bool {
-		n, err := strconv.Atoi(server.Exec(t, "SELECT count(*) FROM "+schema+".feed")[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if left-n > 5000 {
-			t.Errorf("%d rows were removed at once", left-n)
-		}
-		left = n
-		return n == 1
+		return server.Exec(t, "SELECT count(*) FROM "+schema+".feed")[0] == "1"
 	})
+	if removed := server.Exec(t, "SELECT n FROM "+schema+".pruned WHERE n > 5000"); len(removed) > 0 {
+		t.Errorf("%s rows were removed at once", removed)
+	}
 }
 
 func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
@@ -91,9 +96,9 @@ func TestANodeThatHearsNoNotificationsAsksForThem(t *testing.T) {
 		defer f.mu.Unlock()
 		return slices.Contains(f.recalls, "an account")
 	})
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Equal(f.changed, []string{"f/0", "f/1", "f/2"}) || f.missed != 0 {
-		t.Errorf("it was told of %q, and missed something %d times", f.changed, f.missed)
-	}
+	eventually(t, "it was told of all, or has read everything again because it had lost touch", func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return slices.Equal(f.changed, []string{"f/0", "f/1", "f/2"}) && f.missed == 0 || f.missed > 0 && len(f.stale) > 0
+	})
 }

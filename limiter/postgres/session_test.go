@@ -74,7 +74,7 @@ func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 			eventually(t, "Stale is told", func() bool {
 				f.mu.Lock()
 				defer f.mu.Unlock()
-				return len(f.stale) == 1
+				return len(f.stale) > 0
 			})
 			proxy.Heal()
 			eventually(t, "it is fresh again", func() bool { return one.Fresh() == nil })
@@ -94,6 +94,7 @@ func TestANodeIsWaitedForThoughTheDatabasesClockJumps(t *testing.T) {
 	server, schema, proxy := ownNetwork(t)
 	one := open(t, postgres.Options{DSN: proxy.DSN(), Schema: schema, Node: "one"}, nil)
 	two := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "two"}, nil)
+	defer proxy.Heal() // or the node would not close quickly
 	proxy.Hold()
 	server.Exec(t, "UPDATE "+schema+".session SET expires = expires - interval '1 min', seen = seen - interval '1 min' WHERE name = 'one'")
 	put(t, two, "f/1", "")
@@ -142,12 +143,11 @@ func TestARenewalThatFailsIsReportedOnceASecond(t *testing.T) {
 	server, schema := ownSchema(t)
 	w := &warnings{Handler: slog.DiscardHandler, text: "renewing this node's session"}
 	s := open(t, postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one", Log: slog.New(w)}, nil)
+	start := time.Now() // and not when the first is seen, which may be as late as the second
 	server.Exec(t, "ALTER TABLE "+schema+".leader RENAME TO away")
-	eventually(t, "a renewal has failed", func() bool { return w.n.Load() > 0 })
-	start := time.Now()
 	eventually(t, "it has failed for some time", func() bool { return w.n.Load() > 3 })
 	if took := time.Since(start); took < 2*time.Second {
-		t.Errorf("3 warnings in %s", took)
+		t.Errorf("4 warnings in %s", took)
 	}
 	server.Exec(t, "ALTER TABLE "+schema+".away RENAME TO leader")
 	eventually(t, "it succeeds again", func() bool { return s.Fresh() == nil })
