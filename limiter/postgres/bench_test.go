@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -34,15 +35,20 @@ func newCluster(t testing.TB, dsns ...string) *cluster {
 	_, schema := postgrestest.Schema(t)
 	c := &cluster{t: t, schema: schema}
 	for i, dsn := range dsns {
-		s, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "node-" + strconv.Itoa(i)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := limiter.Open(limiter.Options{
-			Store: s, Clock: s.Clock(), Shadow: filepath.Join(t.TempDir(), "shadow"), Patience: time.Minute,
+		shadow := filepath.Join(t.TempDir(), "shadow")
+		var l *limiter.Limiter
+		err := update(func() error {
+			s, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "node-" + strconv.Itoa(i)})
+			if err != nil {
+				return err
+			}
+			if l, err = limiter.Open(limiter.Options{Store: s, Clock: s.Clock(), Shadow: shadow, Patience: time.Minute}); err != nil {
+				return errors.Join(err, s.Close())
+			}
+			return nil
 		})
 		if err != nil {
-			t.Fatal(err, s.Close())
+			t.Fatal(err)
 		}
 		t.Cleanup(func() {
 			if err := l.Close(); err != nil {

@@ -36,13 +36,17 @@ func (p *pair) heal(networks ...*postgrestest.Proxy) {
 	}
 }
 
-// renewed waits until each of these nodes has renewed its session so often.
-func (p *pair) renewed(times int, meanwhile func(), nodes ...string) {
+// renewed waits until each of these nodes has renewed its session so often. Meanwhile, late
+// reports whether one has not renewed it for longer than it does when the machine has time:
+// that one may have lost touch.
+func (p *pair) renewed(times int, meanwhile func(late func() bool), nodes ...string) {
 	p.t.Helper()
 	seen := "SELECT seen FROM till.session WHERE name IN ('" + strings.Join(nodes, "', '") + "') ORDER BY name"
 	last, n := p.server.Exec(p.t, seen), make([]int, len(nodes))
 	eventually(p.t, "the nodes renew their sessions", func() bool {
-		meanwhile()
+		meanwhile(func() bool {
+			return p.server.Exec(p.t, "SELECT clock_timestamp() - least('"+strings.Join(last, "'::timestamptz, '")+"'::timestamptz) > interval '3500 ms'")[0] == "t"
+		})
 		now := p.server.Exec(p.t, seen)
 		for i := range n {
 			if now[i] != last[i] {
@@ -80,7 +84,7 @@ func TestADatabaseThatAnswersLateCostsTimeAndNothingElse(t *testing.T) {
 			t.Parallel()
 			p, networks := slowPair(t)
 			k, unused := mint(t, p.nodes[0], limit), mint(t, p.nodes[0], 1)
-			n, slow := int64(0), map[record.Code]int{}
+			n, slow := p.use(k, 20), map[record.Code]int{}
 			try := func() {
 				for _, l := range p.nodes {
 					code := use(l, k)
@@ -89,13 +93,6 @@ func TestADatabaseThatAnswersLateCostsTimeAndNothingElse(t *testing.T) {
 					}
 				}
 			}
-			for range 20 {
-				try()
-			}
-			if slow[""] != 40 {
-				t.Fatalf("before it is slow: %v", slow)
-			}
-			clear(slow)
 			test.latency.Seed = rand.Uint64()
 			t.Logf("seed %d", test.latency.Seed)
 			for _, network := range networks {
@@ -111,9 +108,9 @@ func TestADatabaseThatAnswersLateCostsTimeAndNothingElse(t *testing.T) {
 				}
 			} else {
 				// More than a session lives.
-				p.renewed(4, func() {
+				p.renewed(4, func(late func() bool) {
 					for _, l := range p.nodes {
-						if err := l.Ready(); err != nil {
+						if err := l.Ready(); err != nil && !late() {
 							t.Errorf("a node that renews its session in time: %v", err)
 						}
 					}
@@ -169,10 +166,7 @@ func TestABusyKeyHardlyNoticesADatabaseThatIsFarAway(t *testing.T) {
 		for range clients {
 			all.Go(func() {
 				for left.Add(-1) >= 0 {
-					if code := use(p.nodes[0], k); code != "" {
-						t.Error(code)
-						return
-					}
+					forward(t, p.nodes[0], k)
 				}
 			})
 		}
@@ -215,9 +209,7 @@ func TestANodeWithASlowLineHoldsNobodyUp(t *testing.T) {
 			k, revoked := mint(t, quick, limit), mint(t, quick, limit)
 			n := int64(0)
 			for _, l := range p.nodes {
-				if code := use(l, revoked); code != "" {
-					t.Fatal(code)
-				}
+				forward(t, l, revoked)
 			}
 			networks[0].Slow(latency)
 			over := make(chan struct{})
@@ -236,10 +228,10 @@ func TestANodeWithASlowLineHoldsNobodyUp(t *testing.T) {
 					tryMint(slow, activations(1)) // alone in the cluster
 				}
 			})
-			p.renewed(2, func() {
+			p.renewed(2, func(late func() bool) {
 				if code := use(quick, k); code == "" {
 					n++
-				} else if code != record.CodeBudgetHeld {
+				} else if code != record.CodeBudgetHeld && (code != record.CodeStoreUnavailable || !late()) {
 					t.Errorf("the other node: %s", code)
 				}
 			}, "two")

@@ -98,9 +98,7 @@ func TestWhatANodeHadReservedCountsAsUsedUnlessItsDirectoryKnowsBetter(t *testin
 			}
 			test.left(t, again)
 			p.nodes[0] = startIn(t, again, server.DSN(), "one")
-			if code := use(p.nodes[0], k); code != "" {
-				t.Errorf("the node that is back: %s", code)
-			}
+			forward(t, p.nodes[0], k) // the node that is back
 			n++
 			n += p.drain(k)
 			switch lost := limit - n; {
@@ -154,12 +152,15 @@ func TestTheMachinesClockOfANodeCountsForNothing(t *testing.T) {
 			renews := made(func(k *record.Key) { k.Limit[record.Activations], k.Renews = 3, "month" })
 			jumps := []time.Duration{0, 5 * time.Hour, -10 * time.Hour, 24 * 365 * time.Hour, -24 * 365 * time.Hour}
 			seen, month := 0, now().Month()
-			p.renewed(4, func() {
+			p.renewed(4, func(late func() bool) {
 				postgres.SetMachineClock(jumps[seen%len(jumps)])
 				seen++
 				for i, l := range p.nodes {
 					if err := l.Ready(); err != nil {
-						t.Errorf("node %d is not fresh: %v", i, err)
+						if !late() {
+							t.Errorf("node %d is not fresh: %v", i, err)
+						}
+						continue
 					}
 					if code := use(l, lives); code != "" {
 						t.Errorf("node %d, a key that expires in an hour: %s", i, code)
@@ -172,11 +173,17 @@ func TestTheMachinesClockOfANodeCountsForNothing(t *testing.T) {
 					}
 				}
 			}, "one", "two")
-			if code := use(p.nodes[1], unused); code != "" {
-				t.Errorf("a key that is to be used within an hour: %s", code)
+			forward(t, p.nodes[1], unused)
+			var ends time.Time
+			var expires token.Lookup
+			for minted := false; !minted; {
+				ends = now().Add(2 * time.Second)
+				var err error
+				expires, err = tryMint(p.nodes[0], func(k *record.Key) { k.ExpiresAt = ends })
+				if minted = err == nil; !minted && now().Before(ends) { // otherwise it would have ended before it was made
+					t.Fatal(err)
+				}
 			}
-			ends := now().Add(2 * time.Second)
-			expires := made(func(k *record.Key) { k.ExpiresAt = ends })
 			for _, l := range p.nodes {
 				eventually(t, "the key expires", func() bool { return use(l, expires) == record.CodeKeyExpired })
 			}

@@ -121,6 +121,17 @@ func open(t *testing.T, o postgres.Options, f *follower) *postgres.Store {
 	return s
 }
 
+// join opens a store that may not join the others, and returns why not.
+func join(o postgres.Options) error {
+	return update(func() error {
+		s, err := postgres.Open(context.Background(), o)
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.Join(&follower{}), s.Close())
+	})
+}
+
 // ownSchema is the shared server, and a schema that no other test has.
 func ownSchema(t *testing.T) (server *postgrestest.Server, schema string) {
 	t.Helper()

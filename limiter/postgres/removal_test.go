@@ -18,9 +18,7 @@ func TestWhatARemovedNodeHasUsedCountsOnceIfItsProcessLives(t *testing.T) {
 	const limit, used = 300, 60
 	k := mint(t, p.nodes[0], limit)
 	for range used {
-		if code := use(p.nodes[1], k); code != "" {
-			t.Fatal(code)
-		}
+		forward(t, p.nodes[1], k)
 	}
 	networks[1].Cut()
 	var removed limiter.NodeRemoved

@@ -1,7 +1,6 @@
 package postgres_test
 
 import (
-	"context"
 	"errors"
 	"testing"
 
@@ -29,7 +28,7 @@ func TestADoubtOfOneNodeClosesAll(t *testing.T) {
 	put(t, one, "k/1", "lost")
 	loseCommits(t, server, "one")
 	nothing := func(store.Tx) error { t.Error("it runs"); return nil }
-	if err := one.Update(nothing); !errors.Is(err, store.ErrDoubt) {
+	if err := update(func() error { return one.Update(nothing) }); !errors.Is(err, store.ErrDoubt) {
 		t.Fatalf("Update: %v, want ErrDoubt", err)
 	}
 	eventually(t, "the other node doubts it, too", doubts(two))
@@ -40,12 +39,7 @@ func TestADoubtOfOneNodeClosesAll(t *testing.T) {
 	eventually(t, "the doubt is in the database", func() bool {
 		return server.Exec(t, "SELECT doubt IS NOT NULL FROM till.state")[0] == "t"
 	})
-	third, err := postgres.Open(context.Background(), postgres.Options{DSN: server.DSN(), Node: "three"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer third.Close()
-	if err := third.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
+	if err := join(postgres.Options{DSN: server.DSN(), Node: "three"}); !errors.Is(err, store.ErrDoubt) {
 		t.Errorf("a new node: %v, want ErrDoubt", err)
 	}
 	if two.Healed() {
@@ -166,12 +160,7 @@ func TestANodeThatHasSeenARepairDoubtsACopyOfBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Exec(t, "UPDATE till.state SET generation = 6")
-	again, err := postgres.Open(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer again.Close()
-	if err := again.Join(&follower{}); !errors.Is(err, store.ErrDoubt) {
+	if err := join(o); !errors.Is(err, store.ErrDoubt) {
 		t.Errorf("Join: %v, want ErrDoubt", err)
 	}
 }
