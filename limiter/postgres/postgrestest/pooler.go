@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,28 +38,20 @@ func pooler(t testing.TB, s *Server, server string) (dsn string) {
 			t.Fatal("pgbouncer is missing: install Debian's package pgbouncer")
 		}
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).Port
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
 	config := filepath.Join(s.dir, "pgbouncer.ini")
 	text := fmt.Sprintf(`[databases]
 postgres = %s user=%s
 [pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %d
-unix_socket_dir =
+listen_addr =
+listen_port = 6432
+unix_socket_dir = %s
 auth_type = any
 pool_mode = transaction
 default_pool_size = 10
 ignore_startup_parameters = extra_float_digits
 server_tls_sslmode = disable
 server_login_retry = 1
-`, server, User, port)
+`, server, User, s.dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -87,10 +78,8 @@ server_login_retry = 1
 		hold.Close()
 		cmd.Wait()
 	})
-	u := url.URL{
-		Scheme: "postgres", User: url.UserPassword(User, "any"), Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Path: "/postgres",
-		RawQuery: "sslmode=disable",
-	}
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, "any"), Path: "/postgres"}
+	u.RawQuery = url.Values{"host": {s.dir}, "port": {"6432"}, "sslmode": {"disable"}}.Encode()
 	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
 		c, err := pgconn.Connect(ctx, u.String())
