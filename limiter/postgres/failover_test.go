@@ -274,13 +274,14 @@ func TestANodeThatHasVouchedForAServerWritesToNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newFailover(t)
-			listens := f.primary.Exec(t, "SELECT pid FROM pg_locks WHERE locktype = 'advisory'")[0]
+			// The lock of the connection that listens: another one may have it by then.
+			listens := f.primary.Exec(t, "SELECT format('classid = %s AND objid = %s', classid, objid) FROM pg_locks WHERE locktype = 'advisory'")[0]
 			_, network := f.second(t)
 			f.primary.CaughtUp(t, f.standby)
 			f.standby.Promote(t)
 			f.network.To(f.standby)
 			vouch := sync.OnceFunc(func() {
-				f.primary.Exec(t, "SELECT pg_terminate_backend("+listens+")")
+				f.primary.Exec(t, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND "+listens)
 				f.vouches(t)
 			})
 			if !meanwhile {

@@ -64,12 +64,7 @@ func TestANameOfALivingProcessIsRefused(t *testing.T) {
 	t.Parallel()
 	dsn, schema := postgrestest.Schema(t)
 	open(t, postgres.Options{DSN: dsn, Schema: schema, Node: "one"}, nil)
-	second, err := postgres.Open(context.Background(), postgres.Options{DSN: dsn, Schema: schema, Node: "one"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	if err := second.Join(&follower{}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
+	if err := join(postgres.Options{DSN: dsn, Schema: schema, Node: "one"}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
 		t.Errorf("Join: %v", err)
 	}
 }
@@ -116,12 +111,7 @@ func TestALivingProcessKeepsItsNameOverALostConnection(t *testing.T) {
 	}
 	renewed()
 	renewed()
-	second, err := postgres.Open(t.Context(), postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer second.Close()
-	if err := second.Join(&follower{}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
+	if err := join(postgres.Options{DSN: server.DSN(), Schema: schema, Node: "one"}); err == nil || !strings.Contains(err.Error(), "a process with this name is alive") {
 		t.Errorf("Join of a second process: %v", err)
 	}
 	put(t, first, "k/1", "first")
