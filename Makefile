@@ -45,16 +45,18 @@ check: style
 
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
 # SDK, compares every SDK's behaviour with and without till, drives the vendors' agents, runs
-# every block of the pages, looks at each page as axe-core does, goes through all pairs of
-# features, or stops nodes and databases for half a minute is left to CI.
-LONG = TestTorture|TestDamageNever|TestKeysThatEndTogether|TestAStoreOpensThough|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|TestRunGivesAnSDK|EveryBlock|TestANodeThatIsStopped|TestEveryPageOfTheConsole|TestACapWorth|TestPairs|TestNodesGoOnExactly|$(SLOW)
+# every block of the pages, looks at each page as axe-core does, or stops nodes for half a
+# minute is left to CI.
+LONG = TestTorture|TestDamageNever|TestKeysThatEndTogether|TestAStoreOpensThough|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|TestRunGivesAnSDK|EveryBlock|TestANodeThatIsStopped|TestEveryPageOfTheConsole|TestACapWorth
 
 # Simulations and properties of the engine take one step after another: the race detector
 # finds little there, and takes five times as long. CI runs them with it, too.
 STEPS = TestSimulation|TestNoSchedule|TestNoWindow|TestNoCrash|TestTheBooksOf|TestEveryCountSurvives|TestABackupHolds|TestTheSimulationFinds|TestOtherFilters|TestEveryFilterFinds|TestIdlenessCounts|TestEveryPermissionOn|TestALimitTakenAndSet|TestARolesBudgetComes|TestAKeyIsForgottenThough|TestABulkRevocationEndsKeysThat|TestKeysThatAreTooMuch|TestEveryTampered|TestEndedKeysAreForgotten|TestAPruned|TestAJobGoesOnBeside|TestAJobEndsAllKeysBut
 
-# Nodes with lines of all kinds to their database.
+# Nodes with lines of all kinds to their database, and what CI runs with the race detector in
+# every server, and nobody without: all pairs of features, and standbys that take over.
 SLOW = TestANodeWithASlowLine|TestADatabaseThatAnswersLate
+PAIRS = TestPairs|TestNodesGoOnExactly
 
 # What has larger sizes in CI. Simulations make much garbage and keep little: it is
 # collected less often.
@@ -82,7 +84,7 @@ test: tools
 		++ +database GOGC=400 $(RACE) -skip '$(SLOW)' ./limiter/postgres \
 		+steps GOGC=400 $(PLAIN) -run '$(STEPS)' ./limiter \
 		+pure GOGC=200 $(PLAIN) $(PURE) \
-		++ +e2e GOGC=200 $(PLAIN) -skip '$(LONG)' ./e2e
+		++ +e2e GOGC=200 $(PLAIN) -skip '$(LONG)|$(PAIRS)' ./e2e
 
 # Where the files of tests go that are to meet a real disk: they are in memory by default
 # if there is enough of it.
