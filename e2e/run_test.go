@@ -222,10 +222,10 @@ func TestAKilledRunLeavesNoKey(t *testing.T) {
 		k := s.theOnlyKey()
 		return k["status"] == "revoked" && k["ended_reason"] == "run ended without revoking it"
 	})
-	_ = b.Wait()                                             // killed
 	if err := os.WriteFile(ending, nil, 0o600); err != nil { // the command outlives its run
 		t.Fatal(err)
 	}
+	_ = b.Wait() // killed
 }
 
 func TestRunExitsAsAShellDoes(t *testing.T) {

@@ -91,6 +91,11 @@ func newServer(t *testing.T, o options) *server {
 		}},
 	}
 	t.Cleanup(s.client.CloseIdleConnections)
+	t.Cleanup(func() {
+		if said := s.output(); t.Failed() { // the end says most
+			t.Logf("the server of a failed test said:\n%s", said[max(0, len(said)-1<<12):])
+		}
+	})
 	if o.plain {
 		s.binary = plainBinary
 	}

@@ -133,7 +133,7 @@ for (const [i, mode] of modes.split(",").entries()) {
       if (outcome.parts === 1) console.error("first part"); // for whoever waits for it
     }
   } catch (error) {
-    outcome.error = { name: error.constructor.name, status: error.status ?? error.statusCode ?? null, message: String(error.message) };
+    outcome.error = { name: error.constructor.name, status: error.status ?? error.statusCode ?? null, message: String(error.message) + (error.cause ? ` (${error.cause})` : "") };
   }
 }
 console.log(JSON.stringify(outcomes));
