@@ -87,8 +87,8 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: commit.DefaultPatience}
 }
 
-// SetPatience sets, before anything else, how long callers wait for the disk. Default:
-// [commit.DefaultPatience].
+// SetPatience sets how long callers wait for the disk; nobody may be waiting meanwhile.
+// Default: [commit.DefaultPatience].
 func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
 
 // AmongNodes says, before any store is open, that other nodes share it. So a lockdown
