@@ -42,7 +42,7 @@ var matrixLimits = []struct {
 
 var matrixWorks = []string{workLoop, workPicture, workParallel}
 
-// smallMatrix is what runs with every `make test`: each limit and each kind of
+// smallMatrix is what runs with every `make thorough`: each limit and each kind of
 // work once, with the clients that most people have.
 var (
 	smallRows  = []string{"Claude Code", "Codex", "openai", "anthropic", "gemini"}

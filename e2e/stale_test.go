@@ -25,7 +25,7 @@ func TestStaleAfterIsWhatTheCaddyfileSays(t *testing.T) {
 	if _, answer := s.api("GET", "/stale", nil); len(answer["keys"].([]any)) != 0 {
 		t.Errorf("after the reload: %v", answer)
 	}
-	s.replace("stale_after 30d", "stale_after 1s revoke") // from now on it may be stale for half a second alone
+	s.replace("stale_after 30d", "stale_after 1s revoke") // last, because the key is then stale for a moment only
 	s.reload()
 	s.eventually("the key is revoked", func() bool { return s.show(id)["status"] == "revoked" })
 }
