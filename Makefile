@@ -49,12 +49,13 @@ check: style
 # minute is left to CI.
 LONG = TestTorture|TestDamageNever|TestKeysThatEndTogether|TestAStoreOpensThough|SentBack|TestAnswersHold|TestEveryMember|TestSDKsSeeNo|TestSDKsAskOnce|Agents|TestCodexSearches|TestClientMatrix|TestNoClientOfARun|TestRunGivesAnSDK|EveryBlock|TestANodeThatIsStopped|TestEveryPageOfTheConsole|TestACapWorth
 
-# Simulations and properties of the engine take one step after another: the race detector
-# finds little there, and takes five times as long. CI runs them with it, too.
-STEPS = TestSimulation|TestNoSchedule|TestNoWindow|TestNoCrash|TestTheBooksOf|TestEveryCountSurvives|TestABackupHolds|TestTheSimulationFinds|TestOtherFilters|TestEveryFilterFinds|TestIdlenessCounts|TestEveryPermissionOn|TestALimitTakenAndSet|TestARolesBudgetComes|TestAKeyIsForgottenThough|TestABulkRevocationEndsKeysThat|TestKeysThatAreTooMuch|TestEveryTampered|TestEndedKeysAreForgotten|TestAPruned|TestAJobGoesOnBeside|TestAJobEndsAllKeysBut
+# Tests of ./limiter of which most take one step after another, as simulations do: the race
+# detector finds little there, and takes five times as long. CI runs them with it, too.
+STEPS = TestSimulation|TestNoSchedule|TestNoWindow|TestNoCrash|TestTheBooksOf|TestEveryCountSurvives|TestABackupHolds|TestTheSimulationFinds|TestOtherFilters|TestEveryFilterFinds|TestIdlenessCounts|TestEveryPermissionOnEveryAct|TestALimitTakenAndSet|TestARolesBudgetComes|TestAKeyIsForgottenThough|TestABulkRevocationEndsKeysThat|TestKeysThatAreTooMuch|TestEveryTampered|TestEndedKeysAreForgotten|TestAPruned|TestAJobGoesOnBeside|TestAJobEndsAllKeysBut
 
-# Nodes with lines of all kinds to their database, and what CI runs with the race detector in
-# every server, and nobody without: all pairs of features, and standbys that take over.
+# CI alone runs nodes with lines of all kinds to their database, all pairs of features, and
+# databases that crash or are taken over by a standby: the latter two with the race detector
+# in every server.
 SLOW = TestANodeWithASlowLine|TestADatabaseThatAnswersLate
 PAIRS = TestPairs|TestNodesGoOnExactly
 
@@ -65,8 +66,8 @@ MORE = '$(LONG)|TestSimulation|TestHistories'
 # What CI tries over PostgreSQL as well; cluster-test has all of it.
 SHARED = 'TestKeyWith1000|TestKill9|TestReloadsUnderLoad|TestCountsSurvive|TestATreeOfKeys|TestWhatWasAcknowledged|TestARotated|TestARoleOr|TestEveryKeysCounts|TestWebhookEvents'
 
-# What CI does not run with the race detector: pages, commands, agents and SDKs, which send
-# one request after another, and what compares bounds with counts.
+# What of ./e2e CI does not run with the race detector: pages, commands, agents and SDKs,
+# which send one request after another, and what compares bounds with counts.
 ALONE = 'Console|TestTheList|Client(Matrix|OfARun)|TestTheDocs|EveryBlock|Agent|SDK|SentBack|TestRun|TestARun|TestTheCommandOf|Terminal|TestTheImage|TestOneSet|TestTheCompose|TestEveryMember|Codex|Tool|TableOfAPIs|TestUpServes|TestExample'
 
 # A program with the race detector would wait for a second at its end. Nobody debugs what
@@ -95,7 +96,8 @@ DISK = TMPDIR=$${TMPDIR:-/tmp}
 # most of their time, and so run beside what keeps the processors busy.
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES) $(AGENTS)
-	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -skip $(ALONE) ./e2e $(PURE) \
+	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -skip $(ALONE) ./e2e \
+		+pure GOGC=200 $(RACE) $(PURE) \
 		+steps GOGC=400 $(RACE) -run '$(STEPS)|$(SLOW)|TestKeysThatEndTogether|TestAStoreOpensThough' ./limiter ./limiter/postgres \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 $(PLAIN) -count 1 -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 $(PLAIN) -count 1 -v -run $(MORE) ./e2e ./limiter \
@@ -122,6 +124,9 @@ e2e/clients/node_modules/.package-lock.json: e2e/clients/package-lock.json | too
 
 style:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run: gofmt -w ."; exit 1; }
+	@! grep -rE --include='*_test.go' --exclude-dir=node_modules '^func Test\w*\(' . | \
+		grep -vE '^\./(e2e|limiter|limiter/postgres|upstream|scope|bench|cli)/[^/]*:' | grep -E ':func \w*($(LONG)|$(STEPS))' || \
+		{ echo "no phase of make test or make thorough runs these: see LONG and STEPS in the Makefile"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
@@ -202,7 +207,7 @@ cluster-test: tools $(MODULES)
 	TILL_TEST_STORE=postgres $(GO) test -timeout 2h -count 1 -skip $(NODES) ./e2e
 
 # Every pair of a key's options, kinds of request and events, in SEEDS arrays of some
-# 310 lives each; `make test` has the first. A life that fails says how to live it alone.
+# 310 lives each; `make thorough` has the first. A life that fails says how to live it alone.
 SEEDS ?= 10
 pairs:
 	TILL_PAIRS=$(SEEDS) $(GO) test -timeout 24h -count 1 -v -run 'TestPairs$$' ./e2e
