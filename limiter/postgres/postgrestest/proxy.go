@@ -374,7 +374,7 @@ func (p *Proxy) meet(l *link) (Commit, time.Duration) {
 		p.met++
 		p.shut = p.shut || p.shuts
 		for other := range p.conns {
-			if p.shut && other != l {
+			if p.shuts && other != l {
 				other.close()
 			}
 		}
