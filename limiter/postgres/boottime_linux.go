@@ -21,7 +21,7 @@ func boottime() time.Duration {
 	if m != nil && steady-m.at < measureEvery && time.Duration(lead-m.lead).Abs() < sleepLeast {
 		return steady + m.ahead
 	}
-	return measureBoottime(m)
+	return measureBoottime(m, readBoottime)
 }
 
 const (
@@ -44,22 +44,31 @@ type bootMark struct {
 	ahead time.Duration // of boottime over the monotonic clock
 }
 
-func measureBoottime(last *bootMark) time.Duration {
-	before := time.Now()
-	boot := readBoottime()
-	steady := time.Since(started)
-	if steady-before.Sub(started) > sleepLeast/2 {
-		return boot // something came between; the next call measures
+// measureTries is how often measureBoottime begins again. What it falls back to may be
+// ahead of what the next call returns.
+const measureTries = 5
+
+func measureBoottime(last *bootMark, read func() time.Duration) (boot time.Duration) {
+	for range measureTries {
+		before := time.Now()
+		boot = read()
+		steady := time.Since(started)
+		if steady-before.Sub(started) > sleepLeast/2 {
+			continue // something came between
+		}
+		m := &bootMark{
+			at: steady, lead: before.UnixNano() - startedNanos - int64(before.Sub(started)), ahead: boot - steady,
+		}
+		// Without a sleep it is the same difference as before, and the time never goes back.
+		if last != nil && (m.ahead-last.ahead).Abs() < sleepLeast {
+			m.ahead = last.ahead
+		}
+		if !measured.CompareAndSwap(last, m) {
+			return boottime() // all go by the one that was found out first
+		}
+		return steady + m.ahead
 	}
-	m := &bootMark{
-		at: steady, lead: before.UnixNano() - startedNanos - int64(before.Sub(started)), ahead: boot - steady,
-	}
-	// Without a sleep it is the same difference as before, and the time never goes back.
-	if last != nil && (m.ahead-last.ahead).Abs() < sleepLeast {
-		m.ahead = last.ahead
-	}
-	measured.CompareAndSwap(last, m)
-	return steady + m.ahead
+	return boot // the next call measures
 }
 
 func readBoottime() time.Duration {

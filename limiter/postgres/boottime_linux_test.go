@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"sync"
 	"testing"
 	"time"
 )
@@ -33,5 +34,37 @@ func TestBoottimeHasTheTimeForWhichTheMachineSlept(t *testing.T) {
 	before := readBoottime()
 	if now := boottime(); now < before-sleepLeast {
 		t.Errorf("after a sleep it is behind by %s", before-now)
+	}
+}
+
+// TestBoottimeDoesNotGoBackAfterAMeasurementThatWentWrong is not parallel, because others
+// measure, too.
+func TestBoottimeDoesNotGoBackAfterAMeasurementThatWentWrong(t *testing.T) {
+	defer measured.Store(nil)
+	mark := func(behind time.Duration) *bootMark {
+		now := time.Now()
+		steady := now.Sub(started)
+		return &bootMark{at: steady, lead: now.UnixNano() - startedNanos - int64(steady), ahead: readBoottime() - steady - behind}
+	}
+	for name, tc := range map[string]struct {
+		behind    time.Duration // what was measured before
+		meanwhile func()
+	}{
+		"something came between": {2 * time.Millisecond, func() {
+			for at := time.Now(); time.Since(at) <= sleepLeast/2; {
+			}
+		}},
+		"after a sleep, another one was earlier": {time.Hour, func() { measured.Store(mark(2 * time.Millisecond)) }},
+	} {
+		last := mark(tc.behind)
+		measured.Store(last)
+		var once sync.Once
+		now := measureBoottime(last, func() time.Duration {
+			once.Do(tc.meanwhile)
+			return readBoottime()
+		})
+		if next := boottime(); next < now {
+			t.Errorf("%s: it went back by %s", name, now-next)
+		}
 	}
 }
