@@ -40,6 +40,11 @@ type Badger struct {
 // on the disk in any case.
 const closePatience = 10 * time.Second
 
+// lockPatience bounds how long OpenBadger waits for Badger's lock once it has that of lockDir.
+// Badger ends its own by closing the directory, and a child that this process is just
+// starting has a copy of that until it is another program.
+const lockPatience = 2 * time.Second
+
 // closings are the directories of stores that are still being closed.
 var closings sync.Map
 
@@ -97,6 +102,10 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	opts.LmaxCompaction = true                          // what was deleted leaves the last level, too
 	opts.ChecksumVerificationMode = options.OnBlockRead // and all tables before: see verifyTables
 	db, err := openDB(opts)
+	for until := time.Now().Add(lockPatience); isLocked(err) && time.Now().Before(until); {
+		time.Sleep(50 * time.Millisecond)
+		db, err = openDB(opts) // whoever had it may have written
+	}
 	if err != nil && !isLocked(err) && hasEmptyFile(dir) {
 		// A kill between creating a file and giving it its size leaves it
 		// empty: Badger fails on it once and has removed it by then.

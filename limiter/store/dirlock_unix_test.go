@@ -4,9 +4,13 @@ package store
 
 import (
 	"errors"
+	"log/slog"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // TestAClosedStoreIsNotLockedByACopyOfItsFile: a child that is just being started has a copy
@@ -35,6 +39,45 @@ func TestAClosedStoreIsNotLockedByACopyOfItsFile(t *testing.T) {
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAStoreIsOpenedAsSoonAsAChildHasNoCopyOfItsDirectory: a child that is just being started
+// holds Badger's lock, too.
+func TestAStoreIsOpenedAsSoonAsAChildHasNoCopyOfItsDirectory(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		after time.Duration
+		want  error
+	}{
+		"in time": {lockPatience / 2, nil},
+		"never":   {time.Hour, ErrLocked},
+	} {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		child, err := os.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer child.Close()
+		flock := func(how int) {
+			if err := syscall.Flock(int(child.Fd()), how|syscall.LOCK_NB); err != nil {
+				t.Error(err)
+			}
+		}
+		flock(syscall.LOCK_EX)
+		synctest.Test(t, func(t *testing.T) {
+			defer time.AfterFunc(tc.after, func() { flock(syscall.LOCK_UN) }).Stop()
+			s, err := OpenBadger(dir, slog.New(slog.DiscardHandler))
+			if err == nil {
+				err = s.Close()
+			}
+			if !errors.Is(err, tc.want) {
+				t.Errorf("%s: %v, want %v", name, err, tc.want)
+			}
+		})
 	}
 }
 
