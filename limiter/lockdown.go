@@ -205,8 +205,8 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 			return
 		}
 		d.recall()
-		if d.latest.Load() == call || d.state.Load() == nil {
-			d.state.Store(s) // whatever was there before this call got the turn
+		// It replaces whatever was there before this call got the turn, but nothing later.
+		for before := d.state.Load(); (before == nil || d.latest.Load() == call) && !d.state.CompareAndSwap(before, s); before = d.state.Load() {
 		}
 		d.endRetry()
 		if err := d.write(d.state.Load()); err != nil {
