@@ -129,6 +129,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"tabs":     "every tab says who acts in it, also after somebody else has signed in in another",
 		"untold":   "a lockdown that other servers do not know of is not said to hold there",
 		"lost":     "a grant whose answer is lost is not given twice",
+		"late":     "an answer that comes late is not drawn over a newer one",
 		"label":    "a filter by what is no label shows no keys, and ends none",
 		"keyboard": "signing in, minting and revoking need no pointer",
 	} {

@@ -85,6 +85,26 @@ export function visit(browser, plan) {
   // said waits until a page has said a text since it was loaded.
   const said = (page, text) => until(`the page says “${text}”`, () => page.evaluate((text) => globalThis.tillSaid.some((t) => t.includes(text)), text));
 
+  // hold keeps back what the server answers for an address. asked waits for the first such
+  // answer, and lets later ones through; come waits until the page has those that were held.
+  async function hold(page, url, change = (answer) => answer) {
+    let first, free;
+    const some = new Promise((resolve) => { first = resolve; }), freed = new Promise((resolve) => { free = resolve; }), held = [];
+    const keep = async (route) => {
+      const response = await route.fetch(), json = change(await response.json());
+      first();
+      await freed;
+      await route.fulfill({ response, json });
+      await (await route.request().response())?.finished();
+    };
+    const each = (route) => { held.push(keep(route)); };
+    await page.context().route(url, each);
+    return {
+      asked: async () => { await some; await page.context().unroute(url, each); },
+      come: async () => { free(); await Promise.all(held); await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); },
+    };
+  }
+
   // chat uses a key; it answers with the status.
   async function chat(key) {
     const answer = await fetch(plan.keys + '/v1/chat/completions', {
@@ -114,5 +134,5 @@ export function visit(browser, plan) {
     return k;
   }
 
-  return { api, browse, chat, mint, open, plan, said, signIn };
+  return { api, browse, chat, hold, mint, open, plan, said, signIn };
 }

@@ -154,3 +154,136 @@ export const tabs = ({ browse, plan, signIn }) => browse({}, async ({ page, cont
     await tab.locator('.who .name').getByText('operator').waitFor();
   }
 });
+
+// late gives the page answers that it asked for before others after those: what was drawn
+// stays as it is.
+export const late = ({ browse, hold, mint, open, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
+  const k = await mint({ name: 'nightly', max_activations: 5 }), dialog = page.getByRole('dialog');
+  await mint({ name: 'other', max_activations: 5 });
+  const confirm = async (name) => { await page.getByRole('button', { name }).click(); await dialog.getByRole('button', { name }).click(); };
+  const again = () => page.evaluate(() => document.dispatchEvent(new Event('visibilitychange'))); // all is read again at once
+  await signIn(page);
+  await page.getByRole('row', { name: /other/ }).waitFor();
+
+  // A list that fails after the filter has changed.
+  expecting('status of 500');
+  let fail, asked = 0;
+  const failing = new Promise((resolve) => { fail = resolve; });
+  await context.route('**/till/api/keys?*q=nothing*', async (route) => { asked++; await failing; await route.fulfill({ status: 500, json: {} }); });
+  const failed = page.waitForResponse('**/till/api/keys?*q=nothing*');
+  await page.getByLabel('Search').fill('nothing');
+  await until('the list is read', () => asked);
+  await page.getByLabel('Search').fill('night');
+  await until('the list is of the new filter', async () => await page.getByRole('row', { name: /other/ }).count() === 0);
+  fail();
+  await (await failed).finished();
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+  check(await page.locator('main').getByRole('alert').count() === 0, 'the failure of a former filter is shown');
+
+  // The key's state, and its trail.
+  await open(page, 'keys/' + k.id, 'nightly');
+  let old = await hold(page, '**/till/api/keys/' + k.id);
+  await old.asked();
+  await page.getByRole('button', { name: 'Suspend' }).click();
+  await page.getByRole('button', { name: 'Resume' }).waitFor();
+  await old.come();
+  check(await page.getByRole('button', { name: 'Resume' }).count() === 1, 'a former state of the key is shown');
+  const trail = page.locator('section', { has: page.getByRole('heading', { name: 'What was done to it' }) }), revoked = trail.getByText('key revoke', { exact: true });
+  // A string that is shown once.
+  old = await hold(page, '**/till/api/upstreams/mock/clients');
+  await confirm('Rotate');
+  await old.asked();
+  const first = page.locator('.secret code');
+  await first.waitFor();
+  const before = await first.innerText();
+  await confirm('Rotate');
+  await until('the newer string is shown', async () => await first.innerText() !== before);
+  await page.getByText('Put it to use').waitFor();
+  const newer = await first.innerText();
+  await old.come();
+  check(await first.innerText() === newer, 'a string that was replaced is shown');
+  old = await hold(page, '**/till/api/audit?*');
+  await page.getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Cancel' }).click();
+  await old.asked();
+  await confirm('Revoke');
+  await revoked.waitFor();
+  await old.come();
+  check(await revoked.count() === 1, 'the trail lacks what was done last');
+
+  old = await hold(page, '**/till/api/tokens?*');
+  await page.goto(plan.base + '/till/#/access');
+  await old.asked();
+  await page.getByRole('button', { name: 'Create a token' }).click();
+  await dialog.getByLabel('Whose it is').fill('maria');
+  await dialog.getByLabel('Role').selectOption('reader');
+  await dialog.getByRole('button', { name: 'Create it' }).click();
+  await page.getByRole('row', { name: /maria/ }).waitFor();
+  await old.come();
+  check(await page.getByRole('row', { name: /maria/ }).count() === 1, 'the list lacks the newest token');
+
+  await open(page, 'activity', 'Activity');
+  old = await hold(page, '**/till/api/audit/verify', () => ({ ok: false, seq: 1, why: 'former' }));
+  await page.getByRole('button', { name: 'Verify the chain' }).click();
+  await old.asked();
+  await page.getByRole('button', { name: 'Verify the chain' }).click();
+  await page.getByText('The chain is complete').waitFor();
+  await old.come();
+  check(await page.getByText('The chain is broken').count() === 0, 'a former look at the chain is shown');
+
+  await open(page, 'estate', 'Estate');
+  await page.getByRole('heading', { name: 'Prices' }).waitFor();
+  const look = await hold(page, '**/till/api/lockdown'); // without which no other part of the page asks for the state
+  old = await hold(page, '**/till/api/stats', (stats) => ({ ...stats, used_activations: 777 }));
+  await again();
+  await old.asked();
+  const stats = page.waitForResponse('**/till/api/stats');
+  await again();
+  await (await stats).finished();
+  await old.come();
+  check(await page.getByText('777 requests').count() === 0, 'a former state of the server is shown');
+  await look.asked();
+  await look.come();
+
+  // A page that was left before it was drawn.
+  old = await hold(page, '**/till/api/roles');
+  const upstreams = page.waitForResponse('**/till/api/upstreams');
+  await page.goto(plan.base + '/till/#/mint');
+  await old.asked();
+  await (await upstreams).finished();
+  await page.getByRole('link', { name: 'Keys', exact: true }).click();
+  await page.getByRole('row', { name: /nightly/ }).waitFor();
+  await old.come();
+  check(await page.getByRole('heading', { name: 'Keys', exact: true }).count() === 1, 'a page that was left is shown');
+
+  // A lockdown, and the look at it that was under way when somebody signed out.
+  await open(page, 'activity', 'Activity');
+  old = await hold(page, '**/till/api/lockdown');
+  await old.asked();
+  await confirm('Lock down');
+  const banner = page.getByRole('alert').getByText('Locked down');
+  await banner.waitFor();
+  const looked = page.waitForResponse('**/till/api/stats');
+  await old.come();
+  await (await looked).finished();
+  await page.evaluate(() => new Promise((resolve) => setTimeout(resolve)));
+  check(await banner.count() === 1, 'a lockdown is not shown');
+  old = await hold(page, '**/till/api/stats');
+  await old.asked();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('You are signed out.').waitFor();
+  await old.come();
+  await page.getByLabel('Admin token').fill(plan.token);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await banner.waitFor();
+
+  // Who acts: somebody else has signed in in another tab meanwhile.
+  old = await hold(page, '**/till/session');
+  await page.reload();
+  await old.asked();
+  const other = await context.newPage();
+  await other.goto(plan.link);
+  await page.locator('.who .name').getByText('operator').waitFor();
+  await old.come();
+  check(await page.locator('.who .name').innerText() === 'operator', 'it says that somebody else acts');
+});

@@ -1,6 +1,6 @@
 // Access: roles, and the admin tokens that have them.
 import * as api from './api.js';
-import { ask, field, h, heading, problem, put, say, time } from './dom.js';
+import { ask, field, h, heading, part, put, say, time } from './dom.js';
 import { showSecret } from './clients.js';
 
 const write = (v) => (Array.isArray(v) ? v.join(', ') : v && typeof v === 'object' ? Object.entries(v).map(([k, w]) => `${k.replaceAll('_', ' ')} ${write(w)}`).join(', ') : String(v));
@@ -39,7 +39,6 @@ export async function accessPage({ main, signal, me, may }) {
       h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', {}, made.map((m) => h('li', {}, `${m.name} (${m.id})`)))));
     await list();
   }
-  const part = async (el, load) => { try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); } };
   const list = () => part(tokens, async () => {
     const all = await api.all('tokens', 'tokens', signal);
     if (all.length === 0) return h('p', { class: 'hint' }, 'None yet. With a token a person signs in here, and a program calls the management API, each with the permissions of a role and no more. On the server: caddy till token create');

@@ -1,6 +1,6 @@
 // Activity: events as they happen, and the audit log.
 import * as api from './api.js';
-import { h, heading, problem, put, time } from './dom.js';
+import { h, heading, part, put, time } from './dom.js';
 import { count, reason } from './text.js';
 import { entries } from './audit.js';
 import { follow } from './feed.js';
@@ -21,10 +21,10 @@ export async function activityPage({ main, signal, q, go }) {
   const live = h('ol', { class: 'log', 'aria-live': 'off' }), state = h('p', { class: 'hint', role: 'status' }, 'Connecting…'), log = h('div', {}, h('p', { class: 'hint' }, 'Reading the audit log…'));
   const actor = h('input', { type: 'text', id: 'actor', value: q.actor || '', autocomplete: 'off' }), action = h('input', { type: 'text', id: 'action', value: q.action || '', autocomplete: 'off', placeholder: 'key.revoke' });
   const chain = h('p', { class: 'hint', role: 'status' });
-  const verify = async () => {
-    put(chain, 'Checking every entry…');
-    try { const a = await api.get('audit/verify', null, signal); put(chain, a.ok ? `The chain is complete: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`); } catch (e) { put(chain, e.sentence || e.message); }
-  };
+  const verify = () => part(chain, async (tell) => {
+    tell('Checking every entry…');
+    try { const a = await api.get('audit/verify', null, signal); return a.ok ? `The chain is complete: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`; } catch (e) { return e.sentence || e.message; }
+  });
   put(main, heading('Activity'), h('div', { class: 'two' },
     h('section', { class: 'card' }, h('h2', {}, 'Happening now'), state, live),
     h('section', { class: 'card' }, h('h2', {}, 'Audit log'), h('p', { class: 'hint' }, 'Every administrative act and every end of a key, in a chain of hashes.'), chain,
@@ -39,12 +39,10 @@ export async function activityPage({ main, signal, q, go }) {
     if (how === 'open') put(state, live.children.length ? '' : 'Nothing yet. Mints, thresholds, ends and revocations appear here as they happen.');
     else put(state, how === 'gone' ? 'The connection was lost; trying again…' : how);
   });
-  const older = async (cursor, before) => {
-    try {
-      const page = await api.get('audit', { actor: q.actor, action: q.action, sort: '-seq', limit: 50, cursor }, signal);
-      const all = [...before, ...page.entries];
-      put(log, entries(all, q.actor || q.action ? 'No entry matches.' : 'Nothing has been done yet.', true), page.next && h('button', { type: 'button', class: 'small', onclick: () => older(page.next, all) }, 'Show older entries'));
-    } catch (e) { if (e.name !== 'AbortError') put(log, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
-  };
+  const older = (cursor, before) => part(log, async () => {
+    const page = await api.get('audit', { actor: q.actor, action: q.action, sort: '-seq', limit: 50, cursor }, signal);
+    const all = [...before, ...page.entries];
+    return [entries(all, q.actor || q.action ? 'No entry matches.' : 'Nothing has been done yet.', true), page.next && h('button', { type: 'button', class: 'small', onclick: () => older(page.next, all) }, 'Show older entries')];
+  });
   await older('', []);
 }

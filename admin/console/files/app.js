@@ -86,13 +86,13 @@ function refused(l) {
   return 'This server refuses every key, ' + (on ? `but it is NOT known to ${on}, where keys may still work. Lock down at a server that has the database.` : 'but only from memory as yet: a restart of it would end the lockdown.');
 }
 
-let seen = { locked: null, closed: '' };
+let seen = { locked: null, closed: '' }, looks = 0;
 
 // watch shows what every page has to show: a lockdown, a store that has failed,
 // and a server that does not answer, which says nothing about the keys.
 async function watch() {
   let { locked, closed } = seen, away = '';
-  const { signal } = framed;
+  const { signal } = framed, mine = ++looks;
   try {
     locked = await api.get('lockdown', null, signal);
     closed = (await api.get('stats', null, signal)).store_failure;
@@ -100,7 +100,7 @@ async function watch() {
     if (e.name === 'AbortError') return;
     if (e.status === 503) closed = e.sentence; else if (e.status === 0) away = e.sentence; else throw e;
   }
-  if (signal.aborted) return;
+  if (signal.aborted || mine !== looks) return;
   if (locked && !locked.locked_down) locked = null;
   seen = { locked, closed };
   const lockButton = document.getElementById('lock');
@@ -144,6 +144,7 @@ async function signOut() {
 
 function signInPage(note, bad) {
   leave.abort();
+  framed.abort();
   me = null;
   top.hidden = true;
   put(notice);
@@ -172,6 +173,7 @@ function signInPage(note, bad) {
 }
 
 async function begin(who) {
+  turn++;
   me = who;
   frame();
   every(frameSignal(), 5000, watch);
@@ -205,16 +207,20 @@ function takeLink() {
   return link && link[1];
 }
 
+let turn = 0; // of those who sign in, or are asked for
+
 async function start(link = takeLink()) {
-  let who, failed;
+  let who, failed, mine = ++turn;
   try {
-    if (link) try { who = await api.signIn({ link }); } catch (e) { failed = e; }
+    if (link) try { who = await api.signIn({ link }); mine = ++turn; } catch (e) { failed = e; }
     who ||= await api.whoami(); // a link that does not work ends no session
   } catch (e) {
+    if (mine !== turn) return;
     // Only a 401 signs people out: a server in trouble ends no session.
     if (e.status === 401) signInPage(e.sentence, true); else put(main, problem(failed || e, () => start(link)));
     return;
   }
+  if (mine !== turn) return;
   const why = failed && (failed.sentence || String(failed));
   if (!who) { signInPage(why, true); return; }
   await begin(who);

@@ -101,6 +101,13 @@ export function ask({ title, body, button, danger, busy, act, ready }) {
   });
 }
 
+// part fills an element with what load returns or tells meanwhile, or says in it what
+// could not be loaded; but not if it is to be filled anew by then.
+export async function part(el, load) {
+  const mine = el.turn = (el.turn || 0) + 1, tell = (...kids) => { if (mine === el.turn) put(el, ...kids); };
+  try { tell(await load(tell)); } catch (e) { if (e.name !== 'AbortError') tell(e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
+}
+
 // field is a labelled input, with its meaning below it.
 export function field(label, hint, input, extra) {
   const id = uid('f'), about = id + '-hint';

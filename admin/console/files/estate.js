@@ -1,17 +1,12 @@
 // The estate: which keys need attention, where the money goes, and whether the
 // server is in order.
 import * as api from './api.js';
-import { ask, copier, every, h, heading, problem, put, say, time } from './dom.js';
+import { ask, copier, every, h, heading, part, problem, put, say, time } from './dom.js';
 import { compact, count, plural, span, usd } from './text.js';
 import { shares } from './chart.js';
 
 const why = { unused: 'Not used lately', never_used: 'Never used', over_granted: 'Granted far more than it uses', expiring: 'Expires soon' };
 const OLD = 45 * 86400; // seconds after which prices are out of date
-
-// part fills a section, or says in it what could not be loaded.
-async function part(el, load) {
-  try { await load(); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
-}
 
 const verbs = { update: ['Narrow it', 'keys:update', 'It keeps what it uses, and no more.'], grant: ['Extend it', 'keys:update', 'It gets as much time again as it was minted with.'], revoke: ['Revoke it', 'keys:revoke', 'It ends at once and for ever.'] };
 
@@ -50,17 +45,18 @@ function command(key, fix, may, again) {
 }
 
 // stale lists the keys that need attention, page by page.
-async function stale(el, signal, may, cursor, before = []) {
+async function stale(el, tell, signal, may, cursor, before = []) {
   const answer = await api.get('stale', { cursor }, signal), all = [...before, ...(answer.keys || [])];
   if (answer.partial && answer.next && all.length === before.length) {
-    put(el, h('p', { class: 'hint' }, 'Looking through many keys…'));
-    return stale(el, signal, may, answer.next, all);
+    tell(h('p', { class: 'hint' }, 'Looking through many keys…'));
+    return stale(el, tell, signal, may, answer.next, all);
   }
-  put(el, staleKeys(all, may, () => part(el, () => stale(el, signal, may))), answer.next && h('button', { type: 'button', class: 'small', onclick: () => part(el, () => stale(el, signal, may, answer.next, all)) }, 'Show more'));
+  const next = (...from) => part(el, (tell) => stale(el, tell, signal, may, ...from));
+  return [staleKeys(all, may, next), answer.next && h('button', { type: 'button', class: 'small', onclick: () => next(answer.next, all) }, 'Show more')];
 }
 
 // spending adds up what all keys have used, page by page.
-async function spending(el, signal) {
+async function spending(tell, signal) {
   // Holders of keys name models, and one may be called "constructor", as a member of objects.
   const sums = { upstream: new Map(), owner: new Map(), model: new Map() };
   let cursor, looked = 0;
@@ -78,7 +74,7 @@ async function spending(el, signal) {
     }
     looked += answer.looked_at;
     cursor = answer.next;
-    if (cursor) put(el, h('p', { class: 'hint' }, `Adding up: ${plural(looked, 'key')} so far…`));
+    if (cursor) tell(h('p', { class: 'hint' }, `Adding up: ${plural(looked, 'key')} so far…`));
   } while (cursor);
   const column = (by, title, none, unnamed) => {
     const rows = [...sums[by]].map(([name, s]) => ({ ...s, name: name || unnamed })).filter((s) => s.activations > 0 || s.tokens > 0 || s.nano > 0n);
@@ -88,10 +84,10 @@ async function spending(el, signal) {
       text: usd(nano(s.nano)), more: [s.tokens > 0 && compact(s.tokens) + ' tokens', plural(s.activations, 'request'), plural(s.keys, 'key')].filter(Boolean).join(' · '),
     }))), rows.length > 12 && h('p', { class: 'hint' }, `And ${count(rows.length - 12)} more.`));
   };
-  put(el, h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing has been used yet. What keys use is added up here.', 'none'),
+  return [h('div', { class: 'cards' }, column('upstream', 'By upstream', 'Nothing has been used yet. What keys use is added up here.', 'none'),
     column('owner', 'By owner', 'Nothing has been used yet. If you name a key’s owner when you mint it, its use is added up here.', 'without an owner'),
     column('model', 'By model', 'Known for keys that may use a single model. Mint keys with one model each to see it here.', 'several models')),
-  h('p', { class: 'hint' }, `Added up over ${plural(looked, 'listed key')}, renewed budgets included.`));
+  h('p', { class: 'hint' }, `Added up over ${plural(looked, 'listed key')}, renewed budgets included.`)];
 }
 
 // Sums of money are in whole nano-dollars, as in the store.
@@ -120,11 +116,14 @@ export async function estatePage({ main, signal, may }) {
   const list = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys that need attention…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
   put(main, heading('Estate'), h('p', { class: 'faint' }, 'Which keys need attention, where the money goes, and whether the server is in order.'), well,
     h('section', { class: 'card' }, h('h2', {}, 'Keys that need attention'), list), h('h2', { class: 'apart' }, 'Spend'), spend);
-  let prices;
+  let prices, turn = 0;
   api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the page works without them */ });
-  const refresh = async () => put(well, health(await api.get('stats', null, signal), prices));
-  part(list, () => stale(list, signal, may));
-  part(spend, () => spending(spend, signal));
-  try { await refresh(); } catch (e) { if (e.name === 'AbortError') throw e; put(well, problem(e)); }
+  const refresh = async () => {
+    const mine = ++turn, stats = await api.get('stats', null, signal);
+    if (mine === turn) put(well, health(stats, prices));
+  };
+  part(list, (tell) => stale(list, tell, signal, may));
+  part(spend, (tell) => spending(tell, signal));
+  try { await refresh(); } catch (e) { if (e.name === 'AbortError') throw e; if (!well.firstChild) put(well, problem(e)); }
   every(signal, 5000, refresh);
 }

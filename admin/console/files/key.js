@@ -1,16 +1,11 @@
 // One key: what is left, what it did, and what can be done about it.
 import * as api from './api.js';
-import { ask, copier, empty, every, field, h, heading, problem, put, say, time } from './dom.js';
+import { ask, copier, every, field, h, heading, part, put, say, time } from './dom.js';
 import { badge, bar, revokeDialog } from './keys.js';
 import { count, limitsOf, plural, reason, statuses, usd } from './text.js';
 import { shares, usageChart } from './chart.js';
 import { clientLines, showSecret } from './clients.js';
 import { entries } from './audit.js';
-
-// part fills a section, or says in it what could not be loaded.
-async function part(el, load) {
-  try { put(el, await load()); } catch (e) { if (e.name !== 'AbortError') put(el, e.status === 403 || e.missing ? h('p', { class: 'hint' }, e.sentence) : problem(e)); }
-}
 
 const list = (values) => values && values.length > 0 && values.join(', ');
 const pairs = (o) => o && Object.entries(o).map(([k, v]) => `${k}=${v}`).join(', ');
@@ -64,8 +59,10 @@ async function rotate(k, place) {
     act: () => api.post(`keys/${k.id}/rotate`, { grace: grace.value.trim() || '0s', ...(k.custody === 'sealed' ? { upstream_key: real.value.trim() } : {}) }),
   });
   if (!answer) return;
-  put(place, h('section', { class: 'card' }, h('h2', {}, 'The new string'), showSecret(answer.done.scoped_key), await clientLines({ ...k, ...answer.done })));
+  const lines = h('div', { class: 'below' });
+  put(place, h('section', { class: 'card' }, h('h2', {}, 'The new string'), showSecret(answer.done.scoped_key), lines));
   say('Rotated: the new string is shown once.');
+  put(lines, await clientLines({ ...k, ...answer.done }));
 }
 
 export async function keyPage({ main, signal, may, id }) {
@@ -77,7 +74,7 @@ export async function keyPage({ main, signal, may, id }) {
 
   const act = (f) => async () => { try { await f(k); await refresh(); await audit(); } catch (e) { if (e.name !== 'AbortError') say(e.sentence || e.message, true); } };
   const to = (what, done) => async () => { await api.post(`keys/${id}/${what}`); say(done); };
-  let drawn = '', cards, described;
+  let drawn = '', cards, described, turn = 0;
   function draw() {
     const key = JSON.stringify([k.name, k.status]);
     if (key !== drawn) {
@@ -117,7 +114,8 @@ export async function keyPage({ main, signal, may, id }) {
     put(refused, rows.length > 0 ? shares(rows, true) : h('p', { class: 'hint' }, 'Nothing was refused in 90 days. Refused requests take nothing from the key, and are listed here by reason.'));
   }
   async function refresh() {
-    const [now, usage] = await Promise.all([api.get('keys/' + id, null, signal), api.get(`keys/${id}/usage`, null, signal)]);
+    const mine = ++turn, [now, usage] = await Promise.all([api.get('keys/' + id, null, signal), api.get(`keys/${id}/usage`, null, signal)]);
+    if (mine !== turn) return;
     k = now;
     draw();
     used(usage);

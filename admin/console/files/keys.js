@@ -147,7 +147,7 @@ export async function keysPage({ main, signal, may, go, q }) {
 
   // read collects one page. An answer can be short because the server had to look at
   // many keys for few that match. Then read asks for more, a few times.
-  async function read() {
+  async function read(mine) {
     const from = { ...asFilter(q), sort: q.sort || '-created', cursor: cursors().at(-1) };
     const got = { keys: [], next: '', partial: false };
     for (let i = 0; i < 10; i++) {
@@ -157,7 +157,7 @@ export async function keysPage({ main, signal, may, go, q }) {
       got.partial = Boolean(part.partial);
       if (!got.partial || !got.next || got.keys.length >= PAGE) break;
       from.cursor = got.next;
-      if (!page) put(list, h('p', { class: 'wait' }, `Looking through many keys; ${plural(got.keys.length, 'match', 'matches')} so far…`));
+      if (!page && mine === turn) put(list, h('p', { class: 'wait' }, `Looking through many keys; ${plural(got.keys.length, 'match', 'matches')} so far…`));
     }
     return got;
   }
@@ -245,19 +245,21 @@ export async function keysPage({ main, signal, may, go, q }) {
     await attempt();
   }
 
-  async function refresh() {
-    const mine = ++turn, got = await read();
+  async function refresh(mine = ++turn) {
+    const got = await read(mine);
     if (mine !== turn) return; // the filters have changed meanwhile
     page = got;
     rest = got.partial ? Date.now() + SELDOM : 0;
     draw();
     const stats = await api.get('stats', null, signal);
+    if (mine !== turn) return;
     const parts = Object.entries(stats.keys || {}).filter(([, n]) => n > 0).map(([status, n]) => `${compact(n)} ${status}`);
     put(total, parts.join(' · '), stats.holds ? ` · ${plural(stats.holds, 'request')} running now` : '');
   }
   async function attempt() {
-    try { await refresh(); } catch (e) {
-      if (e.name !== 'AbortError') { table = null; rows.clear(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
+    const mine = ++turn;
+    try { await refresh(mine); } catch (e) {
+      if (e.name !== 'AbortError' && (mine === turn || !page)) { table = null; rows.clear(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
     }
   }
   // again refreshes the list by itself, and must not load the server.

@@ -11,6 +11,7 @@ const split = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 export async function mintPage({ main, signal, me, may, go }) {
   const [{ upstreams }, roles] = await Promise.all([api.get('upstreams', null, signal), api.get('roles', null, signal).then((a) => a.roles || [], () => [])]);
+  signal.throwIfAborted(); // roles that do not come are no failure, but a page that was left is not drawn
   const top = roles.find((r) => r.name === me.role) || {}; // the ceilings of the caller's role
   const wanted = {}; // field of the API → its input, and how it is read
   const add = (name, label, hint, input, read, extra) => { wanted[name] = [input, read]; return field(label, hint, input, extra); };
