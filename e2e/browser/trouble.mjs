@@ -46,7 +46,8 @@ export const many = ({ api, browse, mint, plan, signIn }) => browse({}, async ({
   await context.route('**/till/api/keys?*label.team*', async (route) => {
     calls++;
     const far = new URL(route.request().url()).searchParams.get('cursor');
-    await route.fulfill({ json: far === 'p10' ? { keys: [await api('GET', 'keys/' + last.id)] } : { keys: [], partial: true, next: 'p' + ((far ? Number(far.slice(1)) : 0) + 1) } });
+    const here = far === 'p10' || (far && route.request().url().includes('late'));
+    await route.fulfill({ json: here ? { keys: [await api('GET', 'keys/' + last.id)] } : { keys: [], partial: true, next: 'p' + ((far ? Number(far.slice(1)) : 0) + 1) } });
   });
   await page.clock.install();
   await page.clock.pauseAt(Date.now() + 3600000); // it would go on by itself, and a slow machine's seconds are none of the page's
@@ -59,6 +60,10 @@ export const many = ({ api, browse, mint, plan, signIn }) => browse({}, async ({
   check(calls === 10, 'it went on looking:', calls, 'times');
   await page.getByRole('button', { name: 'Next' }).click();
   await page.getByRole('row', { name: /found/ }).waitFor();
+  await page.getByLabel('Label').fill('team=late');
+  await page.getByLabel('Label').press('Enter');
+  await until('the list is read in parts', () => calls === 13);
+  await page.getByRole('row', { name: /found/ }).waitFor(); // after the page said that it looks
 });
 
 // long gives everything the longest names there may be, of one word. No page

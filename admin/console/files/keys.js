@@ -172,7 +172,7 @@ export async function keysPage({ main, signal, may, go, q }) {
           may('keys:create') ? 'Mint the first one with the button above, or on the command line:' : 'People who may mint keys do so here, or on the command line:',
           h('pre', {}, 'caddy till create --name nightly --max-activations 500 --expires-in 24h')));
     } else {
-      if (!table) {
+      if (!table?.isConnected) { // none yet, or it gave way to what read said
         const all = h('input', { type: 'checkbox', 'aria-label': 'Choose all on this page', onchange: () => { for (const r of rows.values()) r.choose(all.checked); } });
         const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text);
         body = h('tbody', { role: 'rowgroup' });
