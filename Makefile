@@ -97,11 +97,11 @@ DISK = TMPDIR=$${TMPDIR:-/tmp}
 thorough: tools
 	$(MAKE) --no-print-directory -j3 $(MODULES) $(AGENTS)
 	$(DISK) $(RUNTESTS) +race GOGC=200 $(RACE) -skip $(ALONE) ./e2e \
-		+pure GOGC=200 $(RACE) $(PURE) \
 		+steps GOGC=400 $(RACE) -run '$(STEPS)|$(SLOW)|TestKeysThatEndTogether|TestAStoreOpensThough' ./limiter ./limiter/postgres \
 		++ +database TILL_TEST_STORE=postgres GOGC=200 $(PLAIN) -count 1 -run $(SHARED) ./e2e \
 		+torture TILL_CI=1 GOGC=400 $(PLAIN) -count 1 -v -run $(MORE) ./e2e ./limiter \
-		+gitleaks TILL_GITLEAKS=1 $(PLAIN) -count 1 -run TestGitleaks ./token
+		+gitleaks TILL_GITLEAKS=1 $(PLAIN) -count 1 -run TestGitleaks ./token \
+		+pure GOGC=200 $(RACE) $(PURE)
 
 # What is most sensitive to time, COUNT times, while BURN threads and a busy disk
 # compete with it.
