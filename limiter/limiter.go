@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -333,6 +334,11 @@ func (l *Limiter) Close() error {
 	if err := l.tokens.SaveUses(); err != nil && l.Failed() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
+	if l.awaitsBlocks() {
+		// What is on its way is given back as well. If the store does not answer, it counts
+		// as used, and what follows meets the same error.
+		_ = l.committer.Do(func(*batch) error { return nil }, nil)
+	}
 	now := l.clock.Now().UnixNano()
 	for _, k := range l.everyLive() {
 		k.mu.Lock()
@@ -354,6 +360,16 @@ func (l *Limiter) Close() error {
 		failed = fmt.Errorf("the store had failed: %w", err)
 	}
 	return errors.Join(failed, l.leaveShadow(), l.digest.Close(), closeStore())
+}
+
+// awaitsBlocks reports whether the committer has yet to answer for an account.
+func (l *Limiter) awaitsBlocks() bool {
+	asked := func(a *account) bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.asked
+	}
+	return slices.ContainsFunc(l.everyLive(), func(k *Live) bool { return asked(&k.account) }) || slices.ContainsFunc(l.everyRole(), asked)
 }
 
 // leaveShadow closes the shadow. Requests that outlive it settle in memory only.
