@@ -116,6 +116,30 @@ func useInTouch(t *testing.T, l *limiter.Limiter, lookup token.Lookup) record.Co
 	}
 }
 
+// forfeits repairs a store of so many keys, which all lose what is left of them, and looks
+// at what a dry run has left.
+func forfeits(t *testing.T, e *engine, o storeOptions, keys int64, afterDryRun func()) {
+	t.Helper()
+	var would, done limiter.Repaired
+	until(t, func() (err error) {
+		would, err = e.forfeit(limiter.Operator, o, true)
+		return err
+	})
+	if would.Keys != keys || would.Forfeited != keys {
+		t.Fatalf("a dry run: %+v", would)
+	}
+	afterDryRun()
+	until(t, func() (err error) {
+		if done, err = e.forfeit(limiter.Operator, o, false); done == would {
+			return nil // its store may not have been opened at once
+		}
+		return err
+	})
+	if done != would {
+		t.Fatalf("the repair has done %+v, and a dry run said %+v", done, would)
+	}
+}
+
 func TestANodeSaysWhatOthersAreConfiguredOtherwise(t *testing.T) {
 	t.Parallel()
 	server := postgrestest.Start(t)
@@ -234,24 +258,7 @@ func opensOnlyAfterARepair(t *testing.T, remember func(*testing.T, *postgrestest
 	if _, err := one.forfeit(limiter.Caller{Name: "ci", Role: "ci"}, o1, false); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("by another than the operator: %v", err)
 	}
-	var would, done limiter.Repaired
-	until(t, func() (err error) {
-		would, err = one.forfeit(limiter.Operator, o1, true)
-		return err
-	})
-	if would.Keys != 2 || would.Forfeited != 2 {
-		t.Fatalf("a dry run: %+v", would)
-	}
-	inDoubt(t, one, o1)
-	until(t, func() (err error) {
-		if done, err = one.forfeit(limiter.Operator, o1, false); done == would {
-			return nil // its store may not have been opened at once
-		}
-		return err
-	})
-	if done != would {
-		t.Fatalf("the repair has done %+v, and a dry run said %+v", done, would)
-	}
+	forfeits(t, one, o1, 2, func() { inDoubt(t, one, o1) })
 	l1, l2 = inTouch(t, one, o1), inTouch(t, two, o2) // by itself
 	for node, l := range map[string]*limiter.Limiter{"one": l1, "two": l2} {
 		for name, lookup := range map[string]token.Lookup{"used": used, "revoked": revoked} {
@@ -325,26 +332,11 @@ func TestADatabaseThatContradictsItselfIsOpenedByARepair(t *testing.T) {
 
 			e, o := engineOnDatabase(t, server.DSN(), "two")
 			inDoubt(t, e, o)
-			var would, done limiter.Repaired
-			until(t, func() (err error) {
-				would, err = e.forfeit(limiter.Operator, o, true)
-				return err
-			})
-			if would.Keys != 1 || would.Forfeited != 1 {
-				t.Fatalf("a dry run: %+v", would)
-			}
-			if doubt := server.Exec(t, `SELECT coalesce(doubt, 'none') FROM till.state`); doubt[0] != "none" {
-				t.Errorf("a dry run has told the other nodes: %q", doubt)
-			}
-			until(t, func() (err error) {
-				if done, err = e.forfeit(limiter.Operator, o, false); done == would {
-					return nil // its store may not have been opened at once
+			forfeits(t, e, o, 1, func() {
+				if doubt := server.Exec(t, `SELECT coalesce(doubt, 'none') FROM till.state`); doubt[0] != "none" {
+					t.Errorf("a dry run has told the other nodes: %q", doubt)
 				}
-				return err
 			})
-			if done != would {
-				t.Fatalf("the repair has done %+v, and a dry run said %+v", done, would)
-			}
 			l = inTouch(t, e, o)
 			if code := useInTouch(t, l, key); code != record.CodeActivationsExhausted {
 				t.Errorf("what was left of the key: %q", code)
