@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,6 +185,88 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	}
 	if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted {
 		t.Errorf("after the repair: %q", code)
+	}
+}
+
+// TestADoubtThatIsFoundInUseStandsUntilARepairHasEnded: opening the store would not find it,
+// as that reads no account.
+func TestADoubtThatIsFoundInUseStandsUntilARepairHasEnded(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ imagine, fails bool }{
+		"a dry run":                          {imagine: true},
+		"a dry run that cannot open it":      {imagine: true, fails: true},
+		"a repair that fails before it acts": {fails: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := storetest.NewDisk()
+			e, o := engineOn(t, disk)
+			l := e.mustOpen(t, o)
+			damaged, other := mintIn(t, l, 100), mintIn(t, l, 100)
+			k, refusal := l.Find(t.Context(), damaged)
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			id, err := record.KeyAccount(k.Key().ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := disk.Open()
+			var row []byte
+			err = s.View(func(r store.Reader) error {
+				v, err := r.Get(record.AccountKey(id))
+				row = slices.Clone(v)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, lookup := range []token.Lookup{damaged, other} {
+				if code := useIn(t, l, lookup); code != "" {
+					t.Fatal(code)
+				}
+			}
+			if err := e.Destruct(); err != nil {
+				t.Fatal(err)
+			}
+			err = s.Update(func(tx store.Tx) error { return tx.Set(record.AccountKey(id), row) }) // it goes back
+			if err != nil {
+				t.Fatal(err)
+			}
+
+			next := newEngine(e.place, nil)
+			next.patience = patience
+			t.Cleanup(func() {
+				if err := next.Destruct(); err != nil {
+					t.Error(err)
+				}
+			})
+			if code := useIn(t, next.mustOpen(t, o), damaged); code != record.CodeStoreUnavailable {
+				t.Fatalf("the key whose account went back: %q", code)
+			}
+			asked := o
+			if c.fails {
+				asked.open = func(StoreOpening) (OpenedStore, error) { return OpenedStore{}, store.ErrNoSpace }
+			}
+			if _, err := next.forfeit(limiter.Operator, asked, c.imagine); (err != nil) != c.fails {
+				t.Fatal(err)
+			}
+			if l, err = next.retry(o); err != nil || !errors.Is(l.Failed(), store.ErrDoubt) {
+				t.Errorf("afterwards it is open: %v, %v", err, l.Failed())
+			}
+			if code := useIn(t, l, other); code != record.CodeStoreUnavailable {
+				t.Errorf("afterwards the other key: %q", code)
+			}
+			if done, err := next.forfeit(limiter.Operator, o, false); err != nil || done.Keys != 2 || done.Forfeited != 2 {
+				t.Fatalf("the repair: %+v, %v", done, err)
+			}
+			l = next.mustOpen(t, o)
+			for _, lookup := range []token.Lookup{damaged, other} {
+				if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted {
+					t.Errorf("after the repair: %q", code)
+				}
+			}
+		})
 	}
 }
 

@@ -44,12 +44,11 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions, imagine bool) (limit
 	e.mu.Lock()
 	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
 	switch {
-	case imagine && e.place.Shared:
+	case imagine, err != nil && !e.place.Shared:
+		// The doubt stands. Opening the store again would not find one that was found in use.
 		e.failed = was
 	case err != nil && e.halted != nil:
 		e.failed = e.halted // until it is restarted
-	case err == nil && imagine:
-		e.failed = doubted
 	case err == nil:
 		e.failed, e.repaired, e.halted = errRepaired, true, nil
 	}
