@@ -56,6 +56,7 @@ type engine struct {
 	differs     string // which nodes are configured otherwise, as that was logged last
 	claimed     bool   // in openStores
 	delivering  bool   // events.run has been started
+	cutter      *cutter
 	keeper      *keeper
 	closed      bool
 	running     []configuration // those that have started; the last one is in force
@@ -175,6 +176,7 @@ func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter,
 		if !e.delivering { // also delivers what happens while the store is closed
 			e.delivering = true
 			go e.events.run()
+			e.startCutting()
 		}
 		go e.tryOpen(e.limiter, e.halted, o) // a disk that hangs must not block the caller
 		err = e.wait(patience)
@@ -367,6 +369,7 @@ func explainReadOnly(err error) error {
 func (e *engine) Destruct() error {
 	e.hooks.Stop() // before taking the lock, because its goroutines ask for the limiter
 	e.stopKeeping()
+	defer e.stopCutting() // after giving back the lock
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

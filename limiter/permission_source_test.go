@@ -18,7 +18,7 @@ var (
 	judged = []string{"Authorise", "Allows", "MadeWith", "MayLink", "Replay", "Sees", "SeesReason", "Standing"}
 	closed = []string{"Forfeit", "ForfeitShared", "ImagineForfeit", "Restore", "Set", "Lift"}
 	open   = []string{
-		"Close", "Failed", "Contradicted", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
+		"Close", "CutOverdue", "Failed", "Contradicted", "Trouble", "StillFailed", "Ping", "SetRoles", "SetStale", "KeepAudit", "LogAuditHead", "Retain", // whoever runs the limiter
 		"Find", "Authenticate", "Delegate", // whoever has a secret
 		"Outbox",                                                                                            // whoever delivers events
 		"AuditHead", "Fingerprint", "Leads", "Nodes", "Pending", "Ready", "Roles", "Stats", "Time", "Turns", // no key is told of: any token may know

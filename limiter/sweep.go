@@ -65,11 +65,47 @@ func (l *Limiter) upkeepLoop() {
 	}
 }
 
-// sweepActive cuts what runs past its key's time, gives back blocks that are
-// not used, and saves statistics.
+// cutOverdue cuts what runs past the time of its key, of a key above it, or of the string
+// that it came with. It writes nothing.
+func (l *Limiter) cutOverdue(now time.Time) {
+	for _, k := range l.everyActive() {
+		k.mu.Lock()
+		runs := k.inflight+k.turns > 0
+		if !runs && k.below.Load() == 0 {
+			k.mu.Unlock()
+			continue
+		}
+		var over *record.Refusal
+		if code := k.timeUp(now); code != "" && k.key.EndedStatus == "" && k.halt == "" {
+			over = k.timeRefusal(code)
+		} else if runs {
+			_, over = k.fromAbove(now)
+		}
+		rotated := runs && len(k.key.Former) > 0
+		k.mu.Unlock()
+		if over != nil {
+			k.cut(over)
+		}
+		if rotated {
+			k.cutReplaced(now)
+		}
+	}
+}
+
+// CutOverdue does for a Limiter that is closed what its sweeper did before: what runs goes on
+// until another Limiter takes it over, and may run past its time meanwhile.
+func (l *Limiter) CutOverdue() {
+	if l.closed.Load() {
+		l.cutOverdue(l.clock.Now())
+	}
+}
+
+// sweepActive cuts what runs past its time, records that keys have expired, gives back
+// blocks that are not used, and saves statistics.
 func (l *Limiter) sweepActive() {
 	now := l.clock.Now()
 	nanos := now.UnixNano()
+	l.cutOverdue(now)
 	var later []*Live
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
@@ -78,15 +114,9 @@ func (l *Limiter) sweepActive() {
 			k.mu.Unlock()
 			continue
 		}
-		var over *record.Refusal
-		if code := k.timeUp(now); code != "" && k.key.EndedStatus == "" && k.halt == "" {
-			over = k.timeRefusal(code)
-			if k.inflight == 0 && !k.ending {
-				k.ending = true
-				l.endByItself(k, record.Expired, code)
-			}
-		} else if k.inflight+k.turns > 0 {
-			_, over = k.fromAbove(now)
+		if code := k.timeUp(now); code != "" && k.key.EndedStatus == "" && k.halt == "" && k.inflight == 0 && !k.ending {
+			k.ending = true
+			l.endByItself(k, record.Expired, code)
 		}
 		if k.key.IdleTimeout > 0 && k.inUse() {
 			k.used(nanos) // so that it is saved, in case the end is not recorded
@@ -102,14 +132,7 @@ func (l *Limiter) sweepActive() {
 		} else {
 			l.tidy(k, nanos)
 		}
-		rotated := k.inflight+k.turns > 0 && len(k.key.Former) > 0
 		k.mu.Unlock()
-		if over != nil {
-			k.cut(over)
-		}
-		if rotated {
-			k.cutReplaced(now)
-		}
 	}
 	deadline := time.NewTimer(sweepEvery)
 	defer deadline.Stop()

@@ -207,3 +207,52 @@ func TestAnOlderStorePutInPlaceOfOneThatFailedStaysClosed(t *testing.T) {
 		t.Errorf("%d of the 49 that are left", n)
 	}
 }
+
+func TestWhatRunsEndsInTimeWhileItsStoreIsClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	parent := w.mint(delegating(activations(50)))
+	child := parent.mustChild(activations(20))
+	_, err := w.Change(ctx, limiter.Operator, parent.id, 0, func(k *record.Key) error {
+		k.ExpiresAt = w.Now().Add(time.Hour)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated := w.mint(activations(10))
+	rotated.rotate(time.Hour)
+	running := make(map[string]*limiter.Grant)
+	for name, k := range map[string]*key{
+		"of a key that expires": w.mint(expiresIn(w, time.Hour)), "below a key that expires": child,
+		"with a string that has been replaced": rotated, "of a key that goes on": w.mint(activations(10)),
+	} {
+		g, refusal := k.come(nil)
+		if refusal != nil {
+			t.Fatalf("a request %s: %v", name, refusal)
+		}
+		running[name] = g
+	}
+	w.fail(false)
+	if err := w.Close(); err == nil {
+		t.Fatal("a failed limiter closes as if nothing had happened")
+	}
+	look := func(when string, want map[string]record.Code) {
+		w.CutOverdue()
+		for name, g := range running {
+			code := record.Code("")
+			if r := g.Cut(); r != nil {
+				code = r.Code
+			}
+			if code != want[name] {
+				t.Errorf("%s, a request %s was cut with %q, want %q", when, name, code, want[name])
+			}
+		}
+	}
+	look("before the hour is over", nil)
+	w.clock.advance(time.Hour)
+	look("then", map[string]record.Code{
+		"of a key that expires": record.CodeKeyExpired, "below a key that expires": record.CodeKeyExpired,
+		"with a string that has been replaced": record.CodeKeyRevoked,
+	})
+}
