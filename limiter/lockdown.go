@@ -50,7 +50,7 @@ type Lockdown struct {
 	latest atomic.Int64  // the latest of these that set it
 	lifted int64         // the last of these that lifted it
 	acts   []lockdownAct // that are not yet in the audit log
-	owed   atomic.Int64  // how many these are
+	owed   atomic.Int64  // how many these are, with those that calls are about to add
 	shared atomic.Bool   // other nodes use the store, too
 	retry  chan struct{} // closed to end the goroutine that tries to write again; nil: none
 }
@@ -188,6 +188,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 		s.Since, s.Reason = before.Since, cmp.Or(reason, before.Reason)
 	}
 	reason = s.Reason
+	d.owed.Add(1) // first, so that followLockdown does not lift it
 	d.state.Store(s)
 	cut := d.cut()
 	d.log.Warn("lockdown: every key is refused", "by", by.Name, "reason", reason, "requests_cut", cut)
@@ -206,7 +207,12 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 		}
 		d.recall()
 		// It replaces whatever was there before this call got the turn, but nothing later.
-		for before := d.state.Load(); (before == nil || d.latest.Load() == call) && !d.state.CompareAndSwap(before, s); before = d.state.Load() {
+		before := d.state.Load()
+		for (before == nil || d.latest.Load() == call) && !d.state.CompareAndSwap(before, s) {
+			before = d.state.Load()
+		}
+		if before == nil { // it was lifted on this node, and what was admitted since runs
+			d.log.Warn("lockdown: every key is refused again", "by", by.Name, "reason", reason, "requests_cut", d.cut())
 		}
 		d.endRetry()
 		if err := d.write(d.state.Load()); err != nil {
@@ -338,6 +344,7 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 		d.endRetry()
 		d.lifted = call
 		again = !d.state.CompareAndSwap(s, nil)
+		d.owed.Add(1)
 		d.note(lift)
 	}
 	if again {

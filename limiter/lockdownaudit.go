@@ -30,10 +30,10 @@ type lockdownAct struct {
 
 func (d *Lockdown) auditFile() string { return d.path + ".audit" }
 
-// note writes an act down and brings it into the audit log. Callers have the turn.
+// note writes an act that is owed down, and brings it into the audit log. Callers have the
+// turn.
 func (d *Lockdown) note(a lockdownAct) {
 	d.acts = append(d.acts, a)
-	d.owed.Store(int64(len(d.acts)))
 	b, err := json.Marshal(a)
 	if err == nil {
 		err = appendSynced(d.auditFile(), append(b, '\n'))
@@ -60,8 +60,8 @@ func (d *Lockdown) recallActs() {
 			continue
 		}
 		d.acts = append(d.acts, a)
+		d.owed.Add(1)
 	}
-	d.owed.Store(int64(len(d.acts)))
 }
 
 // audit brings what was written down into the audit log, if a store is open. Callers
@@ -102,8 +102,8 @@ func (d *Lockdown) commit(l *Limiter) error {
 		return err
 	}
 	set := d.acts[len(d.acts)-1].Action == audit.ActLockdownSet
+	d.owed.Add(int64(-len(d.acts)))
 	d.acts = nil
-	d.owed.Store(0)
 	if d.shared.Load() && set && state != nil {
 		d.isDurable(state)
 	}

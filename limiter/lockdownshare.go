@@ -19,7 +19,8 @@ import (
 //
 // A lockdown that was set while the store could not be reached comes into force on all
 // nodes once the store can be, even if another lockdown was lifted meanwhile: whoever
-// lifted that one did not know of this one.
+// lifted that one did not know of this one. So until it is written, its node does not
+// follow that another was lifted.
 
 var lockdownKey = record.CommonKey("lockdown")
 
@@ -89,10 +90,12 @@ func (d *Lockdown) liftShared(lift lockdownAct) error {
 	if l == nil {
 		return store.ErrUnavailable
 	}
+	d.owed.Add(1)
 	d.acts = append(d.acts, lift)
 	err := d.commit(l)
 	if err != nil {
 		d.acts = d.acts[:len(d.acts)-1]
+		d.owed.Add(-1)
 	}
 	return err
 }

@@ -254,3 +254,116 @@ func TestALockdownThatANodeSetsAfterAnotherHasLiftedOneHoldsThere(t *testing.T) 
 		}
 	})
 }
+
+// overtaken sets a lockdown on a node where that takes long to cut a request of k, and another
+// one that is done before it. The first ends when what is returned is called.
+func (c *nodes) overtaken(w *world, k *key) (end func()) {
+	c.t.Helper()
+	cutting, over := make(chan struct{}), make(chan struct{})
+	_, refusal := k.on(w).ask(func(a *limiter.Ask) {
+		a.OnCut = func(*record.Refusal) {
+			close(cutting)
+			<-over
+		}
+	})
+	if refusal != nil {
+		c.t.Fatal(refusal)
+	}
+	set := make(chan error, 1)
+	go func() {
+		_, _, err := w.lockdown.Set(limiter.Operator, "first", w.Now())
+		set <- err
+	}()
+	<-cutting
+	c.lock(w, "second")
+	c.felt(w)
+	return func() {
+		c.t.Helper()
+		close(over)
+		if err := <-set; err != nil {
+			c.t.Fatal(err)
+		}
+		c.felt(w)
+	}
+}
+
+// lift lifts a lockdown on all nodes.
+func (c *nodes) lift(w *world) {
+	c.t.Helper()
+	if err := w.lockdown.Lift(limiter.Operator); err != nil {
+		c.t.Fatal(err)
+	}
+	c.felt(w)
+}
+
+// TestALockdownThatWasOvertakenHoldsWhereItWasSet although another node lifts the other one: all
+// nodes refuse once it is written, and its own from the beginning.
+func TestALockdownThatWasOvertakenHoldsWhereItWasSet(t *testing.T) {
+	for name, slow := range map[string]*logged{
+		"before it is being written": nil,
+		"while the disk is slow":     {message: "every key is refused, but that is not yet durable: a restart would end it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withNodes(t, 2, func(t *testing.T, c *nodes) {
+				a, b := c.w[0], c.w[1]
+				defer a.lockdown.Close()
+				k := a.mint(activations(100))
+				lift := func() {
+					if err := b.lockdown.Lift(limiter.Operator); err != nil {
+						t.Error(err)
+					}
+					synctest.Wait() // the other has heard of that
+					if code := k.use(); code != record.CodeLockedDown {
+						t.Errorf("where it was set the answer is %q", code)
+					}
+				}
+				end := c.overtaken(a, k)
+				if slow == nil {
+					lift()
+				} else {
+					unremovable(t, filepath.Join(a.dir, "lockdown.new"))
+					slow.then = lift
+				}
+				end()
+				if slow != nil && slow.then != nil {
+					t.Fatal("it was written at once")
+				}
+				c.locked(k, true)
+				c.lift(b)
+				c.locked(k, false)
+			}, func(w *world) {
+				lockable(w)
+				if slow != nil && w.node == "node-a" {
+					w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, slog.New(slow))
+					w.lockdown.SetPatience(patience)
+				}
+			})
+		})
+	}
+}
+
+// TestALockdownThatWasOvertakenCutsWhatWasAdmittedMeanwhile: its own node has lifted the other
+// one before it could be written.
+func TestALockdownThatWasOvertakenCutsWhatWasAdmittedMeanwhile(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a := c.w[0]
+		k := a.mint(activations(100))
+		end := c.overtaken(a, k)
+		c.lift(a)
+		running := make(map[string]*limiter.Grant)
+		for _, w := range c.w {
+			g, refusal := k.on(w).ask()
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			running[w.node] = g
+		}
+		end()
+		for node, g := range running {
+			if r := g.Cut(); r == nil || r.Code != record.CodeLockedDown {
+				t.Errorf("what was admitted on %s is cut with %v", node, r)
+			}
+		}
+		c.locked(k, true)
+	}, lockable)
+}
