@@ -279,9 +279,10 @@ func (d *Lockdown) tryAgain(stop chan struct{}) {
 		case <-tick.C:
 		}
 		d.turn <- struct{}{}
-		var err error
 		if d.retry == stop { // otherwise another goroutine has taken over
-			if err = d.write(d.state.Load()); err == nil {
+			if s := d.state.Load(); s == nil { // another node has lifted it
+				d.forgetFile()
+			} else if err := d.write(s); err == nil {
 				d.retry = nil
 				d.log.Info("the lockdown is durable now")
 			}

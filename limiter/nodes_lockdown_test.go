@@ -367,3 +367,30 @@ func TestALockdownThatWasOvertakenCutsWhatWasAdmittedMeanwhile(t *testing.T) {
 		c.locked(k, true)
 	}, lockable)
 }
+
+// TestTheFileOfALockdownThatAnotherNodeLiftedIsNotWrittenAgain by the node that could not write
+// it at first.
+func TestTheFileOfALockdownThatAnotherNodeLiftedIsNotWrittenAgain(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		a, b := c.w[0], c.w[1]
+		defer a.lockdown.Close()
+		k := a.mint(activations(100))
+		a.lockdown.SetPatience(time.Second)
+		unwritten := filepath.Join(a.dir, "lockdown.new")
+		unremovable(t, unwritten)
+		c.lock(a, "drill")
+		c.felt(a)
+		end := a.lockdown.TakeTurn()
+		time.Sleep(6 * time.Second) // it is to be written again, and has to wait
+		c.lift(b)                   // its file cannot be forgotten meanwhile
+		if err := os.RemoveAll(unwritten); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		synctest.Wait()
+		c.locked(k, false)
+		if files, err := os.ReadDir(a.dir); err != nil || len(files) != 0 {
+			t.Errorf("it keeps %v, %v", files, err)
+		}
+	}, lockable)
+}
