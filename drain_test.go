@@ -26,7 +26,7 @@ type leaver struct {
 func newLeaver(t *testing.T, client context.Context, drain time.Duration) *leaver {
 	t.Helper()
 	client, leave := context.WithCancel(client)
-	x := &exchange{target: &target{preset: &upstream.Preset{}, drain: drain}, credential: newCredential(token.NewSecret("sk-real-0123456789")), usage: &usage{
+	x := &exchange{clientCtx: client, target: &target{preset: &upstream.Preset{}, drain: drain}, credential: newCredential(token.NewSecret("sk-real-0123456789")), usage: &usage{
 		estimate: &upstream.Estimate{Answers: 1, Permille: 1000, Asked: 1000}, input: 1000, natural: 100, output: -1,
 	}}
 	x.dispatched.Store(true)

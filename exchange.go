@@ -144,12 +144,19 @@ func (x *exchange) handlerDone() {
 	if x.cancel != nil {
 		defer x.cancel()
 	}
-	if x.abandonTimer != nil && x.abandonTimer.Stop() {
+	_, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx)
+	switch {
+	case x.abandonTimer == nil && idle != nil:
+		// net/http writes what ends an answer over HTTP/1 after the handler. The deadline of
+		// the last write is still set then, and is over if the answer was silent for longer.
+		// Override moves it as another write would; over HTTP/2 there is none to move.
+		_ = idle.Override(idle.Deadline.Timeout, idle.Deadline.MinRate, 0)
+	case x.abandonTimer != nil && x.abandonTimer.Stop():
 		// net/http reads the rest of a body before it sends a short answer, and sends
 		// what it has buffered of the answer after the handler.
 		at := time.Now().Add(cutGrace)
 		_ = http.NewResponseController(x.client).SetReadDeadline(at)
-		if _, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx); idle != nil {
+		if idle != nil {
 			_ = idle.Ctrl.SetWriteDeadline(at) // the next request's first write moves it
 		}
 	}

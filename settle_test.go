@@ -102,7 +102,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			x := &exchange{target: to}
+			x := &exchange{target: to, clientCtx: t.Context()}
 			ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 			if refusal := k.Reserve(context.Background(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/till-proxy/till/upstream/upstreamtest"
 )
 
 var sentAt = regexp.MustCompile(`at (\d+);`)
@@ -98,6 +100,60 @@ func TestStreamsArriveEventByEvent(t *testing.T) {
 					t.Errorf("%d of %d events, %v", n, events, err)
 				}
 			})
+		}
+	}
+}
+
+// TestAStreamMayBeSilentBeforeItsEnd, for longer than a write may take. On a busy machine any
+// write may take that long, so there are some tries.
+func TestAStreamMayBeSilentBeforeItsEnd(t *testing.T) {
+	t.Parallel()
+	const (
+		event     = "data: hi\n\n"
+		writeIdle = 500 * time.Millisecond
+		tries     = 10
+	)
+	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if _, err := io.WriteString(w, event); err != nil {
+			return
+		}
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			return
+		}
+		time.Sleep(3 * writeIdle) // the silence
+	}))
+	t.Cleanup(there.Close)
+	s := newServer(t, options{
+		vendor: upstreamtest.Any, to: there.URL,
+		site:   "route /guarded/* {\n\ttill guard\n\treverse_proxy " + strings.TrimPrefix(there.URL, "http://") + "\n}\n",
+		global: "servers {\n\ttimeouts {\n\t\twrite_idle " + writeIdle.String() + "\n\t}\n}",
+	})
+	_, key := s.mint(object{"max_activations": 100})
+	reads := func(path string) error {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", "http://"+s.addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+key)
+		res, err := s.client.Do(r)
+		if err != nil {
+			return err
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err == nil && string(body) != event {
+			t.Fatalf("%s: %s %q", path, res.Status, body)
+		}
+		return err
+	}
+	for _, path := range []string{"/proxied", "/guarded"} {
+		err := reads(path + "/x")
+		for n := 1; err != nil && n < tries; n++ {
+			err = reads(path + "/x")
+		}
+		if err != nil {
+			t.Errorf("%s: the stream broke off: %v", path, err)
 		}
 	}
 }
