@@ -357,6 +357,12 @@ type passingBody struct {
 }
 
 func (b *passingBody) Read(p []byte) (int, error) {
+	if b.x.unbuffered && b.x.bodyRead.Load() {
+		// net/http's transport reads on after the last byte, and breaks off the answer if that
+		// fails. By then its server may have closed the body, because the answer has begun
+		// (https://golang.org/issue/40747).
+		return 0, io.EOF
+	}
 	n, err := b.ReadCloser.Read(p)
 	if b.left > 0 {
 		b.left -= int64(n)

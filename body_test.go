@@ -2,6 +2,7 @@ package till
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -115,5 +116,55 @@ func TestASplicedBodyIsItsPieces(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// closedBody is a body of net/http's server that is closed once it was read.
+type closedBody struct {
+	content string
+	end     error // what comes with the last byte
+	read    bool
+}
+
+func (b *closedBody) Read(p []byte) (int, error) {
+	if b.read {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	b.read = true
+	return copy(p, b.content), b.end
+}
+
+func (b *closedBody) Close() error { return nil }
+
+// TestABodyThatWasReadIsNotReadAgain: its client has not broken it off.
+func TestABodyThatWasReadIsNotReadAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		length int64
+		end    error
+		second bool  // over HTTP/2
+		want   error // of the next read
+	}{
+		"of a known length":                          {length: 5, want: io.EOF},
+		"of a known length, with its end":            {length: 5, end: io.EOF, want: io.EOF},
+		"in chunks, with its end":                    {length: -1, end: io.EOF, want: io.EOF},
+		"but not yet completely":                     {length: 6, want: http.ErrBodyReadAfterClose},
+		"but not yet to an end that nobody foretold": {length: -1, want: http.ErrBodyReadAfterClose},
+		"over HTTP/2, where its end comes later":     {length: 5, second: true, want: http.ErrBodyReadAfterClose},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			x, p := &exchange{unbuffered: !test.second}, make([]byte, 10)
+			b := &passingBody{ReadCloser: &closedBody{content: "hello", end: test.end}, x: x, left: test.length}
+			if n, err := b.Read(p); n != 5 || err != test.end {
+				t.Fatalf("%d bytes, %v", n, err)
+			}
+			if n, err := b.Read(p); n != 0 || !errors.Is(err, test.want) {
+				t.Errorf("then %d bytes, %v; want %v", n, err, test.want)
+			}
+			if whole := test.want == io.EOF; (x.bodyFailed.Load() == nil) != whole || whole && !x.bodyRead.Load() {
+				t.Errorf("read completely: %v, broken off: %v", x.bodyRead.Load(), x.bodyFailed.Load() != nil)
+			}
+		})
 	}
 }
