@@ -144,7 +144,7 @@ func process(t *testing.T, address string, cmd *exec.Cmd) http.Handler {
 	t.Cleanup(transport.CloseIdleConnections)
 	proxy.Transport, proxy.FlushInterval = transport, -1
 	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
-	return proxy
+	return passesOn(t, proxy)
 }
 
 func listens(address string) bool {
