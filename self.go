@@ -11,6 +11,7 @@ import (
 
 	"github.com/till-proxy/till/admin"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -158,6 +159,10 @@ func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder
 		refusal = keyRefusal(key, record.CodeBodyTooLarge, "could not mint a child key: %s", err)
 	case status != 0:
 		refusal = keyRefusal(key, record.CodeBadRequest, "could not mint a child key: %s", err)
+	case errors.Is(err, commit.ErrOutcome):
+		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
+		refusal = keyRefusal(key, record.CodeStoreUnavailable, "may have minted a child key: the store began and did not say that it was done; see what is left at GET %s before you send this again", selfPath)
+		status = http.StatusInternalServerError // of which clients are told not to retry it
 	default:
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
 		refusal, status = storeClosed(), 0

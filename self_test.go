@@ -33,3 +33,41 @@ func TestHoldersMayWriteASlashTooMany(t *testing.T) {
 		}
 	}
 }
+
+// TestAMintThatMayBeDoneIsNotToBeSentAgain lets each commit of a mint fail although it
+// reaches the disk.
+func TestAMintThatMayBeDoneIsNotToBeSentAgain(t *testing.T) {
+	t.Parallel()
+	unknown := 0
+	for n := 1; ; n++ {
+		s := newSite(t, nil)
+		k := s.mint()
+		disk := s.h.app.storage.(memoryStorage).disk
+		disk.FailAt(n, true)
+		status, h, answer := s.serveAll(k, asks{method: "POST", path: "/till/self/keys", body: `{"max_activations":1}`})
+		disk.Heal()
+		if status == http.StatusCreated { // it takes fewer commits
+			break
+		}
+		if code := h.Get("Till-Refusal"); code != string(record.CodeStoreUnavailable) {
+			t.Errorf("commit %d failed: %d %s %s", n, status, code, answer)
+		}
+		retry, after := h.Get("X-Should-Retry"), h.Get("Retry-After")
+		switch status {
+		case http.StatusServiceUnavailable:
+			if after == "" {
+				t.Errorf("commit %d failed: it does not say when to try again: %s", n, answer)
+			}
+		case http.StatusInternalServerError:
+			unknown++
+			if retry != "false" || after != "" {
+				t.Errorf("commit %d failed: retry %q, after %q: %s", n, retry, after, answer)
+			}
+		default:
+			t.Errorf("commit %d failed: %d %s", n, status, answer)
+		}
+	}
+	if unknown == 0 {
+		t.Error("no failure was of an unknown outcome")
+	}
+}

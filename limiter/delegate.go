@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -86,6 +87,9 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *re
 		}
 		return writeNew(b, by, key, &record.Account{Limit: key.Limit, Lineage: 1}, birth)
 	}, 1, nil)
+	if errors.Is(err, commit.ErrOutcome) {
+		g.SettleBound() // the child may have been minted
+	}
 	if err != nil {
 		return View{}, err
 	}

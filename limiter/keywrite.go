@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -132,11 +133,12 @@ func (l *Limiter) reach(by Caller, p record.Permission, id string) (*Live, error
 	return k, nil
 }
 
-// viewNow is the key after an act on it.
+// viewNow is the key after an act on it. The act is done even if the key cannot be read,
+// and repeating it would do it twice.
 func (l *Limiter) viewNow(id string) (View, error) {
 	k, err := l.load(id)
 	if err != nil {
-		return View{}, err
+		return View{}, fmt.Errorf("%w: %w", commit.ErrOutcome, err)
 	}
 	return k.View(), nil
 }

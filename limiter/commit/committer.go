@@ -8,6 +8,7 @@ package commit
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -236,13 +237,14 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	}
 	refused := errors.Is(err, store.ErrNoSpace) || errors.Is(err, store.ErrUnavailable)
 	tooBig := errors.Is(err, store.ErrTooBig) && taken > 0
+	failed := err != nil && !refused && !tooBig
 	c.wasFull.Store(refused)
 	switch {
 	case refused:
 		c.reportRefused(err)
 		taken = len(changes)
 	case tooBig: // nothing was written, and the others are next
-	case err != nil:
+	case failed:
 		c.Poison(err)
 	case wrote:
 		for _, p := range c.options.Participants {
@@ -256,6 +258,9 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	for i := range taken {
 		if err != nil {
 			errs[i] = err
+		}
+		if failed && wrote && changes[i].state != nil { // who waits for it might repeat it
+			errs[i] = fmt.Errorf("%w: %w", ErrOutcome, err)
 		}
 		changes[i].done(errs[i])
 	}
