@@ -209,7 +209,7 @@ var failures = []struct {
 	{is: limiter.ErrReturned, status: http.StatusConflict, code: "key_ended", message: limiter.ErrReturned.Error()},
 	{is: limiter.ErrParentEnded, status: http.StatusConflict, code: "parent_ended", message: limiter.ErrParentEnded.Error()},
 	{is: commit.ErrBusy, status: http.StatusServiceUnavailable, code: "store_busy", message: commit.ErrBusy.Error(), again: "2"},
-	{is: commit.ErrOutcome, status: http.StatusServiceUnavailable, code: "outcome_unknown", message: commit.ErrOutcome.Error()},
+	{is: commit.ErrOutcome, status: http.StatusServiceUnavailable, code: "outcome_unknown"},
 	{is: limiter.ErrJobs, status: http.StatusConflict, code: "too_many_jobs", message: limiter.ErrJobs.Error()},
 	{is: limiter.ErrNoNode, status: http.StatusNotFound, code: "not_found", message: limiter.ErrNoNode.Error()},
 	{is: limiter.ErrNodeLives, status: http.StatusConflict, code: "node_alive", message: limiter.ErrNodeLives.Error()},

@@ -13,6 +13,7 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 func TestListPicksAndPages(t *testing.T) {
@@ -403,6 +404,28 @@ func TestAClosedStoreIsUnavailable(t *testing.T) {
 	a := w.Do("GET", "/keys", "")
 	if code, message := a.Fault(t); a.Status != http.StatusServiceUnavailable || code != "store_unavailable" || !strings.Contains(message, "closed") {
 		t.Errorf("answered %d %s %q", a.Status, code, message)
+	}
+}
+
+// TestAnActOfUnknownOutcomeSaysWhatIsKnown: that nobody knows whether it was done, why, and
+// what holds all the same.
+func TestAnActOfUnknownOutcomeSaysWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	for act, known := range map[string]string{"revoke": "stopped in memory", "grant": "not known whether this was done"} {
+		of, disk := admintest.OnDisk(t)
+		w := serving(of)
+		m := w.NewKey(`{"upstream":"openai","max_activations":5}`)
+		disk.FailAt(1, true)
+		a := w.Do("POST", "/keys/"+m.ID+"/"+act, map[string]string{"grant": `{"activations":1}`}[act])
+		code, message := a.Fault(t)
+		if a.Status != http.StatusServiceUnavailable || code != "outcome_unknown" || a.Header.Get("Retry-After") != "" ||
+			!strings.Contains(message, known) || !strings.Contains(message, storetest.ErrInjected.Error()) {
+			t.Errorf("%s: %d %s %q", act, a.Status, code, message)
+		}
+		if err := w.Close(); err == nil {
+			t.Error("a store that has failed is closed as if all were written")
+		}
+		w.Closed = true
 	}
 }
 

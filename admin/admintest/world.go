@@ -66,6 +66,13 @@ func New(t *testing.T, clock commit.Clock) *World {
 	return on(t, s, clock)
 }
 
+// OnDisk makes a world on a simulated disk.
+func OnDisk(t *testing.T) (*World, *storetest.Disk) {
+	t.Helper()
+	disk := storetest.NewDisk()
+	return on(t, disk.Open(), nil), disk
+}
+
 // Lagging makes a world that shares its store with node-b, which follows nothing.
 func Lagging(t *testing.T) *World {
 	t.Helper()

@@ -27,6 +27,7 @@ type change[B any] struct {
 	rows  *store.Rows   // all that it touches; nil: not known, so it may touch any
 	look  func(r store.Reader) error
 	apply func(b B) error
+	wrote bool // apply has, when it ran last
 	done  func(err error)
 }
 
@@ -230,7 +231,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	}
 	start := time.Now()
 	c.began.Store(start.UnixNano())
-	taken, err := c.write(changes, errs)
+	taken, asked, err := c.write(changes, errs)
 	wrote := c.transaction.entries > 0
 	if err == nil && wrote && c.options.Guard != nil {
 		err = c.options.Guard.Seal()
@@ -256,11 +257,11 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	}
 	c.began.Store(0) // before anybody hears of it
 	for i := range taken {
-		if err != nil {
+		switch {
+		case asked && failed && errs[i] == nil && changes[i].wrote && changes[i].state != nil:
+			errs[i] = fmt.Errorf("%w: %w", ErrOutcome, err) // who waits for it might repeat it
+		case err != nil:
 			errs[i] = err
-		}
-		if failed && wrote && changes[i].state != nil { // who waits for it might repeat it
-			errs[i] = fmt.Errorf("%w: %w", ErrOutcome, err)
 		}
 		changes[i].done(errs[i])
 	}
@@ -270,13 +271,14 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 // write runs a transaction with as many of the changes as fit. It begins again without
 // a change that fails after it has written, with fewer of them if they are too much
 // together, and, where a change touches rows that it did not name, in a transaction that
-// may touch any.
-func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err error) {
+// may touch any. asked says that the store was asked to commit the transaction.
+func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, asked bool, err error) {
 	var left []bool // the changes that had written before they failed
 	var half int    // the one of them with which the present transaction ends
 	shared := c.shared
 	rows := shared != nil && changes[0].rows != nil
 	fn := func(tx store.Tx) error {
+		asked = false
 		c.transaction.begin(tx, shared != nil, rows)
 		if shared != nil && !rows {
 			if err := store.Fetch(tx, fetched(changes)...); err != nil {
@@ -297,10 +299,11 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 			}
 			before := c.transaction.entries
 			errs[taken] = changes[taken].apply(c.given)
+			changes[taken].wrote = c.transaction.entries != before
 			if shared != nil && isOfTheStore(errs[taken]) {
 				return errs[taken]
 			}
-			if errs[taken] != nil && c.transaction.entries != before {
+			if errs[taken] != nil && changes[taken].wrote {
 				if taken > 0 && errors.Is(errs[taken], store.ErrTooBig) {
 					return errTogether
 				}
@@ -316,6 +319,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 				return err
 			}
 		}
+		asked = true
 		return nil
 	}
 	for {
@@ -339,7 +343,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, err 
 		case rows && errors.Is(err, store.ErrUndeclared):
 			rows = false
 		default:
-			return taken, err
+			return taken, asked, err
 		}
 	}
 }
