@@ -1,6 +1,8 @@
 package limiter_test
 
 import (
+	"bytes"
+	"log/slog"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -73,4 +75,88 @@ func TestAStopGivesBackABlockThatIsOnItsWay(t *testing.T) {
 			t.Errorf("%d are used, and %d were", got, used)
 		}
 	})
+}
+
+// TestAStopDoesNotWaitForAWholeSweep, which takes a commit or two for each of many keys.
+// What is left of it is found again after the next start.
+func TestAStopDoesNotWaitForAWholeSweep(t *testing.T) {
+	t.Parallel()
+	const many = 20
+	expires := func(k *record.Key) { k.ExpiresAt = newClock().now.Add(time.Hour) }
+	for name, test := range map[string]struct {
+		mint  func(w *world) []*key
+		known bool // they are in memory
+	}{
+		"children of a key that has expired": {mint: func(w *world) (children []*key) {
+			parent := w.mint(delegating(activations(1000), expires))
+			w.clock.advance(time.Second) // so it is due before them
+			for range many {
+				children = append(children, parent.mustChild(activations(10)))
+			}
+			return children
+		}},
+		"keys that have expired": {known: true, mint: func(w *world) []*key {
+			return w.MintMany(many, func(_ int, k *record.Key) { expires(k) })
+		}},
+		"keys that nobody uses": {mint: func(w *world) []*key {
+			return w.MintMany(many, func(int, *record.Key) {})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				w := newMachine(t)
+				w.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+				keys := test.mint(w)
+				w.restart() // none of them is in memory
+				swept := func() (n int) {
+					for _, k := range keys {
+						if v := k.view(); v.EndedStatus != "" || !v.StaleToldAt.IsZero() {
+							n++
+						}
+					}
+					return n
+				}
+				if test.known {
+					swept()
+				}
+				w.clock.advance(31 * day)
+				gate := make(chan struct{})
+				w.disk.BeforeCommit(func(int) { <-gate })
+				for swept() < 3 {
+					gate <- struct{}{} // also waits until the sweep is due
+					synctest.Wait()
+				}
+				closed := make(chan error, 1)
+				go func() { closed <- w.Close() }()
+				synctest.Wait()
+				commits := 0
+				for open := true; open; {
+					select {
+					case gate <- struct{}{}:
+						commits++
+					case err := <-closed:
+						open = false
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				}
+				if commits > 10 {
+					t.Errorf("the stop has waited for %d commits", commits)
+				}
+				if log.Len() > 0 {
+					t.Errorf("it is reported as a failure: %s", log.String())
+				}
+				w.disk.BeforeCommit(nil)
+				w.open(w.disk.Open())
+				w.SweepDue()
+				w.SweepStale()
+				if n := swept(); n != many || w.Due() != 0 {
+					t.Errorf("after the next start, %d of %d were swept, and %d are due", n, many, w.Due())
+				}
+			})
+		})
+	}
 }

@@ -53,6 +53,9 @@ func (l *Limiter) sweepDue() {
 			return
 		}
 		for _, id := range rest {
+			if l.stopping() {
+				return
+			}
 			err := l.endIfDue(id)
 			if err != nil && !errors.Is(err, store.ErrClosed) && !errors.Is(err, store.ErrNotFound) && !l.leaveOut("ending keys whose time is over", id, err) {
 				l.log.Error("ending a key whose time is over failed", "key_id", id, "error", err)

@@ -186,6 +186,9 @@ func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
 		return k.gone || k.history.pruned.Equal(today) // it may be later: the clock had run ahead
 	})
 	for step := range slices.Chunk(due, refreshStep) {
+		if l.stopping() {
+			return
+		}
 		old := make([][][]byte, len(step))
 		err := store.Upkeep(l.store, func(r store.Reader) error {
 			for i, k := range step {

@@ -15,7 +15,8 @@ import (
 // windUp finishes the end of a key: its children end with it, if it was revoked or
 // has expired, and what a child has left goes back to its nearest living ancestor. It
 // may be cut off at any point and run again; the time index holds the key until it is
-// done. by is the caller who ended the key.
+// done. A stop cuts it off between two children, with ErrClosed. by is the caller who
+// ended the key.
 func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	k, err := l.load(id)
 	if err != nil {
@@ -35,6 +36,9 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 			return err
 		}
 		for _, child := range children {
+			if l.stopping() {
+				return store.ErrClosed
+			}
 			if key.EndedStatus != record.Exhausted {
 				err = l.endWith(by, child, key)
 			}
@@ -54,9 +58,9 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	return err
 }
 
-// windUpNow is windUp without waiting for the sweeper.
+// windUpNow is windUp without waiting for the sweeper. After a stop, that goes on with it.
 func (l *Limiter) windUpNow(ctx context.Context, by Caller, id string) {
-	if err := l.windUp(ctx, by, id); err != nil && !errors.Is(err, errInFlight) {
+	if err := l.windUp(ctx, by, id); err != nil && !errors.Is(err, errInFlight) && !errors.Is(err, store.ErrClosed) {
 		l.log.Warn("ending child keys, or returning what one left, is tried again soon", "key_id", id, "error", err)
 	}
 }

@@ -125,7 +125,7 @@ func (s *staleSweep) run(from []byte) error {
 		return err
 	}
 	for _, entry := range entries {
-		if s.acts >= staleActs {
+		if s.acts >= staleActs || s.l.stopping() {
 			return nil
 		}
 		again, err := s.look(idOf(entry))

@@ -119,7 +119,7 @@ func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeSto
 }
 
 // redoStops tries again to make durable what was stopped only in memory, because the
-// disk was full.
+// disk was full. It does not end early at a stop: no index has what is left then.
 func (l *Limiter) redoStops() {
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
