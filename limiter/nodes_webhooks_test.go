@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
+	"github.com/till-proxy/till/limiter/store/storetest"
 )
 
 // hooked gives every node a webhook.
@@ -215,6 +217,47 @@ func TestWebhooksThatComeWhileTheDatabaseIsAwayGetWhatHappensOnceItIsBack(t *tes
 		leads.mint(activations(1))
 		if n := leads.pending(); n != 1 {
 			t.Errorf("%d messages wait, want 1", n)
+		}
+	})
+}
+
+// TestSettingWebhooksDoesNotWaitForTheOutcomeOfACommit, which is known once the database is
+// back: a reload would hang for that long, and a stop behind it.
+func TestSettingWebhooksDoesNotWaitForTheOutcomeOfACommit(t *testing.T) {
+	withNodes(t, 2, func(t *testing.T, c *nodes) {
+		w := c.w[1]
+		k := c.w[0].mint(activations(10)).on(w)
+		c.Inject(func(node string) storetest.Outcome {
+			if node == w.node {
+				return storetest.CutCommitted
+			}
+			return storetest.Committed
+		})
+		go k.use()
+		synctest.Wait()
+		if c.Reaches(w.node) {
+			t.Fatal("no commit has lost its answer")
+		}
+		const last = "https://last.example.com/"
+		for _, url := range []string{hookURL, last} {
+			set := make(chan error, 1)
+			go func() { set <- w.Outbox().SetHooks([]event.Hook{{URL: url}}) }()
+			time.Sleep(patience + time.Second)
+			select {
+			case err := <-set:
+				if err != nil {
+					t.Error(err)
+				}
+			default:
+				t.Fatal("it still waits")
+			}
+		}
+		c.Inject(nil)
+		c.Heal(w.node)
+		synctest.Wait()
+		w.mint(activations(1))
+		if hooks, err := w.Outbox().Hooks(); err != nil || len(hooks) != 1 || hooks[0].URL != last || hooks[0].Pending != 1 {
+			t.Errorf("once the database is back, the webhooks are %+v, %v", hooks, err)
 		}
 	})
 }

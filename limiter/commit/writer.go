@@ -3,13 +3,15 @@ package commit
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"github.com/till-proxy/till/limiter/store"
 )
 
 // Writer is a committer for changes that need nothing of a batch but its transaction.
 type Writer interface {
-	// Do, DoPatiently, Submit and Look are those of Committer.
+	// These are those of Committer.
+	Patience() time.Duration
 	Do(apply func(t *Transaction) error, done func()) error
 	DoPatiently(apply func(t *Transaction) error, done func()) error
 	Submit(apply func(t *Transaction) error, done func(err error))

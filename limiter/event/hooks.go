@@ -129,8 +129,10 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 }
 
 // replace sets the webhooks between two batches, also while the store cannot be reached:
-// nobody would set them again. Another node may know of more webhooks already, so messages
-// for those that are gone stay; see dropOrphans.
+// nobody would set them again. A batch whose outcome is not known holds them up for as long
+// as the database is away, and a reload or a stop must not wait for that: then they are set
+// after that batch, and those of a later call after these. Another node may know of more
+// webhooks already, so messages for those that are gone stay; see dropOrphans.
 func (o *Outbox) replace(now []*hook) error {
 	closed := make(chan error, 1)
 	o.write.Look(func(store.Reader) error { return nil }, func(err error) {
@@ -140,7 +142,14 @@ func (o *Outbox) replace(now []*hook) error {
 		}
 		closed <- err
 	})
-	return <-closed
+	patience := time.NewTimer(o.write.Patience())
+	defer patience.Stop()
+	select {
+	case err := <-closed:
+		return err
+	case <-patience.C:
+		return nil
+	}
 }
 
 // HookState is a webhook and what waits for it.
