@@ -109,7 +109,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	key, k, t := by.key, by.k, by.target
 	allowOrigin(w, r, origin, t)
 	if refusal != nil {
-		return h.refuse(w, r, nil, path, refusal, 0)
+		return h.refuse(w, r, t, path, refusal, 0)
 	}
 	x := &exchange{target: t, credential: by.credential, location: location{path: path, out: escaped}, client: w, clientCtx: r.Context(), request: r}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
@@ -169,7 +169,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return h.forward(w, r, x, next)
 }
 
-// find looks up the key that a request came with.
+// find looks up the key that a request came with. by.target stays nil unless the sender has
+// shown the whole key, because refusals in a dialect tell whose API the key is for.
 func (h *Handler) find(r *http.Request) (l *limiter.Limiter, by holder, refusal *record.Refusal) {
 	if refusal = tooEarly(r); refusal != nil {
 		return nil, by, refusal
@@ -191,17 +192,23 @@ func (h *Handler) find(r *http.Request) (l *limiter.Limiter, by holder, refusal 
 		return nil, by, refusal
 	}
 	by.key = by.k.Key()
+	t := h.app.targets[by.key.Upstream]
 	if by.number, refusal = by.k.Number(by.key, parsed.Lookup, clientAddr(r)); refusal != nil {
+		if refusal.Code == record.CodeKeyRevoked && by.key.Custody != record.CustodySealed {
+			by.target = t // a box would not be opened any more, so nobody could show that one
+		}
 		return nil, by, refusal
 	}
 	if by.key.Custody == record.CustodySealed {
 		by.box = by.k.Box(by.key, by.number)
 	}
-	if by.credential, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal == nil {
-		by.target = h.app.targets[by.key.Upstream]
-		if ambient != nil && !(slices.Contains(h.corsTargets, by.target) && by.target.cors.names(pageOrigin(r))) {
-			refusal = ambient
-		}
+	if by.credential, refusal = h.credentialOf(by.k, by.key, parsed, by.box); refusal != nil {
+		refusal.Upstream = by.key.Upstream // for the metrics: no answer shows it
+		return nil, by, refusal
+	}
+	by.target = t
+	if ambient != nil && !(slices.Contains(h.corsTargets, t) && t.cors.names(pageOrigin(r))) {
+		refusal = ambient
 	}
 	return l, by, refusal
 }
@@ -272,12 +279,15 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path
 	return h.answerRefusal(w, r, t, path, refusal, status)
 }
 
-// answerRefusal answers with a refusal in the dialect of the key's upstream. If status
-// is 0, the code and the path determine it.
+// answerRefusal answers with a refusal in the dialect of the key's upstream. t is nil if
+// that is not configured, or not to be told. If status is 0, the code and the path
+// determine it.
 func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *record.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""
 	if t != nil {
 		dialect, name = t.preset.Dialect, t.name
+	} else if h.app.targets[refusal.Upstream] != nil { // metrics have no names but those of the configuration
+		name = refusal.Upstream
 	}
 	h.metrics.countRefusal(name, refusal.Code)
 	requestID := newRequestID()
