@@ -169,7 +169,7 @@ func (k *Live) leftover(ask *Ask, now time.Time) *record.Refusal {
 	}
 	if role != nil && !role.due(now) {
 		if v, kind := role.canDebit(&record.Amounts{}, false); v == spent {
-			return k.outOfRole(role, v, kind)
+			return k.outOfRole(role, v, kind, &record.Amounts{}, "")
 		}
 	}
 	return nil

@@ -72,17 +72,19 @@ func (k *Live) outOfTurn() *record.Refusal {
 	return k.key.Refuse(record.CodeBudgetHeld, "has requests that came before and wait for what is left; try again when they are done").After(time.Second)
 }
 
-// outOfRole is the refusal when the role's shared budget is the reason.
-func (k *Live) outOfRole(role *account, v verdict, kind record.Kind) *record.Refusal {
-	if v == heldUp {
+// outOfRole is the refusal when the role's shared budget is the reason. help is the advice
+// where the request is too large.
+func (k *Live) outOfRole(role *account, v verdict, kind record.Kind, bound *record.Amounts, help string) *record.Refusal {
+	limit, used := role.net()[kind], role.total(kind)
+	switch v {
+	case heldUp:
 		return k.key.Refuse(record.CodeBudgetHeld, "shares the budget of role %s, and requests in flight hold what is left of it", k.key.Role).After(time.Second)
+	case tooBig:
+		return k.key.Refuse(record.CodeBudgetTooSmall, "shares the budget of role %s, which has %s left, and this request may use up to %s; %s",
+			k.key.Role, record.FormatAmount(kind, limit-used), record.FormatAmount(kind, bound[kind]), cmp.Or(help, LowerMaxTokens))
 	}
-	code := kind.Exhausted()
-	if v == tooBig {
-		code = record.CodeBudgetTooSmall
-	}
-	return k.key.Refuse(code, "shares the budget of role %s, which has used %s of %s",
-		k.key.Role, record.FormatAmount(kind, role.total(kind)), record.FormatAmount(kind, role.net()[kind]))
+	return k.key.Refuse(kind.Exhausted(), "shares the budget of role %s, which has used %s of %s",
+		k.key.Role, record.FormatAmount(kind, used), record.FormatAmount(kind, limit))
 }
 
 func roundUp(d time.Duration) time.Duration {

@@ -159,7 +159,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 			return k.refused(now, inq.again), p, false
 		}
 		if shared > heldUp {
-			return k.refused(now, k.outOfRole(role, shared, sharedKind)), p, false
+			return k.refused(now, k.outOfRole(role, shared, sharedKind, &bound, ask.Help)), p, false
 		}
 	}
 	var short *account // has too little, or others wait for it
@@ -168,7 +168,7 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 	case own == heldUp:
 		short, refusal = &k.account, k.outOf(own, kind, &bound, "")
 	case shared == heldUp:
-		short, refusal = role, k.outOfRole(role, shared, sharedKind)
+		short, refusal = role, k.outOfRole(role, shared, sharedKind, &bound, "")
 	case queues && k.behind(t):
 		short, refusal = &k.account, k.outOfTurn()
 	case queues && role != nil && role.behind(t):
