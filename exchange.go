@@ -260,9 +260,13 @@ func setRefusedHeaders(h http.Header, key *record.Key, k *limiter.Live, refusal 
 		record.CodeIPNotAllowed, record.CodeStoreUnavailable:
 		return
 	}
+	left, works := k.Remaining()
+	if !works { // holders may ask about a dead key, too
+		return
+	}
 	values := new(headerValues)
 	values.setKey(h, key)
-	values.setRemaining(h, k.Remaining())
+	values.setRemaining(h, left)
 }
 
 // setKeyHeaders identifies the key of an admitted request to the client and to the
@@ -290,7 +294,7 @@ func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
 }
 
 // setRemainingHeaders tells the client what is left. That is known only once there is
-// an answer: what was reserved for a request that fails earlier may be refunded.
+// an answer: what was reserved for a request that fails earlier is refunded.
 func (x *exchange) setRemainingHeaders(h http.Header) {
 	x.headers.setRemaining(h, x.grant.Remaining())
 	if n := x.usage.lowered(); n >= 0 {

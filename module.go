@@ -239,9 +239,12 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, n
 // status if the error has none of its own.
 func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fallback int) error {
 	x.grant.Answered()
+	if !x.dispatched.Load() {
+		x.grant.Cancel() // before the client is told what is left
+	}
+	x.setRemainingHeaders(w.Header())
 	x.closeUnlessRead()
 	if cut := x.grant.Cut(); cut != nil {
-		x.setRemainingHeaders(w.Header())
 		return h.answerRefusal(w, x.request, x.target, x.path, cut, 0)
 	}
 	key := x.grant.Key()

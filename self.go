@@ -35,37 +35,47 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	if path == childrenPath && r.Method == http.MethodPost {
 		return h.mintChild(w, r, l, by)
 	}
+	refuse := func(refusal *record.Refusal, status int) error {
+		setRefusedHeaders(w.Header(), k.Key(), k, refusal)
+		return h.refuse(w, r, t, selfPath, refusal, status)
+	}
 	if refusal := k.Touch(r.Context(), clientAddr(r)); refusal != nil {
-		return h.refuse(w, r, t, selfPath, refusal, 0)
+		return refuse(refusal, 0)
 	}
 	key := k.Key()
 	if path == childrenPath {
 		w.Header().Set("Allow", "POST")
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
+		return refuse(keyRefusal(key, record.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	if path != selfPath {
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", path, selfPath), http.StatusNotFound)
+		return refuse(keyRefusal(key, record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodDelete:
 		if !view.SelfRevoke {
-			return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
+			return refuse(keyRefusal(key, record.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error
 		if view, _, err = l.Revoke(r.Context(), limiter.Holder(key, clientAddr(r).String()), key.ID, "revoked by its holder"); err != nil {
 			h.logger.Error("revoking a key for its holder", zap.String("key_id", key.ID), zap.Error(err))
-			return h.refuse(w, r, t, selfPath, storeClosed(), 0)
+			return refuse(storeClosed(), 0)
 		}
 	default:
 		w.Header().Set("Allow", "GET, HEAD, DELETE")
-		return h.refuse(w, r, t, selfPath, keyRefusal(key, record.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
+		return refuse(keyRefusal(key, record.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
 	}
-	return h.answerHolder(w, r, key, http.StatusOK, admin.HolderJSON(view))
+	left := record.NoLimits()
+	if view.Status == record.Active || view.Status == record.Exhausted {
+		left = view.Remaining
+	}
+	return h.answerHolder(w, r, key, left, http.StatusOK, admin.HolderJSON(view))
 }
 
-func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *record.Key, status int, answer any) error {
+// answerHolder answers the holder of a key. left is what the key has left, if it goes on
+// working.
+func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *record.Key, left record.Amounts, status int, answer any) error {
 	body, err := json.Marshal(answer)
 	if err != nil {
 		return err
@@ -75,7 +85,9 @@ func (h *Handler) answerHolder(w http.ResponseWriter, r *http.Request, key *reco
 	header.Set("Content-Type", "application/json")
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
-	header.Set("Till-Key", key.ID)
+	values := new(headerValues)
+	values.setKey(header, key)
+	values.setRemaining(header, left)
 	w.WriteHeader(status)
 	if _, err := w.Write(append(body, '\n')); err != nil {
 		h.logger.Debug("answering a holder", zap.Error(err))
@@ -105,6 +117,7 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {
+		setRefusedHeaders(w.Header(), key, by.k, refusal)
 		return h.refuse(w, r, t, childrenPath, refusal, 0)
 	}
 	spec, unlimited, err := admin.ReadChild(r, key, string(t.preset.Dialect), l.Time())
@@ -132,7 +145,8 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 	if err != nil {
 		return h.refuseChild(w, r, by, err)
 	}
-	return h.answerHolder(w, r, key, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
+	left, _ := by.k.Remaining()
+	return h.answerHolder(w, r, key, left, http.StatusCreated, admin.ChildJSON(view, scopedKey, h.app.BaseURL()))
 }
 
 // refuseChild answers why no child was minted.

@@ -32,6 +32,8 @@ type site struct {
 	forwarded atomic.Int64
 	// inside, if set, runs while a request is at the upstream.
 	inside func(*http.Request)
+	// fails, if set, is how the proxy fails.
+	fails func(*exchange) error
 	// read, if set, is given what the upstream is sent.
 	read func(body string)
 }
@@ -235,6 +237,9 @@ func (s *site) serveAll(k minted, a asks) (int, http.Header, string) {
 // answer takes the place of the proxy and its upstream.
 func (s *site) answer(w http.ResponseWriter, r *http.Request) error {
 	x := exchangeOf(r.Context())
+	if s.fails != nil {
+		return s.fails(x)
+	}
 	x.dispatched.Store(true)
 	x.status.Store(http.StatusOK)
 	body, err := io.ReadAll(r.Body)

@@ -7,11 +7,22 @@ import (
 )
 
 // Remaining returns what is left of the key's own limits, and NoLimit where it has none,
-// without what its requests hold.
-func (k *Live) Remaining() record.Amounts {
+// without what its requests hold. works says that it can be used, but for its limits:
+// neither the key nor one above it was stopped, and their time is not over.
+func (k *Live) Remaining() (left record.Amounts, works bool) {
 	now := k.l.clock.Now()
-	k.mu.Lock()
+	if k = k.present(); k == nil {
+		return record.NoLimits(), false
+	}
 	defer k.mu.Unlock()
+	status, _ := k.status(now)
+	above, _ := k.fromAbove(now)
+	return k.leftAt(now), (status == record.Active || status == record.Exhausted) && above == ""
+}
+
+// leftAt is what is left of the key's own limits without what its requests hold. Callers
+// hold the key.
+func (k *Live) leftAt(now time.Time) record.Amounts {
 	if k.due(now) {
 		return k.key.Limit // what was used is of the past
 	}

@@ -38,8 +38,8 @@ type Grant struct {
 // Key returns the record that the request was admitted under.
 func (g *Grant) Key() *record.Key { return g.key }
 
-// Remaining returns what was left of each limit after this hold; NoLimit
-// where there is none.
+// Remaining returns what was left of each limit after this hold, or after it was
+// refunded; NoLimit where there is none.
 func (g *Grant) Remaining() record.Amounts { return g.remaining }
 
 // Waited returns how long the request waited for others to settle.
@@ -84,11 +84,15 @@ func (g *Grant) finish(used record.Amounts) {
 		used[i] = min(n, maxUse)
 	}
 	k := g.lock()
-	now := k.l.clock.Now().UnixNano()
+	at := k.l.clock.Now()
+	now := at.UnixNano()
 	k.unlink(g)
 	k.leave(g)
 	k.used(now)
 	k.settle(g.epoch, &g.bound, &used)
+	if used == (record.Amounts{}) {
+		g.remaining = k.leftAt(at)
+	}
 	if !g.free {
 		k.emitThresholds()
 		k.remember(g, used)
