@@ -17,7 +17,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// limitFlags are the fields of a mint as flags, by their names but for --label.
+// limitFlags are the fields of a mint as flags, by their names; --labels is also --label.
 type limitFlags struct{ pflag.FlagSet }
 
 // add adds the flags for all fields except the upstream.
@@ -48,11 +48,25 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	f.String("owner", "", "who is responsible for the key")
 	f.String("purpose", "", "what the key is for")
 	f.StringToString("label", nil, "NAME=VALUE, repeatable")
+	alias(&f.FlagSet, "label", "labels")
 	f.StringToString("metadata", nil, "NAME=VALUE, repeatable")
 	f.Bool("self-revoke", true, "the holder may revoke the key")
 	f.Bool("delegate", false, "the holder may mint child keys out of this one's limits")
 	f.Bool("unlimited", false, "allow a key that nothing ends by itself")
 	cmd.Flags().AddFlagSet(&f.FlagSet)
+}
+
+// addUpstream adds the flags for the upstream of one key. The server refuses two different
+// ones.
+func (f *limitFlags) addUpstream() {
+	f.String("upstream", "", "the upstream that the key is for (default: the only one)")
+	f.String("provider", "", "the same as --upstream")
+	f.Lookup("provider").Hidden = true
+}
+
+// alias lets a flag be given by another name, too, which the help does not list.
+func alias(f *pflag.FlagSet, name, other string) {
+	f.VarPF(f.Lookup(name).Value, other, "", "the same as --"+name).Hidden = true
 }
 
 // body returns the body of a mint, with the fields that were set.
@@ -77,7 +91,11 @@ func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 		if err != nil {
 			wrong = usage("--%s: %v", flag.Name, err)
 		}
-		b[strings.ReplaceAll(strings.Replace(flag.Name, "label", "labels", 1), "-", "_")] = value
+		field := strings.ReplaceAll(flag.Name, "-", "_")
+		if field == "label" { // the flag sets one of them
+			field = "labels"
+		}
+		b[field] = value
 	})
 	if wrong != nil {
 		return nil, wrong
@@ -161,7 +179,7 @@ durations 90s, 24h or 7d, and rates 10/s, 60/m, 500/h or 1000/d.`,
 			})
 		},
 	}
-	limits.String("upstream", "", "the upstream that the key is for (default: the only one)")
+	limits.addUpstream()
 	limits.add(cmd)
 	return cmd
 }

@@ -19,13 +19,13 @@ func TestEveryFieldOfAMintHasAFlag(t *testing.T) {
 	t.Parallel()
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[wire.MintBody]()) {
 		name := f.Tag.Get("json")
-		if name == "" || name == "provider" { // embedded, and another name for upstream
+		if name == "" { // embedded
 			continue
 		}
 		limits, cmd := new(limitFlags), new(cobra.Command)
-		limits.String("upstream", "", "") // which create adds by itself
+		limits.addUpstream()
 		limits.add(cmd)
-		flag := cmd.Flags().Lookup(strings.ReplaceAll(strings.Replace(name, "labels", "label", 1), "_", "-"))
+		flag := cmd.Flags().Lookup(strings.ReplaceAll(name, "_", "-"))
 		if flag == nil {
 			t.Errorf("%s has no flag", name)
 			continue
@@ -37,6 +37,33 @@ func TestEveryFieldOfAMintHasAFlag(t *testing.T) {
 		if body, err := limits.fields(strings.NewReader("")); err != nil || body[name] == nil {
 			t.Errorf("with --%s the body is %v, %v", flag.Name, body, err)
 		}
+	}
+}
+
+// TestFlagsWithTwoNamesAreOne: what is given by both is added up, or is the server's to
+// refuse.
+func TestFlagsWithTwoNamesAreOne(t *testing.T) {
+	t.Parallel()
+	limits, cmd := new(limitFlags), new(cobra.Command)
+	limits.addUpstream()
+	limits.add(cmd)
+	if err := cmd.ParseFlags(strings.Fields("--label a=1 --labels b=2 --label c=3 --upstream x --provider y")); err != nil {
+		t.Fatal(err)
+	}
+	body, err := limits.fields(strings.NewReader(""))
+	want := map[string]any{"labels": map[string]string{"a": "1", "b": "2", "c": "3"}, "upstream": "x", "provider": "y"}
+	if err != nil || !reflect.DeepEqual(body, want) {
+		t.Errorf("the body is %v, %v, want %v", body, err, want)
+	}
+	run := runCommand(new(globalFlags))
+	if err := run.ParseFlags(strings.Fields("--upstream x --provider y --upstream z")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := run.Flags().GetStringSlice("upstream"); err != nil || strings.Join(got, " ") != "x y z" {
+		t.Errorf("run is for %q, %v", got, err)
+	}
+	if help := cmd.Flags().FlagUsages() + run.Flags().FlagUsages(); strings.Contains(help, "--labels") || strings.Contains(help, "--provider") {
+		t.Errorf("the help lists both names:\n%s", help)
 	}
 }
 

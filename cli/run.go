@@ -68,6 +68,7 @@ found, and 125 if till itself failed.`,
 	s := cmd.Flags()
 	s.SetInterspersed(false) // the arguments after CMD belong to CMD
 	s.StringSliceVar(&o.upstreams, "upstream", nil, "an upstream to mint a key for, repeatable (default: the only one)")
+	alias(s, "upstream", "provider")
 	o.limits.add(cmd)
 	s.StringVar(&o.base, "base-url", "", "the address that CMD uses (default: the server's public_url)")
 	s.StringSliceVar(&o.pass, "pass-env", nil, "a variable that CMD may see although it holds a credential")
