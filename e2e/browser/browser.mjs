@@ -88,7 +88,7 @@ export function visit(browser, plan) {
   // hold keeps back what the server answers for an address. asked waits for the first such
   // answer, and lets later ones through; come waits until the page has those that were held.
   async function hold(page, url, change = (answer) => answer) {
-    let first, free;
+    let first, free, through = false;
     const some = new Promise((resolve) => { first = resolve; }), freed = new Promise((resolve) => { free = resolve; }), held = [];
     const keep = async (route) => {
       const response = await route.fetch(), json = change(await response.json());
@@ -97,10 +97,10 @@ export function visit(browser, plan) {
       await route.fulfill({ response, json });
       await (await route.request().response())?.finished();
     };
-    const each = (route) => { held.push(keep(route)); };
-    await page.context().route(url, each);
+    // It stays: the browser sends what a last route holds when that is taken away.
+    await page.context().route(url, (route) => { if (through) return route.fallback(); held.push(keep(route)); });
     return {
-      asked: async () => { await some; await page.context().unroute(url, each); },
+      asked: async () => { await some; through = true; },
       come: async () => { free(); await Promise.all(held); await page.evaluate(() => new Promise((resolve) => setTimeout(resolve))); },
     };
   }
