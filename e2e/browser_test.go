@@ -132,6 +132,9 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"late":     "an answer that comes late is not drawn over a newer one",
 		"label":    "a filter by what is no label shows no keys, and ends none",
 		"keyboard": "signing in, minting and revoking need no pointer",
+		"closing":  "what a dialog does is told when it is done, although the dialog was closed",
+		"left":     "a string that comes late is shown wherever its user is, and not after they have signed out",
+		"tokens":   "the end of one admin token leaves what is shown of the others",
 	} {
 		t.Run(flow, func(t *testing.T) {
 			t.Parallel()

@@ -7,10 +7,11 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
+import * as once from './once.mjs';
 import * as trouble from './trouble.mjs';
 import { check, launch, until, visit } from './browser.mjs';
 
-const flows = { ...trouble };
+const flows = { ...once, ...trouble };
 
 flows.signin = ({ api, browse, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401');
@@ -508,6 +509,9 @@ flows.axe = async ({ api, browse, chat, mint, open, plan, signIn }) => {
     await look('minted');
     await open(page, 'keys/' + k.id, 'seen-by-all');
     await page.getByRole('img', { name: /Requests per hour: 3/ }).waitFor();
+    await page.getByRole('button', { name: 'Rotate' }).click();
+    await page.getByRole('dialog').getByRole('button', { name: 'Rotate' }).click();
+    await page.getByText('Put it to use').waitFor();
     await look('key');
     await page.getByRole('button', { name: 'Revoke' }).click();
     await page.getByRole('dialog').waitFor();

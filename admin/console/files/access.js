@@ -1,6 +1,6 @@
 // Access: roles, and the admin tokens that have them.
 import * as api from './api.js';
-import { ask, field, h, heading, part, put, say, time } from './dom.js';
+import { ask, field, h, heading, note, part, put, say, time } from './dom.js';
 import { showSecret } from './clients.js';
 
 const write = (v) => (Array.isArray(v) ? v.join(', ') : v && typeof v === 'object' ? Object.entries(v).map(([k, w]) => `${k.replaceAll('_', ' ')} ${write(w)}`).join(', ') : String(v));
@@ -12,7 +12,7 @@ function roleCard(r) {
 }
 
 export async function accessPage({ main, signal, me, may }) {
-  const roles = h('div', {}, h('p', { class: 'hint' }, 'Reading the roles…')), tokens = h('div', {}, h('p', { class: 'hint' }, 'Reading the tokens…')), fresh = h('div', {});
+  const roles = h('div', {}, h('p', { class: 'hint' }, 'Reading the roles…')), tokens = h('div', {}, h('p', { class: 'hint' }, 'Reading the tokens…')), fresh = h('div', { class: 'stack' });
   let names = [];
   put(main, heading('Access', may('tokens:manage') && h('button', { type: 'button', class: 'primary', onclick: () => make() }, 'Create a token')),
     h('p', { class: 'faint' }, 'You are ', h('strong', {}, me.name), ', with ', me.role === '*' ? 'the operator’s permissions: everything.' : `role ${me.role}: ${me.permissions.join(', ') || 'no permissions'}.`), fresh,
@@ -22,22 +22,33 @@ export async function accessPage({ main, signal, me, may }) {
     const name = h('input', { type: 'text', required: true, maxlength: 200, autocomplete: 'off' }), expires = h('input', { type: 'text', value: '30d' });
     const role = h('select', {}, names.map((n) => h('option', { value: n }, n)));
     const answer = await ask({
-      title: 'Create an admin token', button: 'Create it', busy: 'Creating it…',
+      title: 'Create an admin token', button: 'Create it', busy: 'Creating it…', signal,
       body: [h('p', { class: 'hint' }, 'For a person or a program that mints and manages keys. You can give only roles whose permissions and ceilings are within your own.'), field('Whose it is', 'The audit log shows this name for every act.', name), field('Role', 'What it may do.', role), field('Ends after', 'Such as 24h or 30d.', expires)],
       act: () => api.post('tokens', { name: name.value.trim(), role: role.value, ...(expires.value.trim() ? { expires_in: expires.value.trim() } : {}) }),
     });
     if (!answer) return;
-    put(fresh, h('section', { class: 'card' }, h('h2', {}, `The token of ${answer.done.name}`), showSecret(answer.done.token)));
+    note(signal, fresh, `The token of ${answer.done.name}`, showSecret(answer.done.token)).dataset.token = answer.done.id;
+    say(`The token of ${answer.done.name} is shown once.`);
     await list();
   }
   async function revoke(t) {
-    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, body: h('p', {}, 'Its holder is signed out and can do nothing any more. Keys that it minted live on, and so do tokens that were made with it: those are named next.'), act: () => api.post(`tokens/${t.id}/revoke`) });
+    const answer = await ask({ title: `Revoke the token of ${t.name}?`, button: 'Revoke', busy: 'Revoking…', danger: true, signal, body: h('p', {}, 'Its holder is signed out and can do nothing any more. Keys that it minted live on, and so do tokens that were made with it: those are named next.'), act: () => api.post(`tokens/${t.id}/revoke`) });
     if (!answer) return;
     const made = answer.done.made_tokens || [];
     say(`The token of ${t.name} is revoked.`);
-    put(fresh, made.length > 0 && h('section', { class: 'card' }, h('h2', {}, `Made with the token of ${t.name}`),
-      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', {}, made.map((m) => h('li', {}, `${m.name} (${m.id})`)))));
+    strike(t.id);
+    if (made.length > 0) note(signal, fresh, `Made with the token of ${t.name}`,
+      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', {}, made.map((m) => h('li', { 'data-token': m.id }, `${m.name} (${m.id})`))));
     await list();
+  }
+  // strike removes what is noted of a token that is revoked: its string, or that it still works.
+  function strike(id) {
+    for (const el of document.querySelectorAll('[data-token]')) {
+      if (el.dataset.token !== id) continue;
+      const card = el.closest('section');
+      el.remove();
+      if (!card.querySelector('[data-token]')) card.remove();
+    }
   }
   const list = () => part(tokens, async () => {
     const all = await api.all('tokens', 'tokens', signal);

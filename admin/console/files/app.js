@@ -1,7 +1,7 @@
 // The frame around the pages: who is signed in, which page is open, and whether
 // the server is in order.
 import * as api from './api.js';
-import { ask, every, field, h, problem, put, say, time } from './dom.js';
+import { ask, every, field, h, newSeat, problem, put, say, seat, time } from './dom.js';
 import { keysPage } from './keys.js';
 
 // All pages but the first are loaded when they are opened.
@@ -92,7 +92,7 @@ let seen = { locked: null, closed: '' }, looks = 0;
 // and a server that does not answer, which says nothing about the keys.
 async function watch() {
   let { locked, closed } = seen, away = '';
-  const { signal } = framed, mine = ++looks;
+  const signal = seat(), mine = ++looks;
   try {
     locked = await api.get('lockdown', null, signal);
     closed = (await api.get('stats', null, signal)).store_failure;
@@ -144,7 +144,7 @@ async function signOut() {
 
 function signInPage(note, bad) {
   leave.abort();
-  framed.abort();
+  newSeat();
   me = null;
   top.hidden = true;
   put(notice);
@@ -176,16 +176,9 @@ async function begin(who) {
   turn++;
   me = who;
   frame();
-  every(frameSignal(), 5000, watch);
+  every(newSeat(), 5000, watch);
   watch().catch(() => { /* the page itself says what is wrong */ });
   await open();
-}
-
-let framed = new AbortController();
-function frameSignal() {
-  framed.abort();
-  framed = new AbortController();
-  return framed.signal;
 }
 
 document.addEventListener('signedin', () => start());

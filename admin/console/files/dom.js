@@ -62,43 +62,85 @@ export function say(text, bad) {
   quiet = setTimeout(() => put(el), bad ? 12000 : 6000);
 }
 
+export const sentence = (e) => e.sentence || e.message || String(e);
+
 // problem shows what could not be done, and what to do about it.
 export function problem(e, retry) {
-  return h('div', { class: 'problem', role: 'alert' }, h('p', {}, e.sentence || e.message || String(e)),
+  return h('div', { class: 'problem', role: 'alert' }, h('p', {}, sentence(e)),
     retry && h('button', { type: 'button', onclick: retry }, 'Try again'));
 }
 
 let serial = 0;
 export const uid = (prefix) => prefix + '-' + ++serial;
 
+// A seat is the time for which somebody is signed in. It ends when they sign out, and when
+// somebody else signs in, who sees nothing that was open or under way for them.
+let sitting = new AbortController();
+export const seat = () => sitting.signal;
+export function newSeat() {
+  sitting.abort();
+  sitting = new AbortController();
+  return sitting.signal;
+}
+
 // ask opens a dialog. Its button runs act: the dialog waits until act is done, and
-// if act fails, it says why and stays open.
-export function ask({ title, body, button, danger, busy, act, ready }) {
+// if act fails, it says why and stays open. It closes when the page is left that signal
+// is of, but not while act runs. Browsers let people close it even then (a second Esc,
+// a phone's Back): what act comes to is still answered, or said, in the same seat.
+export function ask({ title, body, button, danger, busy, act, ready, signal }) {
   return new Promise((resolve) => {
-    const id = uid('ask'), wrong = h('div', { 'aria-live': 'assertive' });
+    if (signal?.aborted) { resolve(); return; }
+    const id = uid('ask'), wrong = h('div', { 'aria-live': 'assertive' }), who = seat(), over = new AbortController();
     const go = h('button', { type: 'submit', class: danger ? 'danger' : 'primary' }, button);
     const stop = h('button', { type: 'button', onclick: () => dialog.close() }, 'Cancel');
-    let answer;
+    let answer, running;
+    const run = async () => {
+      try {
+        answer = { done: await act((text) => put(go, text), who) };
+        dialog.close();
+      } catch (e) {
+        if (!dialog.open) { if (!who.aborted) say(`${button}: ${sentence(e)}`, true); return; }
+        put(wrong, problem(e));
+        go.disabled = stop.disabled = false;
+        put(go, button);
+      }
+    };
     const dialog = h('dialog', { 'aria-labelledby': id }, h('form', {
-      onsubmit: async (event) => {
+      onsubmit: (event) => {
         event.preventDefault();
         if (go.disabled) return;
         go.disabled = stop.disabled = true;
         put(go, busy || button + '…');
         put(wrong);
-        try { answer = { done: await act((text) => put(go, text)) }; dialog.close(); } catch (e) {
-          put(wrong, problem(e));
-          go.disabled = stop.disabled = false;
-          put(go, button);
-        }
+        running = run();
       },
     }, h('h2', { id }, title), h('div', { class: 'stack' }, body), wrong, h('div', { class: 'actions' }, stop, go)));
-    dialog.addEventListener('cancel', (event) => { if (stop.disabled) event.preventDefault(); });
-    dialog.addEventListener('close', () => { dialog.remove(); resolve(answer); });
-    if (ready) ready((ok) => { go.disabled = !ok; });
+    const hold = (event) => { if (stop.disabled) event.preventDefault(); };
+    dialog.addEventListener('cancel', hold);
+    document.addEventListener('keydown', (event) => { if (event.key === 'Escape') hold(event); }, { signal: over.signal });
+    dialog.addEventListener('close', async () => {
+      over.abort();
+      dialog.remove();
+      await running;
+      resolve(who.aborted ? undefined : answer);
+    });
+    signal?.addEventListener('abort', () => { if (!stop.disabled) dialog.close(); }, { signal: over.signal });
+    who.addEventListener('abort', () => dialog.close(), { signal: over.signal });
+    if (ready) ready((ok) => { go.disabled = !ok || stop.disabled; });
     document.body.append(dialog);
     dialog.showModal();
   });
+}
+
+// note is a card that stays in place until somebody is done with it. If the page that signal
+// is of was left before there was anything to show, it is shown above the one that is open.
+export function note(signal, place, title, ...kids) {
+  const id = uid('note'), card = h('section', { class: 'card', 'aria-labelledby': id }, h('h2', { id }, title), kids,
+    h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => card.remove() }, 'Done')));
+  (signal.aborted ? document.getElementById('notes') : place).prepend(card);
+  seat().addEventListener('abort', () => card.remove());
+  card.scrollIntoView({ block: 'nearest' });
+  return card;
 }
 
 // part fills an element with what load returns or tells meanwhile, or says in it what

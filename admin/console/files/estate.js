@@ -25,23 +25,23 @@ function proposal(key, fix) {
 }
 
 // carryOut does what a proposed command would do, after asking.
-async function carryOut(key, what, again) {
+async function carryOut(key, what, signal, again) {
   const set = Object.entries(what.body).map(([f, v]) => `${f.replaceAll('_', ' ')} ${Array.isArray(v) ? v.join(', ') : v}`).join(', ');
-  const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Fixing…', body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
+  const answer = await ask({ title: `${what.button.replace(' it', '')} ${key.name || key.id}?`, button: what.button, busy: 'Fixing…', signal, body: h('p', {}, what.meaning, ' ', h('strong', {}, set), '.'), act: what.act });
   if (answer) { say('Fixed.'); await again(); }
 }
 
-function staleKeys(keys, may, again) {
+function staleKeys(keys, may, signal, again) {
   if (keys.length === 0) return h('p', { class: 'hint' }, 'No key needs attention. Keys that nobody uses, that were never used, that expire soon or were granted far more than they need are listed here, each with the command that fixes it.');
   const groups = Object.groupBy(keys, (k) => k.reason);
   return h('div', { class: 'stack' }, Object.entries(groups).map(([reason, list]) => h('details', { open: true }, h('summary', {}, `${why[reason] || reason.replaceAll('_', ' ')} (${count(list.length)})`),
     h('ul', { class: 'rows' }, list.map(({ key, detail, fix }) => h('li', {}, h('div', { class: 'line' }, h('a', { href: '#/keys/' + key.id }, key.name || key.id), key.owner && h('span', { class: 'hint' }, key.owner)),
-      h('span', { class: 'hint' }, detail), command(key, fix, may, again)))))));
+      h('span', { class: 'hint' }, detail), command(key, fix, may, signal, again)))))));
 }
 
-function command(key, fix, may, again) {
+function command(key, fix, may, signal, again) {
   const what = proposal(key, fix);
-  return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => carryOut(key, what, again) }, what.button));
+  return fix && h('div', { class: 'secret' }, h('code', {}, fix), copier(fix, 'the command'), what && may(what.permission) && h('button', { type: 'button', class: 'small', onclick: () => carryOut(key, what, signal, again) }, what.button));
 }
 
 // stale lists the keys that need attention, page by page.
@@ -52,7 +52,7 @@ async function stale(el, tell, signal, may, cursor, before = []) {
     return stale(el, tell, signal, may, answer.next, all);
   }
   const next = (...from) => part(el, (tell) => stale(el, tell, signal, may, ...from));
-  return [staleKeys(all, may, next), answer.next && h('button', { type: 'button', class: 'small', onclick: () => next(answer.next, all) }, 'Show more')];
+  return [staleKeys(all, may, signal, next), answer.next && h('button', { type: 'button', class: 'small', onclick: () => next(answer.next, all) }, 'Show more')];
 }
 
 // spending adds up what all keys have used, page by page.

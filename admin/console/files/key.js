@@ -1,6 +1,6 @@
 // One key: what is left, what it did, and what can be done about it.
 import * as api from './api.js';
-import { ask, copier, every, field, h, heading, part, put, say, time } from './dom.js';
+import { ask, copier, every, field, h, heading, note, part, put, say, time } from './dom.js';
 import { badge, bar, revokeDialog } from './keys.js';
 import { count, limitsOf, plural, reason, statuses, usd } from './text.js';
 import { shares, usageChart } from './chart.js';
@@ -28,12 +28,12 @@ function facts(k) {
 
 const kindNames = { input: 'input', cached: 'read from cache', cached_input: 'read from cache', cache_write: 'written to cache', output: 'output', reasoning: 'reasoning', unmeasured: 'charged at the bound' };
 
-async function grant(k) {
+async function grant(k, signal) {
   const number = (text) => h('input', { type: 'number', min: 0, step: 1, inputmode: 'numeric', placeholder: text });
   const a = number('50'), t = number('100000'), s = h('input', { type: 'text', inputmode: 'decimal', placeholder: '1.00', pattern: '\\d+(\\.\\d{1,9})?' });
   const e = h('input', { type: 'text', placeholder: '24h' }), once = api.doneOnce();
   const answer = await ask({
-    title: `Grant more to ${k.name || k.id}`, button: 'Grant', busy: 'Granting…',
+    title: `Grant more to ${k.name || k.id}`, button: 'Grant', busy: 'Granting…', signal,
     body: [h('p', { class: 'hint' }, 'This is added to what the key has. An exhausted or expired key works again.'), h('div', { class: 'grid' },
       k.max_activations !== undefined && field('More activations', 'Requests.', a), k.max_tokens !== undefined && field('More tokens', 'Input and output.', t),
       k.max_spend_usd && field('More spend (USD)', 'Dollars, such as 1.00.', s), field('More time', 'Such as 90m, 24h or 7d.', e))],
@@ -50,17 +50,18 @@ async function grant(k) {
   if (answer) say('Granted.');
 }
 
-async function rotate(k, place) {
+async function rotate(k, signal, place) {
   const grace = h('input', { type: 'text', value: '1h' }), real = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true });
   const answer = await ask({
-    title: `Rotate ${k.name || k.id}?`, button: 'Rotate', busy: 'Rotating…',
+    title: `Rotate ${k.name || k.id}?`, button: 'Rotate', busy: 'Rotating…', signal,
     body: [h('p', {}, 'The key gets a new string, which is shown once. Its id, limits, counts and rules stay.'), field('The old string still works for', 'Such as 10m or 1h; 0s ends it at once.', grace),
       k.custody === 'sealed' && field('Real key to seal', 'It is sealed into the string, and the server has no copy: enter it again.', real)],
     act: () => api.post(`keys/${k.id}/rotate`, { grace: grace.value.trim() || '0s', ...(k.custody === 'sealed' ? { upstream_key: real.value.trim() } : {}) }),
   });
   if (!answer) return;
   const lines = h('div', { class: 'below' });
-  put(place, h('section', { class: 'card' }, h('h2', {}, 'The new string'), showSecret(answer.done.scoped_key), lines));
+  put(place); // a former string
+  note(signal, place, `The new string of ${k.name || k.id}`, showSecret(answer.done.scoped_key), lines);
   say('Rotated: the new string is shown once.');
   put(lines, await clientLines({ ...k, ...answer.done }));
 }
@@ -72,7 +73,7 @@ export async function keyPage({ main, signal, may, id }) {
   const waiting = (el) => put(el, h('p', { class: 'hint' }, 'Reading…'));
   [children, trail].forEach(waiting);
 
-  const act = (f) => async () => { try { await f(k); await refresh(); await audit(); } catch (e) { if (e.name !== 'AbortError') say(e.sentence || e.message, true); } };
+  const act = (f) => async () => { try { await f(); await refresh(); await audit(); } catch (e) { if (e.name !== 'AbortError') say(e.sentence || e.message, true); } };
   const to = (what, done) => async () => { await api.post(`keys/${id}/${what}`); say(done); };
   let drawn = '', cards, described, turn = 0;
   function draw() {
@@ -80,11 +81,11 @@ export async function keyPage({ main, signal, may, id }) {
     if (key !== drawn) {
       drawn = key;
       const dead = k.status === 'revoked', revoke = may('keys:revoke') && !dead;
-      put(head, heading(k.name || k.id, may('keys:update') && !dead && h('button', { type: 'button', onclick: act(grant) }, 'Grant more'),
-        may('keys:rotate') && !dead && h('button', { type: 'button', onclick: act(() => rotate(k, fresh)) }, 'Rotate'),
+      put(head, heading(k.name || k.id, may('keys:update') && !dead && h('button', { type: 'button', onclick: act(() => grant(k, signal)) }, 'Grant more'),
+        may('keys:rotate') && !dead && h('button', { type: 'button', onclick: act(() => rotate(k, signal, fresh)) }, 'Rotate'),
         revoke && k.status === 'active' && h('button', { type: 'button', onclick: act(to('suspend', 'Suspended: it is refused until it is resumed.')) }, 'Suspend'),
         revoke && k.status === 'suspended' && h('button', { type: 'button', onclick: act(to('resume', 'Resumed.')) }, 'Resume'),
-        revoke && h('button', { type: 'button', class: 'danger', onclick: act(revokeDialog) }, 'Revoke')));
+        revoke && h('button', { type: 'button', class: 'danger', onclick: act(() => revokeDialog(k, signal)) }, 'Revoke')));
       put(about, badge(k.status), ' ', statuses[k.status], '.');
     }
     const now = limitsOf(k);

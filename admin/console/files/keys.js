@@ -72,11 +72,11 @@ function row(k, chosen, revoke, mayRevoke) {
   return tr;
 }
 
-// revokeDialog ends one key after a question.
-export async function revokeDialog(k) {
+// revokeDialog ends one key after a question, on the page that signal is of.
+export async function revokeDialog(k, signal) {
   const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
   const answer = await ask({
-    title: `Revoke ${k.name || k.id}?`, button: 'Revoke', busy: 'Revoking…', danger: true,
+    title: `Revoke ${k.name || k.id}?`, button: 'Revoke', busy: 'Revoking…', danger: true, signal,
     body: [h('p', {}, 'The key ends at once and for ever, and its running streams are cut. ' + (k.status === 'active' && k.last_used_at ? 'It was in use.' : '')),
       field('Reason', 'Shown in the audit log and in the refusal.', why)],
     act: () => api.post(`keys/${k.id}/revoke`, { reason: why.value }),
@@ -143,7 +143,7 @@ export async function keysPage({ main, signal, may, go, q }) {
   api.get('upstreams', null, signal).then((a) => put(upstreams, [['', 'Any'], ...a.upstreams.map((u) => [u.name, u.name])].map(([v, text]) =>
     h('option', { value: v, selected: v === (q.upstream || '') }, text)))).catch(() => { /* the filter keeps its options */ });
 
-  const afterRevoke = async (k) => { if (await revokeDialog(k)) await attempt(); };
+  const afterRevoke = async (k) => { if (await revokeDialog(k, signal)) await attempt(); };
 
   // read collects one page. An answer can be short because the server had to look at
   // many keys for few that match. Then read asks for more, a few times.
@@ -205,9 +205,16 @@ export async function keysPage({ main, signal, may, go, q }) {
   async function endChosen() {
     const ids = [...chosen.keys()];
     const answer = await ask({
-      title: `End ${plural(ids.length, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
+      title: `End ${plural(ids.length, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true, signal,
       body: h('p', {}, 'They are revoked at once and for ever, and their running streams are cut.'),
-      act: async () => { for (const id of ids) { await api.post(`keys/${id}/revoke`, {}); chosen.set(id, false); rows.get(id)?.choose(false); } },
+      act: async (tell, who) => {
+        for (const id of ids) {
+          who.throwIfAborted(); // whoever signs in next has not asked for the rest
+          await api.post(`keys/${id}/revoke`, {});
+          chosen.set(id, false);
+          rows.get(id)?.choose(false);
+        }
+      },
     });
     if (answer) say(plural(ids.length, 'key') + ' revoked.');
     await attempt();
@@ -225,7 +232,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     if (!matched) { say('All keys that match are already revoked.'); return; }
     const why = h('input', { type: 'text', maxlength: 200, autocomplete: 'off' });
     const answer = await ask({
-      title: `End ${plural(matched, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true,
+      title: `End ${plural(matched, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true, signal,
       body: [h('p', {}, 'Every key that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, shown), '. Keys that are minted from now on stay, unless they are children of these.'),
         field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Shown in the audit log and in the refusals.', why)],
       ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },

@@ -1,6 +1,6 @@
 // Minting: a form that explains each limit, and the key, once.
 import * as api from './api.js';
-import { field, h, heading, problem, put, uid } from './dom.js';
+import { field, h, heading, note, problem, put, say, seat, sentence, uid } from './dom.js';
 import { compact, usd } from './text.js';
 import { clientLines, showSecret } from './clients.js';
 
@@ -80,12 +80,14 @@ export async function mintPage({ main, signal, me, may, go }) {
     button.disabled = true;
     put(button, 'Minting…');
     put(wrong);
+    const who = seat();
     try {
       const body = {};
       for (const [field, [input, read]] of Object.entries(wanted)) { const v = read(input); if (v !== undefined) body[field] = v; }
       const key = await api.post('keys', body, once(body));
-      await minted(main, key, go);
+      if (!who.aborted) await minted({ main, signal, go }, key);
     } catch (e) {
+      if (signal.aborted) { if (!who.aborted) say('Mint key: ' + sentence(e), true); return; }
       put(wrong, problem(e));
       const about = Object.keys(wanted).find((n) => String(e.message).startsWith(n));
       if (about) { const el = wanted[about][0], d = el.closest('details'); if (d) d.open = true; el.setAttribute('aria-invalid', 'true'); el.focus(); }
@@ -99,15 +101,22 @@ export async function mintPage({ main, signal, me, may, go }) {
   name.focus();
 }
 
-// minted shows the new key. It is shown on this page only.
-async function minted(main, key, go) {
+// minted shows the new key: in place of the form, or above the page that is open by now.
+async function minted({ main, signal, go }, key) {
+  const title = key.name ? `${key.name} is minted` : 'The key is minted';
   const again = h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => go('keys/' + key.id) }, 'Open this key'), h('button', { type: 'button', onclick: () => go('keys') }, 'All keys'));
   if (!key.scoped_key) {
-    put(main, heading('Already minted'), h('p', {}, 'An earlier try minted this key, and its string is not shown a second time. If you have lost the string, rotate the key.'), again);
+    const lost = 'An earlier try minted this key, and its string is not shown a second time. If you have lost the string, rotate the key.';
+    if (signal.aborted) say(lost, true); else put(main, heading('Already minted'), h('p', {}, lost), again);
     return;
   }
   const lines = h('div', { class: 'below' }, h('p', { class: 'hint' }, 'Reading the lines for each tool…'));
-  put(main, heading(key.name ? `${key.name} is minted` : 'The key is minted'), showSecret(key.scoped_key), lines, again);
-  main.querySelector('h1').focus();
+  if (signal.aborted) {
+    note(signal, main, title, showSecret(key.scoped_key), lines);
+    say(title + ': its string is shown once.');
+  } else {
+    put(main, heading(title), showSecret(key.scoped_key), lines, again);
+    main.querySelector('h1').focus();
+  }
   put(lines, await clientLines(key));
 }

@@ -1,0 +1,146 @@
+// Flows about acts whose answer comes only once, and strings that are shown only once.
+import { check } from './browser.mjs';
+
+// closing closes dialogs that are still working: a browser lets no page hold one open
+// twice. What was asked for is told all the same when it is done, or fails.
+export const closing = ({ api, browse, chat, hold, mint, open, said, signIn }) => browse({}, async ({ page, context, expecting }) => {
+  const k = await mint({ name: 'nightly', max_activations: 5 }), dialog = page.getByRole('dialog'), string = page.locator('.secret code');
+  const shut = () => page.evaluate(() => document.querySelector('dialog').close()); // as a phone's Back does the second time
+  await signIn(page);
+  await open(page, 'keys/' + k.id, 'nightly');
+  let answer = await hold(page, '**/rotate');
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  await answer.asked();
+  for (let i = 0; i < 2; i++) await page.keyboard.press('Escape');
+  check(await dialog.count() === 1, 'Escape closes a dialog that is still working');
+  await shut();
+  await answer.come();
+  await string.waitFor();
+  check(await chat(await string.innerText()) === 200, 'another string is shown');
+
+  await open(page, 'access', 'Access');
+  await page.getByRole('heading', { name: 'researcher' }).waitFor();
+  answer = await hold(page, '**/till/api/tokens');
+  await page.getByRole('button', { name: 'Create a token' }).click();
+  await dialog.getByLabel('Whose it is').fill('maria');
+  await dialog.getByLabel('Role').selectOption('reader');
+  await dialog.getByRole('button', { name: 'Create it' }).click();
+  await answer.asked();
+  await shut();
+  await answer.come();
+  await string.waitFor();
+  check((await api('GET', 'keys', undefined, await string.innerText())).code === 200, 'the new token opens nothing');
+
+  expecting('status of 500');
+  let fail;
+  const failing = new Promise((resolve) => { fail = resolve; });
+  await context.route('**/revoke', async (route) => { await failing; await route.fulfill({ status: 500, json: { error: { message: 'it was not done' } } }); });
+  const asked = page.waitForRequest('**/revoke');
+  await page.getByRole('row', { name: /maria/ }).getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Revoke' }).click();
+  await asked;
+  await shut();
+  fail();
+  await said(page, 'Revoke: It was not done.');
+  check(await string.count() === 1, 'the string of a token that works is gone');
+});
+
+// left leaves a page before the string comes that was asked for there, and signs out.
+export const left = ({ api, browse, chat, hold, mint, open, plan, signIn }) => browse({}, async ({ page, expecting }) => {
+  const k = await mint({ name: 'nightly', max_activations: 5 }), dialog = page.getByRole('dialog'), string = page.locator('.secret code');
+  const row = page.locator(`tr[data-id="${k.id}"]`);
+  await signIn(page);
+  await page.getByRole('link', { name: 'nightly' }).click();
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  await dialog.waitFor();
+  await page.goBack();
+  await row.waitFor();
+  check(await dialog.count() === 0, 'a dialog outlives its page');
+
+  await page.goForward();
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  let answer = await hold(page, '**/rotate');
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  await answer.asked();
+  await page.goBack();
+  await row.waitFor();
+  await answer.come();
+  await page.getByRole('heading', { name: 'The new string of nightly' }).waitFor();
+  check(await row.count() === 1, 'the string takes the place of the page that is open');
+  check(await chat(await string.innerText()) === 200, 'another string is shown');
+  await page.getByRole('link', { name: 'Estate' }).click();
+  await page.getByRole('heading', { name: 'Estate' }).waitFor();
+  check(await string.count() === 1, 'the string goes with a page that is not its own');
+  await page.getByRole('button', { name: 'Done' }).click();
+  check(await string.count() === 0, 'the string stays when somebody is done with it');
+
+  const submit = async (name) => {
+    await open(page, 'mint', 'Mint a key');
+    await page.getByLabel('Name').fill(name);
+    await page.getByLabel('Activations').fill('3');
+    answer = await hold(page, '**/till/api/keys');
+    await page.getByRole('button', { name: 'Mint key' }).click();
+    await answer.asked();
+  };
+  await submit('late');
+  await page.getByRole('button', { name: 'Cancel' }).click();
+  await row.waitFor();
+  await answer.come();
+  await page.getByRole('heading', { name: 'late is minted' }).waitFor();
+  check(await row.count() === 1 && page.url().endsWith('#/keys'), 'the key takes the place of the page that is open', page.url());
+  await page.getByText('Put it to use').waitFor();
+  check(await chat(await string.innerText()) === 200, 'another string is shown');
+
+  await submit('gone');
+  check(await string.count() === 1, 'the string goes with a page that is not its own');
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('You are signed out.').waitFor();
+  await answer.come();
+  check(await page.getByLabel('Admin token').count() === 1 && await page.locator('.secret').count() === 0, 'a string is shown to who has signed out');
+
+  // A session that ends in the middle of an act.
+  expecting('status of 401');
+  await signIn(page, plan.second.token);
+  await open(page, 'keys/' + k.id, 'nightly');
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  answer = await hold(page, '**/rotate');
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  await answer.asked();
+  check((await api('POST', `tokens/${plan.second.id}/revoke`)).code === 200, 'the second token is not revoked');
+  await page.getByText('Your session is over').waitFor();
+  check(await dialog.count() === 0, 'a dialog stands above the sign-in page');
+  await answer.come();
+  check(await page.getByLabel('Admin token').count() === 1 && await page.locator('.secret').count() === 0, 'a string is shown to who has no session');
+});
+
+// tokens revokes some admin tokens: what is shown of the others stays.
+export const tokens = ({ api, browse, open, plan, said, signIn }) => browse({}, async ({ page }) => {
+  for (const name of ['suspect', 'accomplice']) check((await api('POST', 'tokens', { name, role: 'reader' }, plan.second.token)).code === 201, 'no token is made with the second one');
+  const dialog = page.getByRole('dialog'), string = page.locator('.secret code'), named = (name) => page.getByRole('listitem').getByText(name);
+  const revoke = async (name) => {
+    await page.getByRole('row').filter({ has: page.getByRole('rowheader', { name, exact: true }) }).getByRole('button', { name: 'Revoke' }).click();
+    await dialog.getByRole('button', { name: 'Revoke' }).click();
+    await said(page, `The token of ${name} is revoked.`);
+  };
+  await signIn(page);
+  await open(page, 'access', 'Access');
+  await page.getByRole('heading', { name: 'researcher' }).waitFor();
+  await page.getByRole('button', { name: 'Create a token' }).click();
+  await dialog.getByLabel('Whose it is').fill('maria');
+  await dialog.getByLabel('Role').selectOption('researcher');
+  await dialog.getByRole('button', { name: 'Create it' }).click();
+  await string.waitFor();
+  await revoke('researcher');
+  check(await string.count() === 1, 'the end of one token takes the string of another');
+  await revoke('second');
+  for (const name of ['suspect', 'accomplice']) await named(name).waitFor();
+  await revoke('suspect');
+  check(await named('suspect').count() === 0, 'a revoked token is said to work');
+  check(await named('accomplice').count() === 1, 'a token that still works is not named any more');
+  check(await string.count() === 1, 'the string of a token that works is gone');
+  await revoke('maria');
+  check(await string.count() === 0, 'the string of a revoked token stays');
+  await page.getByRole('button', { name: 'Done' }).click();
+  check(await named('accomplice').count() === 0, 'a list stays when somebody is done with it');
+});
