@@ -42,10 +42,12 @@ export const address = ({ browse, open, signIn }) => browse({}, async ({ page })
 export const many = ({ api, browse, mint, plan, signIn }) => browse({}, async ({ page, context }) => {
   const last = await mint({ name: 'found', max_activations: 5, labels: { team: 'data' } });
   await signIn(page);
-  let calls = 0;
+  let calls = 0, letGo;
+  const kept = new Promise((resolve) => { letGo = resolve; });
   await context.route('**/till/api/keys?*label.team*', async (route) => {
     calls++;
     const far = new URL(route.request().url()).searchParams.get('cursor');
+    if (far && route.request().url().includes('kept')) await kept;
     const here = far === 'p10' || (far && route.request().url().includes('late'));
     await route.fulfill({ json: here ? { keys: [await api('GET', 'keys/' + last.id)] } : { keys: [], partial: true, next: 'p' + ((far ? Number(far.slice(1)) : 0) + 1) } });
   });
@@ -64,6 +66,65 @@ export const many = ({ api, browse, mint, plan, signIn }) => browse({}, async ({
   await page.getByLabel('Label').press('Enter');
   await until('the list is read in parts', () => calls === 13);
   await page.getByRole('row', { name: /found/ }).waitFor(); // after the page said that it looks
+  // A list that somebody waits for is read to its end, whatever happens meanwhile.
+  await page.getByLabel('Label').fill('team=kept-late');
+  await page.getByLabel('Label').press('Enter');
+  await until('its second part is asked for', () => calls === 15);
+  await mint({ name: 'event', max_activations: 5 });
+  await page.clock.runFor(5000);
+  letGo();
+  await page.getByRole('row', { name: /found/ }).waitFor();
+  check(calls === 15, 'it was read once more:', calls, 'calls');
+});
+
+// ticks ticks keys in a list that changes: what can be ended are the keys with a tick.
+export const ticks = ({ browse, mint, signIn }) => browse({}, async ({ page, context, expecting }) => {
+  const ids = [];
+  for (const name of ['one', 'two', 'three']) ids.push((await mint({ name, max_activations: 5 })).id);
+  const dialog = page.getByRole('dialog'), end = page.getByRole('button', { name: /^End \d+ chosen/ }), ticked = page.locator('.keys input:checked');
+  const sort = async (value, first) => {
+    await page.getByLabel('Sort').selectOption(value);
+    await until('the list is sorted', async () => await page.locator('.keys tbody tr').first().getAttribute('data-id') === first);
+  };
+  await signIn(page);
+  for (const name of ['one', 'two']) await page.getByLabel('Choose ' + name).check();
+  await page.getByRole('button', { name: 'End 2 chosen keys' }).click();
+  for (const name of ['one', 'two']) await dialog.getByRole('listitem').getByText(name, { exact: true }).waitFor();
+  check(await dialog.getByRole('listitem').count() === 2, 'it names other keys than those with a tick');
+  await dialog.getByRole('button', { name: 'Cancel' }).click();
+  check(await ticked.count() === 2, 'Cancel takes ticks away');
+  await sort('created', ids[0]);
+  check(await ticked.count() === 0 && await end.count() === 0, 'ticks of the former list stay');
+  await page.getByLabel('Choose all on this page').check();
+  await page.getByRole('button', { name: 'End 3 chosen keys' }).waitFor();
+  await sort('-created', ids[2]);
+  check(await ticked.count() === 0 && await end.count() === 0, 'ticks of the former list stay');
+
+  // A list that is drawn anew after it could not be read.
+  for (const name of ['one', 'two']) await page.getByLabel('Choose ' + name).check();
+  expecting('status of 500');
+  await context.route('**/till/api/keys?*', (route) => route.fulfill({ status: 500, json: {} }));
+  await page.getByRole('row', { name: /three/ }).getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Revoke' }).click();
+  await page.locator('main').getByRole('alert').getByText('The server answered 500.').waitFor();
+  await context.unroute('**/till/api/keys?*');
+  await page.getByRole('row', { name: /three/ }).waitFor();
+  check(await ticked.count() === 0 && await end.count() === 0, 'keys without a tick can be ended');
+});
+
+// steady has the focus in a row while one above it goes.
+export const steady = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page }) => {
+  await mint({ name: 'first', max_activations: 5 });
+  await mint({ name: 'second', max_activations: 5 });
+  const third = await mint({ name: 'third', max_activations: 5 });
+  await signIn(page);
+  await open(page, 'keys?status=active', 'Keys');
+  await page.getByRole('button', { name: 'End all that match…' }).waitFor(); // the former list, of all keys, has none
+  const revoke = page.getByRole('row', { name: /second/ }).getByRole('button', { name: 'Revoke' });
+  await revoke.focus();
+  check((await api('POST', `keys/${third.id}/revoke`)).code === 200, 'the key is not revoked');
+  await until('its row is gone', async () => await page.getByRole('row', { name: /third/ }).count() === 0);
+  check(await revoke.evaluate((e) => e === document.activeElement), 'a row that stays loses the focus');
 });
 
 // long gives everything the longest names there may be, of one word. No page

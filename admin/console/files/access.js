@@ -38,7 +38,7 @@ export async function accessPage({ main, signal, me, may }) {
     say(`The token of ${t.name} is revoked.`);
     strike(t.id);
     if (made.length > 0) note(signal, fresh, `Made with the token of ${t.name}`,
-      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', {}, made.map((m) => h('li', { 'data-token': m.id }, `${m.name} (${m.id})`))));
+      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', { class: 'names' }, made.map((m) => h('li', { 'data-token': m.id }, `${m.name} (${m.id})`))));
     await list();
   }
   // strike removes what is noted of a token that is revoked: its string, or that it still works.

@@ -5,6 +5,7 @@ import { follow } from './feed.js';
 import { compact, count, limitsOf, plural, statuses } from './text.js';
 
 const PAGE = 50;
+const NAMED = 10; // keys that are named before they are ended
 const SELDOM = 30000; // ms between two reads of a list that takes many keys
 const filters = ['status', 'upstream', 'role', 'owner', 'created_by', 'unused_for', 'q', 'label'];
 
@@ -67,7 +68,7 @@ function row(k, chosen, revoke, mayRevoke) {
       if (there) cell.firstChild.update(limits[kind]); else put(cell, bar(limits[kind]));
     });
   };
-  tr.choose = (on) => { box.checked = on; chosen.set(k.id, on); };
+  tr.tick = (on) => { box.checked = on; };
   tr.update(k);
   return tr;
 }
@@ -88,9 +89,18 @@ export async function revokeDialog(k, signal) {
 }
 
 export async function keysPage({ main, signal, may, go, q }) {
-  let page, table, body, turn = 0, rest = 0;
+  let page, table, body, all, turn = 0, rest = 0;
+  let reading = 0; // the turn whose list is being read
   const chosen = new Map(), rows = new Map();
   chosen.set = function (id, on) { on ? Map.prototype.set.call(this, id, on) : this.delete(id); toolbar(); return this; };
+  // tick shows which keys are chosen: those with a tick, and no others.
+  const tick = () => {
+    for (const [id, r] of rows) r.tick(chosen.has(id));
+    if (!all) return;
+    all.checked = chosen.size > 0 && chosen.size === rows.size;
+    all.indeterminate = chosen.size > 0 && chosen.size < rows.size;
+  };
+  const gone = () => { table = null; rows.clear(); chosen.clear(); }; // the list is not shown any more
 
   // offer puts buttons into their place unless it has the same already: the list is drawn
   // every few seconds, and a button that is replaced loses the focus, and the press of
@@ -106,7 +116,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     q = { ...q, cursors: '', ...more };
     const set = Object.entries(q).filter(([, v]) => v);
     history[past](null, '', '#/keys' + (set.length ? '?' + new URLSearchParams(set) : ''));
-    chosen.clear();
+    if (chosen.size > 0) { chosen.clear(); tick(); put(bulk); }
     page = null;
     return attempt();
   };
@@ -164,8 +174,7 @@ export async function keysPage({ main, signal, may, go, q }) {
 
   function draw() {
     if (page.keys.length === 0) {
-      table = null;
-      rows.clear();
+      gone();
       put(list, filtered() ? empty('No key matches', page.partial ? 'Many keys were searched, and there are more.' : 'Remove a filter, or search by the beginning of a name or an id.',
         h('p', {}, h('a', { href: '#/keys' }, 'Show all keys')))
         : empty('No keys yet', 'A scoped key works in place of a real one, with hard limits on requests, tokens, dollars and time. Hand it to an agent, a script or a colleague. When it is used up it is dead, and the real key was never seen.',
@@ -173,21 +182,21 @@ export async function keysPage({ main, signal, may, go, q }) {
           h('pre', {}, 'caddy till create --name nightly --max-activations 500 --expires-in 24h')));
     } else {
       if (!table?.isConnected) { // none yet, or it gave way to what read said
-        const all = h('input', { type: 'checkbox', 'aria-label': 'Choose all on this page', onchange: () => { for (const r of rows.values()) r.choose(all.checked); } });
+        all = h('input', { type: 'checkbox', 'aria-label': 'Choose all on this page', onchange: () => { const on = all.checked; for (const id of rows.keys()) chosen.set(id, on); } });
         const head = (text) => h('th', { role: 'columnheader', scope: 'col' }, text);
         body = h('tbody', { role: 'rowgroup' });
         table = h('table', { class: 'keys', role: 'table', 'aria-label': 'Keys' }, h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, h('th', { role: 'columnheader', scope: 'col', class: 'choose' }, all),
           head('Key'), head('Status'), head('For'), kinds.map(([, label]) => head(label)), head('Last used'), h('th', { role: 'columnheader', scope: 'col' }, h('span', { class: 'hidden' }, 'Act')))), body);
         put(list, table);
       }
-      const seen = new Set();
+      // What is gone goes first, or each row below it would be put in anew, and lose the focus.
+      const seen = new Set(page.keys.map((k) => k.id));
+      for (const [id, r] of rows) if (!seen.has(id)) { r.remove(); rows.delete(id); chosen.delete(id); }
       page.keys.forEach((k, i) => {
-        seen.add(k.id);
         let r = rows.get(k.id);
         if (r) r.update(k); else { r = row(k, chosen, afterRevoke, may('keys:revoke')); rows.set(k.id, r); }
         if (body.children[i] !== r) body.insertBefore(r, body.children[i] || null);
       });
-      for (const [id, r] of rows) if (!seen.has(id)) { r.remove(); rows.delete(id); chosen.delete(id); }
     }
     const at = cursors().length, turnTo = (list) => change({ cursors: list.join('.') }, 'pushState').then(() => scrollTo(0, 0));
     offer(pager, at > 0 && h('button', { type: 'button', onclick: () => turnTo(cursors().slice(0, -1)) }, 'Previous'),
@@ -198,21 +207,22 @@ export async function keysPage({ main, signal, may, go, q }) {
 
   function toolbar() {
     const n = chosen.size, allowed = may('keys:revoke');
+    tick();
     offer(bulk, allowed && n > 0 && h('button', { type: 'button', class: 'danger', onclick: endChosen }, `End ${plural(n, 'chosen key')}…`),
-      allowed && n === 0 && filtered() && page && page.keys.length > 0 && h('button', { type: 'button', class: 'quiet danger-text', onclick: endMatching }, 'End all that match…'));
+      allowed && n === 0 && page && page.keys.length > 0 && filtered() && h('button', { type: 'button', class: 'quiet danger-text', onclick: endMatching }, 'End all that match…'));
   }
 
   async function endChosen() {
-    const ids = [...chosen.keys()];
+    const ids = [...chosen.keys()], names = ids.map((id) => rows.get(id).key.name || id), more = names.length - NAMED;
     const answer = await ask({
       title: `End ${plural(ids.length, 'key')}?`, button: 'End them', busy: 'Ending…', danger: true, signal,
-      body: h('p', {}, 'They are revoked at once and for ever, and their running streams are cut.'),
+      body: [h('p', {}, 'They are revoked at once and for ever, and their running streams are cut.'),
+        h('ul', { class: 'names' }, names.slice(0, NAMED).map((name) => h('li', {}, name)), more > 0 && h('li', {}, `and ${count(more)} more`))],
       act: async (tell, who) => {
         for (const id of ids) {
           who.throwIfAborted(); // whoever signs in next has not asked for the rest
           await api.post(`keys/${id}/revoke`, {});
           chosen.set(id, false);
-          rows.get(id)?.choose(false);
         }
       },
     });
@@ -252,8 +262,10 @@ export async function keysPage({ main, signal, may, go, q }) {
     await attempt();
   }
 
-  async function refresh(mine = ++turn) {
-    const got = await read(mine);
+  async function refresh(mine) {
+    let got;
+    reading = mine;
+    try { got = await read(mine); } finally { if (reading === mine) reading = 0; }
     if (mine !== turn) return; // the filters have changed meanwhile
     page = got;
     rest = got.partial ? Date.now() + SELDOM : 0;
@@ -266,11 +278,16 @@ export async function keysPage({ main, signal, may, go, q }) {
   async function attempt() {
     const mine = ++turn;
     try { await refresh(mine); } catch (e) {
-      if (e.name !== 'AbortError' && (mine === turn || !page)) { table = null; rows.clear(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
+      if (e.name !== 'AbortError' && mine === turn) { gone(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
     }
   }
-  // again refreshes the list by itself, and must not load the server.
-  const again = async () => { if (Date.now() >= rest) await refresh(); };
+  // again refreshes the list by itself. It must not load the server, nor take the place of
+  // a read that is under way, which may be the one that somebody waits for.
+  const again = async () => {
+    if (reading || Date.now() < rest) return;
+    const mine = ++turn;
+    try { await refresh(mine); } catch (e) { if (mine === turn) throw e; }
+  };
   await attempt();
   every(signal, 3000, again);
   // Events refresh the list at once; use is shown with the next regular refresh.
