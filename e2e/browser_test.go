@@ -137,6 +137,8 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"tokens":   "the end of one admin token leaves what is shown of the others",
 		"ticks":    "the keys that can be ended are those with a tick",
 		"steady":   "a row keeps the focus while one above it goes",
+		"lift":     "a lockdown can be lifted by who signs in after somebody who cannot",
+		"outdated": "a page that cannot be read again says so",
 	} {
 		t.Run(flow, func(t *testing.T) {
 			t.Parallel()

@@ -127,6 +127,40 @@ export const steady = ({ api, browse, mint, open, signIn }) => browse({}, async 
   check(await revoke.evaluate((e) => e === document.activeElement), 'a row that stays loses the focus');
 });
 
+// lift looks at a lockdown as who may not lift it, and then as who may, in the same page.
+export const lift = ({ api, browse, plan, signIn }) => browse({}, async ({ page, expecting }) => {
+  expecting('status of 401'); // for the former session, which is over
+  const button = page.getByRole('button', { name: 'Lift the lockdown' });
+  await signIn(page, plan.reader.token);
+  check((await api('POST', 'lockdown', { reason: 'drill' })).code === 200, 'there is no lockdown');
+  await page.getByRole('alert').getByText('Locked down').waitFor();
+  check(await button.count() === 0, 'a reader is offered to lift a lockdown');
+  await page.goto(plan.link);
+  await page.locator('.who .name').getByText('operator').waitFor();
+  await button.waitFor();
+});
+
+// outdated gets other answers than the page can show: it says that it is out of date.
+export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ page, context, expecting }) => {
+  const k = await mint({ name: 'nightly', max_activations: 5 }), notice = page.locator('#notice');
+  expecting('Failed to load resource');
+  const fails = async (url, status) => {
+    await context.route(url, (route) => route.fulfill({ status, body: 'not from till' }));
+    await notice.getByText(`This page is out of date. The server answered ${status}.`).waitFor();
+    await context.unroute(url);
+    await until('the notice goes', async () => await notice.innerText() === '');
+  };
+  await signIn(page);
+  await page.getByRole('row', { name: /nightly/ }).waitFor();
+  await fails('**/till/api/**', 502);
+  await fails('**/till/api/lockdown', 504); // only what every page looks at
+  await fails('**/till/api/keys?*', 403); // only what this page shows
+  const drawn = page.waitForResponse('**/usage');
+  await open(page, 'keys/' + k.id, 'nightly');
+  await drawn;
+  await fails('**/usage', 404);
+});
+
 // long gives everything the longest names there may be, of one word. No page
 // grows beyond the window, where nobody finds what stands there.
 export const long = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page }) => {

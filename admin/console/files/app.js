@@ -1,7 +1,7 @@
 // The frame around the pages: who is signed in, which page is open, and whether
 // the server is in order.
 import * as api from './api.js';
-import { ask, every, field, h, newSeat, problem, put, say, seat, time } from './dom.js';
+import { ask, every, field, h, newSeat, problem, put, say, seat, sentence, time } from './dom.js';
 import { keysPage } from './keys.js';
 
 // All pages but the first are loaded when they are opened.
@@ -37,6 +37,7 @@ async function open() {
   leave.abort();
   leave = new AbortController();
   const { signal } = leave;
+  behind(null);
   let [path, text = ''] = location.hash.replace(/^#\/?/, '').split('?');
   path ||= 'keys';
   for (const a of top.querySelectorAll('nav a')) {
@@ -47,7 +48,7 @@ async function open() {
     if (!match) continue;
     try {
       const page = await loaded(load);
-      if (!signal.aborted) await page({ main, signal, me, may, go, id: match[1], q: Object.fromEntries(new URLSearchParams(text)) });
+      if (!signal.aborted) await page({ main, signal, me, may, go, behind: (e) => { if (!signal.aborted) behind(e); }, id: match[1], q: Object.fromEntries(new URLSearchParams(text)) });
     } catch (e) {
       if (e.name !== 'AbortError' && !signal.aborted) put(main, problem(e, open));
     }
@@ -86,10 +87,18 @@ function refused(l) {
   return 'This server refuses every key, ' + (on ? `but it is NOT known to ${on}, where keys may still work. Lock down at a server that has the database.` : 'but only from memory as yet: a restart of it would end the lockdown.');
 }
 
-let seen = { locked: null, closed: '' }, looks = 0;
+// Why what is shown is out of date is known by the look of watch (away), or by the page
+// itself (late).
+let seen = { locked: null, closed: '', away: '', late: '' }, looks = 0;
 
-// watch shows what every page has to show: a lockdown, a store that has failed,
-// and a server that does not answer, which says nothing about the keys.
+// behind shows that the open page could not be read again, and why, until e is null.
+function behind(e) {
+  const late = e ? sentence(e) : '';
+  if (late !== seen.late) { seen.late = late; tell(); }
+}
+
+// watch shows what every page has to show: a lockdown, a store that has failed, and
+// a server that does not answer, or not as it should, which says nothing about the keys.
 async function watch() {
   let { locked, closed } = seen, away = '';
   const signal = seat(), mine = ++looks;
@@ -98,20 +107,25 @@ async function watch() {
     closed = (await api.get('stats', null, signal)).store_failure;
   } catch (e) {
     if (e.name === 'AbortError') return;
-    if (e.status === 503) closed = e.sentence; else if (e.status === 0) away = e.sentence; else throw e;
+    if (e.status === 503) closed = e.sentence; else away = sentence(e);
   }
   if (signal.aborted || mine !== looks) return;
   if (locked && !locked.locked_down) locked = null;
-  seen = { locked, closed };
+  seen = { ...seen, locked, closed, away };
+  tell();
+}
+
+function tell() {
+  const { locked, closed } = seen, old = seen.away || (!closed && seen.late);
   const lockButton = document.getElementById('lock');
   if (lockButton) lockButton.hidden = Boolean(locked);
-  const key = JSON.stringify([locked, closed, away]);
+  const key = JSON.stringify([locked, closed, old, may('*')]);
   if (notice.dataset.key === key) return;
   notice.dataset.key = key;
   put(notice,
     locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, locked.reason ? ': ' + locked.reason : '', '. ', refused(locked)), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
     closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)),
-    away && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'This page is out of date. '), away, ' Trying again.')));
+    old && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'This page is out of date. '), old, ' Trying again.')));
 }
 
 async function lock() {
@@ -149,6 +163,7 @@ function signInPage(note, bad) {
   top.hidden = true;
   put(notice);
   delete notice.dataset.key;
+  seen.late = '';
   const input = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true, placeholder: 'till_admin_…' });
   const button = h('button', { type: 'submit', class: 'primary' }, 'Sign in');
   const wrong = h('div', { 'aria-live': 'assertive' }, note && h('p', { class: bad ? 'problem' : 'hint' }, note));
@@ -177,7 +192,7 @@ async function begin(who) {
   me = who;
   frame();
   every(newSeat(), 5000, watch);
-  watch().catch(() => { /* the page itself says what is wrong */ });
+  watch();
   await open();
 }
 

@@ -112,7 +112,7 @@ function health(stats, prices) {
   ];
 }
 
-export async function estatePage({ main, signal, may }) {
+export async function estatePage({ main, signal, may, behind }) {
   const list = h('div', {}, h('p', { class: 'hint' }, 'Looking for keys that need attention…')), spend = h('div', {}, h('p', { class: 'hint' }, 'Adding up what keys used…')), well = h('div', { class: 'cards' });
   put(main, heading('Estate'), h('p', { class: 'faint' }, 'Which keys need attention, where the money goes, and whether the server is in order.'), well,
     h('section', { class: 'card' }, h('h2', {}, 'Keys that need attention'), list), h('h2', { class: 'apart' }, 'Spend'), spend);
@@ -125,5 +125,5 @@ export async function estatePage({ main, signal, may }) {
   part(list, (tell) => stale(list, tell, signal, may));
   part(spend, (tell) => spending(tell, signal));
   try { await refresh(); } catch (e) { if (e.name === 'AbortError') throw e; if (!well.firstChild) put(well, problem(e)); }
-  every(signal, 5000, refresh);
+  every(signal, 5000, refresh, behind);
 }

@@ -66,7 +66,7 @@ async function rotate(k, signal, place) {
   put(lines, await clientLines({ ...k, ...answer.done }));
 }
 
-export async function keyPage({ main, signal, may, id }) {
+export async function keyPage({ main, signal, may, behind, id }) {
   let k = await api.get('keys/' + id, null, signal);
   const head = h('div', {}), about = h('p', { class: 'faint' }), limits = h('div', { class: 'cards' }), fresh = h('div', {}), chart = usageChart();
   const refused = h('div', {}), details = h('div', {}), kinds = h('div', {}), children = h('div', {}), trail = h('div', {});
@@ -138,5 +138,5 @@ export async function keyPage({ main, signal, may, id }) {
   below();
   audit();
   await refresh();
-  every(signal, 3000, refresh);
+  every(signal, 3000, refresh, behind);
 }

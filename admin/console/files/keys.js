@@ -88,9 +88,10 @@ export async function revokeDialog(k, signal) {
   return answer.done;
 }
 
-export async function keysPage({ main, signal, may, go, q }) {
+export async function keysPage({ main, signal, may, go, behind, q }) {
   let page, table, body, all, turn = 0, rest = 0;
   let reading = 0; // the turn whose list is being read
+  let failed = false; // what went wrong is shown in place of the list
   const chosen = new Map(), rows = new Map();
   chosen.set = function (id, on) { on ? Map.prototype.set.call(this, id, on) : this.delete(id); toolbar(); return this; };
   // tick shows which keys are chosen: those with a tick, and no others.
@@ -167,7 +168,7 @@ export async function keysPage({ main, signal, may, go, q }) {
       got.partial = Boolean(part.partial);
       if (!got.partial || !got.next || got.keys.length >= PAGE) break;
       from.cursor = got.next;
-      if (!page && mine === turn) put(list, h('p', { class: 'wait' }, `Looking through many keys; ${plural(got.keys.length, 'match', 'matches')} so far…`));
+      if (!page && !failed && mine === turn) put(list, h('p', { class: 'wait' }, `Looking through many keys; ${plural(got.keys.length, 'match', 'matches')} so far…`));
     }
     return got;
   }
@@ -268,6 +269,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     try { got = await read(mine); } finally { if (reading === mine) reading = 0; }
     if (mine !== turn) return; // the filters have changed meanwhile
     page = got;
+    failed = false;
     rest = got.partial ? Date.now() + SELDOM : 0;
     draw();
     const stats = await api.get('stats', null, signal);
@@ -277,8 +279,9 @@ export async function keysPage({ main, signal, may, go, q }) {
   }
   async function attempt() {
     const mine = ++turn;
+    failed = false;
     try { await refresh(mine); } catch (e) {
-      if (e.name !== 'AbortError' && mine === turn) { gone(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
+      if (e.name !== 'AbortError' && mine === turn) { failed = true; gone(); [bulk, pager].forEach((el) => put(el)); put(list, problem(e, attempt)); }
     }
   }
   // again refreshes the list by itself. It must not load the server, nor take the place of
@@ -289,7 +292,7 @@ export async function keysPage({ main, signal, may, go, q }) {
     try { await refresh(mine); } catch (e) { if (mine === turn) throw e; }
   };
   await attempt();
-  every(signal, 3000, again);
+  every(signal, 3000, again, (e) => behind(failed ? null : e));
   // Events refresh the list at once; use is shown with the next regular refresh.
   let soon;
   follow(signal, () => { clearTimeout(soon); soon = setTimeout(() => again().catch(() => { /* the next refresh reports it */ }), 150); });
