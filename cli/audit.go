@@ -84,29 +84,18 @@ log: compare its head with the one that the server logs every hour.`,
 	return cmd
 }
 
-// entries follows the pages until it has limit entries: the first ones after
-// "since", or the last ones if that is not set.
+// entries lists at most limit entries: the first ones after "since", or the last ones if
+// that is not set.
 func (c *client) entries(ctx context.Context, q url.Values, limit int) (entries []json.RawMessage, more string, err error) {
-	entries = []json.RawMessage{}
 	newest := q.Get("since") == ""
 	if newest {
 		q.Set("sort", "-seq")
 	}
-	for {
-		q.Set("limit", strconv.Itoa(min(limit-len(entries), wire.MaxPage)))
-		var page wire.ListedEntries
-		if err := c.call(ctx, "GET", "/audit?"+q.Encode(), nil, &page); err != nil {
-			return nil, "", err
-		}
-		entries = append(entries, page.Entries...)
-		if page.Next == "" || len(entries) >= limit {
-			if newest {
-				slices.Reverse(entries)
-			}
-			return entries, page.Next, nil
-		}
-		q.Set("cursor", page.Next)
+	entries, more, err = pages(ctx, c, "/audit", q, limit, func(p *wire.ListedEntries) ([]json.RawMessage, string) { return p.Entries, p.Next })
+	if newest {
+		slices.Reverse(entries)
 	}
+	return entries, more, err
 }
 
 func printEntries(w io.Writer, entries []json.RawMessage) error {

@@ -147,26 +147,32 @@ func withoutSalts(keys []*wire.KeyObject) (n int) {
 	return n
 }
 
-// all follows the pages until it has limit keys; 0 stands for all of them. more is
-// the cursor of the next page.
-func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*wire.KeyObject, more string, err error) {
-	keys = []*wire.KeyObject{}
+// pages follows the pages of a list until it has limit items; 0 stands for all of them.
+// of returns what a page holds and the cursor of the next one, which more is, too.
+func pages[Page, Item any](ctx context.Context, c *client, path string, q url.Values, limit int, of func(*Page) ([]Item, string)) (items []Item, more string, err error) {
+	items = []Item{}
 	for {
 		size := wire.MaxPage
 		if limit > 0 {
-			size = min(limit-len(keys), wire.MaxPage)
+			size = min(limit-len(items), wire.MaxPage)
 		}
 		q.Set("limit", strconv.Itoa(size))
-		var page wire.Listed
-		if err := c.call(ctx, "GET", "/keys?"+q.Encode(), nil, &page); err != nil {
+		page := new(Page)
+		if err := c.call(ctx, "GET", path+"?"+q.Encode(), nil, page); err != nil {
 			return nil, "", err
 		}
-		keys = append(keys, page.Keys...)
-		if page.Next == "" || limit > 0 && len(keys) >= limit {
-			return keys, page.Next, nil
+		some, next := of(page)
+		items = append(items, some...)
+		if next == "" || limit > 0 && len(items) >= limit {
+			return items, next, nil
 		}
-		q.Set("cursor", page.Next)
+		q.Set("cursor", next)
 	}
+}
+
+// all lists at most limit keys; see pages.
+func (c *client) all(ctx context.Context, q url.Values, limit int) (keys []*wire.KeyObject, more string, err error) {
+	return pages(ctx, c, "/keys", q, limit, func(p *wire.Listed) ([]*wire.KeyObject, string) { return p.Keys, p.Next })
 }
 
 const (

@@ -163,16 +163,6 @@ func madeText(with string, made []wire.MadeToken) string {
 }
 
 func (c *client) tokens(ctx context.Context) ([]*wire.TokenObject, error) {
-	all := []*wire.TokenObject{}
-	for q := (url.Values{"limit": {fmt.Sprint(wire.MaxPage)}}); ; {
-		var page wire.ListedTokens
-		if err := c.call(ctx, "GET", "/tokens?"+q.Encode(), nil, &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Tokens...)
-		if page.Next == "" {
-			return all, nil
-		}
-		q.Set("cursor", page.Next)
-	}
+	all, _, err := pages(ctx, c, "/tokens", url.Values{}, 0, func(p *wire.ListedTokens) ([]*wire.TokenObject, string) { return p.Tokens, p.Next })
+	return all, err
 }
