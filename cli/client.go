@@ -219,31 +219,24 @@ func (c *client) decoded(err error, into any) error {
 		return fmt.Errorf("the answer of %s is not from till: %w", c.where, err)
 	}
 	lacks := ""
+	need := func(there bool, what string) {
+		if !there {
+			lacks = what
+		}
+	}
 	switch a := into.(type) {
 	case *wire.Minted:
-		if a.ScopedKey == "" {
-			lacks = "a key"
-		}
+		need(a.ScopedKey != "", "a key")
 	case *wire.Rotated:
-		if a.ScopedKey == "" {
-			lacks = "a key"
-		}
+		need(a.ScopedKey != "", "a key")
 	case *wire.KeyObject:
-		if a.ID == "" {
-			lacks = "a key"
-		}
+		need(a.ID != "", "a key")
 	case *wire.TokenObject:
-		if a.ID == "" {
-			lacks = "a token"
-		}
+		need(a.ID != "", "a token")
 	case *wire.RepairedAnswer:
-		if a.Now == nil && a.Keys == nil {
-			lacks = "what was repaired"
-		}
+		need(a.Now != nil || a.Keys != nil, "what was repaired")
 	case *wire.Link:
-		if a.URL == "" {
-			lacks = "a link"
-		}
+		need(a.URL != "", "a link")
 	}
 	if lacks == "" && hollow(reflect.ValueOf(into)) {
 		lacks = "what was asked for"
