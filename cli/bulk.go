@@ -81,11 +81,8 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	p := showProgress(cmd.ErrOrStderr(), "Counting", inKeys)
 	defer p.end()
 	var found wire.BulkJSON
-	raw, err := c.raw(ctx, "POST", "/keys/revoke", ask)
+	raw, err := c.answer(ctx, "POST", "/keys/revoke", ask, &found)
 	if err != nil {
-		return err
-	}
-	if err := c.decoded(decodePrintable(raw, &found), &found); err != nil {
 		return err
 	}
 	p.end()

@@ -303,15 +303,20 @@ func hollow(v reflect.Value) bool {
 	return false
 }
 
+// answer makes a call, and decodes the answer for people. raw is the answer as it was written.
+func (c *client) answer(ctx context.Context, method, path string, body, into any) (raw []byte, err error) {
+	if raw, err = c.raw(ctx, method, path, body); err == nil {
+		err = c.decoded(decodePrintable(raw, into), into)
+	}
+	return raw, err
+}
+
 // callAndPrint makes a call for a command that prints the answer: itself with --json,
 // and otherwise as print writes it.
 func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any, print func(answer *T) error) error {
-	raw, err := c.raw(cmd.Context(), method, path, body)
-	if err != nil {
-		return err
-	}
 	answer := new(T)
-	if err := c.decoded(decodePrintable(raw, answer), answer); err != nil {
+	raw, err := c.answer(cmd.Context(), method, path, body, answer)
+	if err != nil {
 		return err
 	}
 	if c.verbatim {

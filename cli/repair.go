@@ -112,12 +112,9 @@ func (f *globalFlags) forfeit(cmd *cobra.Command, c *client, dryRun, yes bool) e
 // postForfeit asks for a repair, or what it would do.
 func postForfeit(ctx context.Context, notes io.Writer, c *client, what string, body map[string]bool) ([]byte, *wire.RepairedAnswer, error) {
 	p := showProgress(notes, what, inKeys)
-	raw, err := c.patient().raw(ctx, "POST", "/store/repair", body)
-	p.end()
 	done := new(wire.RepairedAnswer)
-	if err == nil {
-		err = c.decoded(decodePrintable(raw, done), done)
-	}
+	raw, err := c.patient().answer(ctx, "POST", "/store/repair", body, done)
+	p.end()
 	for _, n := range []**int64{&done.Keys, &done.Forfeited, &done.Suspended, &done.Tokens} {
 		*n = cmp.Or(*n, new(int64))
 	}

@@ -82,14 +82,11 @@ full, and survives a restart. Holders of keys see the reason.`,
 			case status:
 				method, body = "GET", nil
 			}
-			raw, err := c.raw(cmd.Context(), method, "/lockdown", body)
-			if err != nil {
-				return err
-			}
 			var said struct {
 				LockedDown *bool `json:"locked_down"`
 			}
-			if err := c.decoded(decodePrintable(raw, &said), &said); err != nil {
+			raw, err := c.answer(cmd.Context(), method, "/lockdown", body, &said)
+			if err != nil {
 				return err
 			}
 			if !status && *said.LockedDown == lift {
