@@ -184,7 +184,7 @@ totals. A live key must be revoked first.`,
 }
 
 func grantCommand(f *globalFlags) *cobra.Command {
-	var activations, tokens, spendUSD, expiresIn string
+	more := new(limitFlags)
 	cmd := act{
 		use: "grant", short: "Adds to the limits of keys, and revives exhausted and expired ones",
 		long: `Adds to what keys may use, and revives those that are exhausted or expired. A
@@ -192,36 +192,18 @@ revoked key stays revoked.`,
 		example: "  caddy till grant nightly --activations 50 --expires-in 24h",
 		method:  "POST", path: "/grant", how: naming{of: grantable}, done: "Granted more to",
 		body: func() (any, error) {
-			b := make(map[string]any)
-			for field, text := range map[string]string{"activations": activations, "tokens": tokens} {
-				if text == "" {
-					continue
-				}
-				n, err := record.ParseCount(text)
-				if err != nil {
-					return nil, usage("--%s: %v", field, err)
-				}
-				b[field] = n
+			b, err := more.fields(nil)
+			if err == nil && len(b) == 0 {
+				err = usage("say what to add: --activations, --tokens, --spend-usd or --expires-in")
 			}
-			if spendUSD != "" {
-				if _, err := record.ParseUSD(spendUSD); err != nil {
-					return nil, usage("--spend-usd: %v", err)
-				}
-				b["spend_usd"] = spendUSD
-			}
-			if expiresIn != "" {
-				b["expires_in"] = expiresIn
-			}
-			if len(b) == 0 {
-				return nil, usage("say what to add: --activations, --tokens, --spend-usd or --expires-in")
-			}
-			return b, nil
+			return b, err
 		},
 	}.command(f)
-	cmd.Flags().StringVar(&activations, "activations", "", "how many more: 50, 10k")
-	cmd.Flags().StringVar(&tokens, "tokens", "", "how many more: 50k, 1M")
-	cmd.Flags().StringVar(&spendUSD, "spend-usd", "", "how many dollars more: 5.00")
-	cmd.Flags().StringVar(&expiresIn, "expires-in", "", "how much longer: 24h, 7d")
+	more.String("activations", "", "how many more: 50, 10k")
+	more.String("tokens", "", "how many more: 50k, 1M")
+	more.String("spend-usd", "", "how many dollars more: 5.00")
+	more.String("expires-in", "", "how much longer: 24h, 7d")
+	cmd.Flags().AddFlagSet(&more.FlagSet)
 	return cmd
 }
 

@@ -17,7 +17,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// limitFlags are the fields of a mint as flags, by their names; --labels is also --label.
+// limitFlags are the fields of a mint, a change or a grant as flags, by their names; --labels
+// is also --label.
 type limitFlags struct{ pflag.FlagSet }
 
 // add adds the flags for all fields except the upstream.
@@ -107,9 +108,9 @@ func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 // value returns the value of a flag in the type that a body has.
 func (f *limitFlags) value(flag *pflag.Flag) (any, error) {
 	switch text := flag.Value.String(); flag.Name {
-	case "max-activations", "max-tokens":
+	case "max-activations", "max-tokens", "activations", "tokens":
 		return record.ParseCount(text)
-	case "max-spend-usd", "max-request-spend-usd":
+	case "max-spend-usd", "max-request-spend-usd", "spend-usd":
 		_, err := record.ParseUSD(text)
 		return text, err
 	}
