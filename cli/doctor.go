@@ -117,19 +117,10 @@ func diagnoseFile(path, adapter string) (wire.Diagnosis, error) {
 func printDiagnosis(w io.Writer, d wire.Diagnosis) error {
 	var b strings.Builder
 	for _, f := range d.Findings {
-		head := strings.ToUpper(string(f.Level))
-		for i, line := range wrap(strings.Fields(head+" "+f.Check+": "+f.What), " ", tableWidth-2) {
-			if i > 0 {
-				line = "  " + line
-			}
-			b.WriteString(line + "\n")
-		}
-		for i, line := range wrap(strings.Fields(f.Fix), " ", tableWidth-7) {
-			prefix := "  fix: "
-			if i > 0 {
-				prefix = "       "
-			}
-			b.WriteString(prefix + line + "\n")
+		head := strings.Fields(strings.ToUpper(string(f.Level)) + " " + f.Check + ": " + f.What)
+		b.WriteString(strings.Join(wrap(head, " ", tableWidth-2), "\n  ") + "\n")
+		if fix := wrap(strings.Fields(f.Fix), " ", tableWidth-7); len(fix) > 0 {
+			b.WriteString("  fix: " + strings.Join(fix, "\n       ") + "\n")
 		}
 		b.WriteByte('\n')
 	}
