@@ -205,7 +205,6 @@ makes it, and says so: the store must belong to the server's user.`,
 				return err
 			}
 			defer file.Close() //nolint:errcheck // it is only read
-			log := slog.New(slog.DiscardHandler)
 			info, err := file.Stat()
 			if err != nil {
 				return err
@@ -232,15 +231,12 @@ makes it, and says so: the store must belong to the server's user.`,
 					err = pass()
 				}
 			}()
-			s, err := store.OpenBadger(dir, log)
-			if errors.Is(err, store.ErrLocked) {
-				return fmt.Errorf("%w: stop the server first", err)
-			}
+			s, err := storePlace{inDirectory, dir}.open(cmd.Context(), "")
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			done, err := limiter.Restore(s, store.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, log)
+			done, err := limiter.Restore(s, store.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, slog.New(slog.DiscardHandler))
 			p.end()
 			if err != nil {
 				return err
