@@ -31,7 +31,8 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited, Unmetered: !a.metered(spec.Upstream)}
+	u, _ := a.upstreamNamed(spec.Upstream)
+	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited, Unmetered: u.Dialect == ""}
 	spec.SealKey, spec.Origins, spec.Fingerprint = issue.Box.SealKey, issue.Box.Origins, issue.Fingerprint
 	view, err := l.Mint(r.Context(), a.caller, spec, birth)
 	if err != nil {
@@ -119,10 +120,8 @@ func (a *api) change(l *limiter.Limiter, r *http.Request) (any, error) {
 		if err := body.change(k, l.Time()); err != nil {
 			return err
 		}
-		for _, u := range a.backend.UpstreamInfos() {
-			if u.Name == k.Upstream {
-				return meterable(k, u.Dialect)
-			}
+		if u, ok := a.upstreamNamed(k.Upstream); ok {
+			return meterable(k, u.Dialect)
 		}
 		return nil // its upstream is not configured now, so nothing is forwarded
 	}, body.checkBounded))

@@ -21,13 +21,12 @@ import (
 // placeholder for the key's string.
 func (a *api) clients(_ *limiter.Limiter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	for _, info := range a.backend.UpstreamInfos() {
-		if info.Name == name {
-			base := a.backend.BaseURL()
-			return wire.ClientsAnswer{Upstream: name, BaseURL: base, Clients: clients.Of(info, base, clients.Blank)}, nil
-		}
+	info, ok := a.upstreamNamed(name)
+	if !ok {
+		return nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
 	}
-	return nil, &apiError{http.StatusNotFound, "not_found", "upstream " + prose.Cut(name, 64) + " is not configured"}
+	base := a.backend.BaseURL()
+	return wire.ClientsAnswer{Upstream: name, BaseURL: base, Clients: clients.Of(info, base, clients.Blank)}, nil
 }
 
 // perMillion writes picodollars per token as dollars per million tokens.
@@ -167,13 +166,12 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (any, error) {
 	return wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
 }
 
-// metered reports whether an upstream reports what its requests use. It is false
-// for an upstream that is not configured now.
-func (a *api) metered(name string) bool {
+// upstreamNamed returns a configured upstream, and an empty one if that is not configured now.
+func (a *api) upstreamNamed(name string) (info wire.UpstreamInfo, configured bool) {
 	for _, u := range a.backend.UpstreamInfos() {
 		if u.Name == name {
-			return u.Dialect != ""
+			return u, true
 		}
 	}
-	return false
+	return wire.UpstreamInfo{}, false
 }
