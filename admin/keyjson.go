@@ -57,22 +57,14 @@ func HolderJSON(v limiter.View) *wire.KeyObject {
 	if v.Kinds != (record.TokenKinds{}) {
 		k.TokensByKind = &v.Kinds
 	}
-	k.Renews, k.RenewsAt = string(v.Renews), optionalTime(v.RenewsAt)
-	if v.MaxRequestSpend > 0 {
-		k.MaxRequestUSD = record.FormatUSD(v.MaxRequestSpend)
-	}
+	k.Renews, k.RenewsAt, k.MaxRequestUSD = string(v.Renews), optionalTime(v.RenewsAt), optionalUSD(v.MaxRequestSpend)
 	if k.MaxTokens != nil || k.MaxSpendUSD != "" {
 		k.Fit = new(!v.KeepBound)
 	}
 	k.Delegate, k.Parent, k.Children, k.ReturnedAt = v.Delegate, v.Parent, v.Children, optionalTime(v.ReturnedAt)
 	k.DelegatedActivations, k.ReturnedActivations = v.Delegated[record.Activations], v.Returned[record.Activations]
 	k.DelegatedTokens, k.ReturnedTokens = v.Delegated[record.Tokens], v.Returned[record.Tokens]
-	if n := v.Delegated[record.Nanodollars]; n > 0 {
-		k.DelegatedSpendUSD = record.FormatUSD(n)
-	}
-	if n := v.Returned[record.Nanodollars]; n > 0 {
-		k.ReturnedSpendUSD = record.FormatUSD(n)
-	}
+	k.DelegatedSpendUSD, k.ReturnedSpendUSD = optionalUSD(v.Delegated[record.Nanodollars]), optionalUSD(v.Returned[record.Nanodollars])
 	k.RotatedAt = optionalTime(v.RotatedAt)
 	if n := len(v.Former); n > 0 {
 		k.GraceEndsAt = optionalTime(v.Former[n-1].Until)
@@ -92,4 +84,12 @@ func optionalTime(t time.Time) *time.Time {
 		return nil
 	}
 	return new(t.UTC())
+}
+
+// optionalUSD writes an amount of dollars, and nothing for 0.
+func optionalUSD(nano int64) string {
+	if nano <= 0 {
+		return ""
+	}
+	return record.FormatUSD(nano)
 }

@@ -24,7 +24,7 @@ func roleJSON(r *limiter.RoleView) wire.RoleObject {
 		Name: r.Name, Permissions: r.Permissions, Sees: r.Sees, Upstreams: r.Upstreams,
 		Models: r.Scope.Models, Methods: r.Scope.Methods, Paths: r.Scope.Paths,
 		MaxActivations: unless(0, r.Max[record.Activations]), MaxTokens: unless(0, r.Max[record.Tokens]),
-		MaxLifetime: wire.Span(r.MaxLifetime).String(),
+		MaxSpendUSD: optionalUSD(r.Max[record.Nanodollars]), MaxLifetime: wire.Span(r.MaxLifetime).String(),
 	}
 	if o.Permissions == nil {
 		o.Permissions = []record.Permission{}
@@ -32,9 +32,6 @@ func roleJSON(r *limiter.RoleView) wire.RoleObject {
 	o.Sees = cmp.Or(o.Sees, record.SeesOwn)
 	for _, p := range r.Scope.IPs {
 		o.IPs = append(o.IPs, p.String())
-	}
-	if n := r.Max[record.Nanodollars]; n > 0 {
-		o.MaxSpendUSD = record.FormatUSD(n)
 	}
 	if limit := r.Budget.Limit; limit != record.NoLimits() {
 		o.Budget = &wire.BudgetObject{

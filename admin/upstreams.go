@@ -32,17 +32,10 @@ func (a *api) clients(_ *limiter.Limiter, r *http.Request) (any, error) {
 // perMillion writes picodollars per token as dollars per million tokens.
 func perMillion(pico int64) string { return record.FormatUSD(pico * 1000) }
 
-func perMillionOrEmpty(pico int64) string {
-	if pico == 0 {
-		return ""
-	}
-	return perMillion(pico)
-}
-
 func priceJSON(p *upstream.Price) wire.PriceObject {
 	o := wire.PriceObject{
 		Provider: p.Provider, Model: p.Model, Input: perMillion(p.Input), Output: perMillion(p.Output),
-		CachedInput: perMillionOrEmpty(p.CachedInput), CacheWrite: perMillionOrEmpty(p.CacheWrite), CacheWrite1h: perMillionOrEmpty(p.CacheWrite1),
+		CachedInput: optionalUSD(1000 * p.CachedInput), CacheWrite: optionalUSD(1000 * p.CacheWrite), CacheWrite1h: optionalUSD(1000 * p.CacheWrite1),
 		Context: p.Context, MaxOutput: p.MaxOutput, AsOf: p.AsOf, Source: p.Source, Confidence: p.Confidence,
 	}
 	for _, t := range p.Tiers {
