@@ -42,8 +42,7 @@ func distinct(text []byte) []token.Leak {
 }
 
 func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
-	if !l.Allows(a.caller, record.KeysRevoke) { // before 8 MB are read
-		_, err := l.Leak(r.Context(), a.caller, token.Lookup{}, false, true)
+	if err := l.Authorise(a.caller, record.KeysRevoke); err != nil { // before 8 MB are read
 		return nil, err
 	}
 	if _, err := wholeBody(r, maxLeakBody); err != nil {
