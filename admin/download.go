@@ -62,13 +62,9 @@ func (a *api) backup(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 		a.fail(w, &apiError{http.StatusConflict, "database", "the store is a PostgreSQL database: back it up by its own means, such as pg_dump --schema=till, or continuous archiving; see docs/cluster.md"})
 		return
 	}
-	withSalts := false
 	seal, err := onlyParameter(r, "seal")
-	switch seal {
-	case "", "false":
-	case "true":
-		withSalts = true
-	default:
+	withSalts := seal == "true"
+	if !withSalts && seal != "" && seal != "false" {
 		err = invalid("seal must be true or false, got %q", seal)
 	}
 	if err != nil {
