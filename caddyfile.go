@@ -62,7 +62,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 	var later []func() error
 	var store string // its kind
 	for d.NextBlock(0) {
-		switch d.Val() {
+		switch option := d.Val(); option {
 		case "store":
 			if app.StoreRaw != nil {
 				return nil, d.Err("there is a store already: till keeps everything in one")
@@ -114,26 +114,20 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				}
 				return nil
 			})
-		case "retain":
+		case "retain", "audit_retain":
+			to, least, shortest, example := &app.Retain, minRetain, "1m", "90d"
+			if option == "audit_retain" {
+				to, least, shortest, example = &app.AuditRetain, minAuditRetain, "1d", "400d"
+			}
 			var text string
-			if app.Retain != 0 || !d.AllArgs(&text) {
-				return nil, d.Err("retain takes one duration and may be given once, such as 90d")
+			if *to != 0 || !d.AllArgs(&text) {
+				return nil, d.Errf("%s takes one duration and may be given once, such as %s", option, example)
 			}
 			keep, err := caddy.ParseDuration(text)
-			if err != nil || keep < minRetain {
-				return nil, d.Errf("retain must be a duration of at least 1m, such as 90d, got %q", text)
+			if err != nil || keep < least {
+				return nil, d.Errf("%s must be a duration of at least %s, such as %s, got %q", option, shortest, example, text)
 			}
-			app.Retain = caddy.Duration(keep)
-		case "audit_retain":
-			var text string
-			if app.AuditRetain != 0 || !d.AllArgs(&text) {
-				return nil, d.Err("audit_retain takes one duration and may be given once, such as 400d")
-			}
-			keep, err := caddy.ParseDuration(text)
-			if err != nil || keep < minAuditRetain {
-				return nil, d.Errf("audit_retain must be a duration of at least 1d, such as 400d, got %q", text)
-			}
-			app.AuditRetain = caddy.Duration(keep)
+			*to = caddy.Duration(keep)
 		case "stale_after":
 			args := d.RemainingArgs()
 			if app.StaleAfter != 0 || len(args) == 0 || len(args) > 2 || len(args) == 2 && args[1] != "revoke" {
@@ -194,7 +188,7 @@ func parseGlobal(d *caddyfile.Dispenser, existing any) (any, error) {
 				})
 			}
 		default:
-			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, stale_after, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, webhook, upstream, role", d.Val())
+			return nil, d.Errf("unknown till option %q; there are store, anchor, retain, audit_retain, stale_after, seal_key, seal_key_file, public_url, console_url, max_body, prices, price, unknown_price, webhook, upstream, role", option)
 		}
 	}
 	for _, check := range later {
