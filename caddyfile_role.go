@@ -1,6 +1,8 @@
 package till
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -43,20 +45,13 @@ func parseRole(d *caddyfile.Dispenser) (name string, role *Role, upstreams *cadd
 	role = new(Role)
 	seen := make(map[string]bool)
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		option := d.Val()
+		option, at := d.Val(), *d
 		if seen[option] {
 			return "", nil, nil, d.Errf("%s may be given once: write all of it on one line", option)
 		}
 		seen[option] = true
-		if option == "budget" {
-			if role.Budget, err = parseBudget(d); err != nil {
-				return "", nil, nil, err
-			}
-			continue
-		}
-		at := *d
-		if err := role.option(d, option, d.RemainingArgs()); err != nil {
-			return "", nil, nil, err
+		if err := role.option(option, d.RemainingArgs()); err != nil {
+			return "", nil, nil, d.WrapErr(err)
 		}
 		if option == "upstreams" {
 			upstreams = &at
@@ -65,107 +60,98 @@ func parseRole(d *caddyfile.Dispenser) (name string, role *Role, upstreams *cadd
 	return name, role, upstreams, nil
 }
 
-// option parses one line of a role's block.
-func (r *Role) option(d *caddyfile.Dispenser, option string, args []string) error {
+// option parses one line of a role's block; parseRole adds the position to its errors.
+func (r *Role) option(option string, args []string) (err error) {
 	lists := map[string]*[]string{
 		"permissions": &r.Permissions, "upstreams": &r.Upstreams, "models": &r.Models,
 		"methods": &r.Methods, "paths": &r.Paths, "ips": &r.IPs,
 	}
-	list := lists[option]
-	switch {
+	counts := map[string]*int64{"max_activations": &r.MaxActivations, "max_tokens": &r.MaxTokens}
+	switch list := lists[option]; {
 	case list != nil && len(args) == 0:
-		return d.Errf("%s takes at least one value; leave the line out for no ceiling", option)
+		return fmt.Errorf("%s takes at least one value; leave the line out for no ceiling", option)
 	case list != nil:
 		*list = args
-	case !slices.Contains([]string{"sees", "max_activations", "max_tokens", "max_spend", "max_lifetime"}, option):
-		return d.Errf("unknown role option %q; there are %s", option, roleOptions)
-	case len(args) != 1:
-		return d.Errf("%s takes one value", option)
-	}
-	if list != nil {
 		if err := checkList(option, args); err != nil {
-			return d.WrapErr(err)
+			return err
 		}
+	case !slices.Contains(strings.Split(roleOptions, ", "), option):
+		return fmt.Errorf("unknown role option %q; there are %s", option, roleOptions)
+	case len(args) != 1 && option != "budget":
+		return fmt.Errorf("%s takes one value", option)
 	}
 	switch option {
 	case "permissions":
 		for _, text := range args {
 			if _, err := permission(text); err != nil {
-				return d.WrapErr(err)
+				return err
 			}
 		}
 	case "models", "methods", "paths":
-		if err := (scope.Scope{Models: r.Models, Methods: r.Methods, Paths: r.Paths}).Validate(); err != nil {
-			return d.WrapErr(err)
-		}
+		return scope.Scope{Models: r.Models, Methods: r.Methods, Paths: r.Paths}.Validate()
 	case "ips":
 		for _, text := range args {
 			if _, err := scope.ParseIP(text); err != nil {
-				return d.WrapErr(err)
+				return err
 			}
 		}
 	case "sees":
 		if r.Sees = args[0]; r.Sees != string(record.SeesOwn) && r.Sees != string(record.SeesRole) && r.Sees != string(record.SeesAll) {
-			return d.Errf("sees must be own, role or all, got %q", r.Sees)
+			return fmt.Errorf("sees must be own, role or all, got %q", r.Sees)
 		}
 	case "max_activations", "max_tokens":
 		n, err := record.ParseCount(args[0])
 		if err != nil || n < 1 {
-			return d.Errf("%s must be a positive count such as 500, 10k or 1M, got %q", option, args[0])
+			return fmt.Errorf("%s must be a positive count such as 500, 10k or 1M, got %q", option, args[0])
 		}
-		if option == "max_tokens" {
-			r.MaxTokens = n
-		} else {
-			r.MaxActivations = n
-		}
+		*counts[option] = n
 	case "max_spend":
 		if n, err := record.ParseUSD(args[0]); err != nil || n < 1 {
-			return d.Errf("max_spend must be an amount of dollars such as $5 or 0.25, got %q", args[0])
+			return fmt.Errorf("max_spend must be an amount of dollars such as $5 or 0.25, got %q", args[0])
 		}
 		r.MaxSpendUSD = strings.TrimPrefix(args[0], "$")
 	case "max_lifetime":
 		lifetime, err := caddy.ParseDuration(args[0])
 		if err != nil || lifetime <= 0 {
-			return d.Errf("max_lifetime must be a duration such as 24h or 7d, got %q", args[0])
+			return fmt.Errorf("max_lifetime must be a duration such as 24h or 7d, got %q", args[0])
 		}
 		r.MaxLifetime = caddy.Duration(lifetime)
+	case "budget":
+		r.Budget, err = parseBudget(args)
 	}
-	return nil
+	return err
 }
 
 // parseBudget parses pairs of a kind and an amount:
 //
 //	budget activations 10000 tokens 5M spend $200 renews month
-func parseBudget(d *caddyfile.Dispenser) (*RoleBudget, error) {
-	args, b := d.RemainingArgs(), new(RoleBudget)
+func parseBudget(args []string) (*RoleBudget, error) {
+	b := new(RoleBudget)
+	counts := map[string]*int64{"activations": &b.Activations, "tokens": &b.Tokens}
 	if len(args) == 0 || len(args)%2 != 0 {
-		return nil, d.Err("budget takes all or some of: budget activations 10000 tokens 5M spend $200 renews month")
+		return nil, errors.New("budget takes all or some of: budget activations 10000 tokens 5M spend $200 renews month")
 	}
 	for i := 0; i < len(args); i += 2 {
 		kind, amount := args[i], args[i+1]
-		switch {
+		switch count := counts[kind]; {
 		case kind == "renews" && b.Renews == "":
 			if _, err := record.ParseRenewal(amount); err != nil {
-				return nil, d.Errf("budget renews: %v", err)
+				return nil, fmt.Errorf("budget renews: %v", err)
 			}
 			b.Renews = amount
 		case kind == "spend" && b.SpendUSD == "":
 			if n, err := record.ParseUSD(amount); err != nil || n < 1 {
-				return nil, d.Errf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
+				return nil, fmt.Errorf("budget spend must be an amount of dollars such as $200 or 0.50, got %q", amount)
 			}
 			b.SpendUSD = strings.TrimPrefix(amount, "$")
-		case kind == "activations" && b.Activations == 0 || kind == "tokens" && b.Tokens == 0:
+		case count != nil && *count == 0:
 			n, err := record.ParseCount(amount)
 			if err != nil || n < 1 {
-				return nil, d.Errf("budget %s must be a positive count such as 500, 10k or 1M, got %q", kind, amount)
+				return nil, fmt.Errorf("budget %s must be a positive count such as 500, 10k or 1M, got %q", kind, amount)
 			}
-			if kind == "tokens" {
-				b.Tokens = n
-			} else {
-				b.Activations = n
-			}
+			*count = n
 		default:
-			return nil, d.Errf("budget takes activations, tokens, spend and renews, each once, got %q", kind)
+			return nil, fmt.Errorf("budget takes activations, tokens, spend and renews, each once, got %q", kind)
 		}
 	}
 	return b, nil
