@@ -2,6 +2,8 @@ package till
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -81,8 +83,8 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 		case slices.Contains(proxyOptions, option) && seen[option] && !strings.HasPrefix(option, "header_") && option != "unhealthy_status":
 			return "", nil, d.Errf("%s is given twice, and only the last would count; leave one out", option)
 		case slices.Contains(upstreamOptions, option):
-			if err := u.parseOption(d, option, seen[option]); err != nil {
-				return "", nil, err
+			if err := u.parseOption(option, d.RemainingArgs(), seen[option]); err != nil {
+				return "", nil, d.WrapErr(err)
 			}
 			seen[option] = true
 		case option == "lb_retry_match":
@@ -113,114 +115,106 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 	return name, u, nil
 }
 
-// parseOption parses one option, which again says was given before.
-func (u *Upstream) parseOption(d *caddyfile.Dispenser, option string, again bool) error {
-	args := d.RemainingArgs()
+// parseOption parses one option, which again says was given before; parseUpstream adds the
+// position to its errors.
+func (u *Upstream) parseOption(option string, args []string, again bool) error {
 	switch option {
 	case "to":
 		if len(args) == 0 {
-			return d.Err("to takes one or more addresses, such as https://api.example.com")
+			return errors.New("to takes one or more addresses, such as https://api.example.com")
 		}
 		for _, address := range args {
 			if _, _, err := parseOrigin(address); err != nil {
-				return d.WrapErr(err)
+				return err
 			}
 			if slices.Contains(u.To, address) {
-				return d.Errf("address %s is named twice", address)
+				return fmt.Errorf("address %s is named twice", address)
 			}
 			u.To = append(u.To, address)
 		}
 	case "credential":
 		if len(args) != 1 || again {
-			return d.Err("credential takes one value and may be given once, such as {env.OPENAI_API_KEY} or {file./etc/till/openai.key}")
+			return errors.New("credential takes one value and may be given once, such as {env.OPENAI_API_KEY} or {file./etc/till/openai.key}")
 		}
 		if strings.Contains(args[0], "{http.") {
-			return d.Err("credential cannot come from a request")
+			return errors.New("credential cannot come from a request")
 		}
 		u.Credential = args[0]
 	case "auth":
 		auth, ok := parseAuth(args)
 		if !ok || again {
-			return d.Err("auth may be given once and is one of: header NAME [SCHEME], query NAME, basic user, basic password")
-		}
-		if err := auth.Validate(); err != nil {
-			return d.WrapErr(err)
+			return errors.New("auth may be given once and is one of: header NAME [SCHEME], query NAME, basic user, basic password")
 		}
 		u.Auth = &auth
+		return auth.Validate()
 	case "allow", "free":
 		list, example := &u.Allow, "allow GET /repos/*"
 		if option == "free" {
 			list, example = &u.Free, "free GET /mcp"
 		}
 		if len(args) < 2 {
-			return d.Errf("%s takes a method, or * for any, and one or more paths, such as: %s", option, example)
+			return fmt.Errorf("%s takes a method, or * for any, and one or more paths, such as: %s", option, example)
 		}
 		for _, pattern := range args[1:] {
 			if _, err := scope.ParsePathRule(args[0], pattern); err != nil {
-				return d.Errf("%s: %v", option, err)
+				return fmt.Errorf("%s: %v", option, err)
 			}
 			*list = append(*list, args[0]+" "+pattern)
 		}
 	case "upgrades":
 		if len(args) == 0 {
-			return d.Err("upgrades takes one or more paths, such as: upgrades /ws/*")
+			return errors.New("upgrades takes one or more paths, such as: upgrades /ws/*")
 		}
 		for _, pattern := range args {
 			if _, err := scope.ParsePathRule("*", pattern); err != nil {
-				return d.Errf("upgrades: %v", err)
+				return fmt.Errorf("upgrades: %v", err)
 			}
 		}
 		u.Upgrades = append(u.Upgrades, args...)
 	case "cors":
 		if len(args) == 0 || again {
-			return d.Err("cors may be given once and takes origins, such as https://app.example.com, or *")
-		}
-		if _, err := parseCORS(args); err != nil {
-			return d.WrapErr(err)
+			return errors.New("cors may be given once and takes origins, such as https://app.example.com, or *")
 		}
 		u.CORS = args
+		_, err := parseCORS(args)
+		return err
 	case "cookies":
 		if again || len(args) != 1 || args[0] != "pass" && args[0] != "drop" {
-			return d.Errf("cookies takes pass or drop, and may be given once, got %q", strings.Join(args, " "))
+			return fmt.Errorf("cookies takes pass or drop, and may be given once, got %q", strings.Join(args, " "))
 		}
 		u.Cookies = args[0]
 	case "redirects":
 		if len(args) < 2 || args[0] != "pass" {
-			return d.Errf("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com; got %q", token.ScrubAddress(strings.Join(args, " ")))
-		}
-		if _, err := parseRedirectHosts(args[1:]); err != nil {
-			return d.WrapErr(err)
+			return fmt.Errorf("redirects takes pass and the hosts that redirects may lead to, such as: redirects pass codeload.github.com *.githubusercontent.com; got %q", token.ScrubAddress(strings.Join(args, " ")))
 		}
 		u.RedirectsPass = append(u.RedirectsPass, args[1:]...)
+		_, err := parseRedirectHosts(args[1:])
+		return err
 	case "allow_field":
 		if len(args) == 0 {
-			return d.Err("allow_field takes names of fields of requests, such as: allow_field my_extension")
+			return errors.New("allow_field takes names of fields of requests, such as: allow_field my_extension")
 		}
 		u.AllowFields = append(u.AllowFields, args...)
-		return u.checkOptions(d)
+		return u.checkOptions()
 	case "strip_tools":
 		if len(args) == 0 {
-			return d.Err("strip_tools takes names of tools that the provider runs, such as: strip_tools web_search")
+			return errors.New("strip_tools takes names of tools that the provider runs, such as: strip_tools web_search")
 		}
 		u.StripTools = append(u.StripTools, args...)
-		return u.checkOptions(d)
+		return u.checkOptions()
 	default:
-		return u.parseSingle(d, option, args, again)
+		return u.parseSingle(option, args, again)
 	}
 	return nil
 }
 
-// checkOptions reports, at the line of the last option, what is wrong with the
-// options so far.
-func (u *Upstream) checkOptions(d *caddyfile.Dispenser) error {
+// checkOptions reports what is wrong with the options so far.
+func (u *Upstream) checkOptions() error {
 	options, err := u.options()
 	if err == nil {
 		_, err = new(upstream.Preset).With(options)
 	}
-	if err != nil {
-		return d.WrapErr(err)
-	}
-	return nil
+	return err
 }
 
 // singleOptions are the options that take one value and may be given once, with what
@@ -235,10 +229,10 @@ var singleOptions = map[string]string{
 	"drain":        "a duration, such as 5s, or 0s for none",
 }
 
-func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []string, again bool) error {
+func (u *Upstream) parseSingle(option string, args []string, again bool) error {
 	example := singleOptions[option]
 	if again || len(args) != 1 {
-		return d.Errf("%s takes %s, and may be given once", option, example)
+		return fmt.Errorf("%s takes %s, and may be given once", option, example)
 	}
 	switch value := args[0]; option {
 	case "output_field":
@@ -246,12 +240,12 @@ func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []str
 	case "input_extra":
 		n, err := record.ParseCount(value)
 		if err != nil {
-			return d.Errf("input_extra takes %s, got %q", example, value)
+			return fmt.Errorf("input_extra takes %s, got %q", example, value)
 		}
 		u.InputExtra = &n
 	case "multiply":
 		if _, err := upstream.ParseMultiply(value); err != nil {
-			return d.WrapErr(err)
+			return err
 		}
 		u.Multiply = json.Number(value)
 	case "ask_usage":
@@ -263,11 +257,11 @@ func (u *Upstream) parseSingle(d *caddyfile.Dispenser, option string, args []str
 	case "drain":
 		wait, err := caddy.ParseDuration(value)
 		if err != nil {
-			return d.Errf("drain takes %s, got %q", example, value)
+			return fmt.Errorf("drain takes %s, got %q", example, value)
 		}
 		u.Drain = new(caddy.Duration(wait))
 	}
-	return u.checkOptions(d)
+	return u.checkOptions()
 }
 
 func parseAuth(args []string) (upstream.Auth, bool) {
