@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -39,14 +40,6 @@ func (g *group) names() string {
 		s += fmt.Sprintf(" and %d more", more)
 	}
 	return s
-}
-
-// keysThat makes the subject and verb of a finding: "1 key has" or "3 keys have".
-func keysThat(n int, one, several string) string {
-	if n == 1 {
-		return "1 key " + one
-	}
-	return fmt.Sprintf("%d keys %s", n, several)
 }
 
 // keyFindings returns findings about the living keys that the caller sees.
@@ -106,7 +99,7 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 	} {
 		if f.keys.n > 0 {
 			all = append(all, wire.Finding{Check: f.check, Level: f.level, Fix: fmt.Sprintf(f.fix, f.keys.ids[0]),
-				What: keysThat(f.keys.n, f.one, f.many) + f.also + ": " + f.keys.names()})
+				What: prose.CountedAs(int64(f.keys.n), "key "+f.one, "keys "+f.many) + f.also + ": " + f.keys.names()})
 		}
 	}
 	return all, nil

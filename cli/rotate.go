@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
 )
 
@@ -68,11 +69,8 @@ func former(r *wire.Rotated) string {
 	} else {
 		b.WriteString("no longer works")
 	}
-	switch {
-	case r.StreamsCut == 1:
-		b.WriteString(",\n         and 1 running request was cut")
-	case r.StreamsCut > 1:
-		fmt.Fprintf(&b, ",\n         and %d running requests were cut", r.StreamsCut)
+	if r.StreamsCut > 0 {
+		b.WriteString(",\n         and " + prose.CountedAs(int64(r.StreamsCut), "running request was cut", "running requests were cut"))
 	}
 	b.WriteString(pendingText("\n         ", r.Pending) + "\n")
 	return b.String()
