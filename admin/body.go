@@ -91,8 +91,8 @@ func readField(name string, value json.RawMessage, into any) error {
 	if strings.ContainsFunc(name, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') }) {
 		return unknown
 	}
-	if err := checkFilled(name, value); err != nil {
-		return invalid("%s %v", name, err)
+	if _, ok := mayBeEmpty[name]; !ok && isEmpty(value) {
+		return invalid("%s must not be empty: leave it out, or set it to null, for none", name)
 	}
 	d := json.NewDecoder(strings.NewReader(`{"` + name + `":` + string(value) + `}`))
 	d.DisallowUnknownFields()
@@ -198,16 +198,6 @@ var mayBeEmpty = map[string]string{
 	"reason": "a note; programs send the field of a form as it was left",
 	"text":   "a text that is searched for keys may be empty",
 	"filter": "a bulk revocation has its own error for a body with neither filter nor all",
-}
-
-var errEmptyField = errors.New("must not be empty: leave it out, or set it to null, for none")
-
-// checkFilled refuses a field of a body that is present but empty.
-func checkFilled(name string, value json.RawMessage) error {
-	if _, ok := mayBeEmpty[name]; !ok && isEmpty(value) {
-		return errEmptyField
-	}
-	return nil
 }
 
 // isEmpty reports whether a JSON value is an empty text, list or object.
