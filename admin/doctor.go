@@ -25,9 +25,9 @@ func (a *api) doctor(_ *limiter.Limiter, r *http.Request) (any, error) {
 		findings = append(findings, a.backend.Diagnose()...)
 		findings = append(findings, a.storeFindings(r.Context())...)
 		if err == nil && l.Failed() == nil {
-			nodes, err := nodesOf(l, a.backend.Node())
+			nodes, err := l.Nodes()
 			if err == nil && len(nodes) > 0 {
-				findings = append(findings, nodeFindings(nodes, l.Pending(), l.Time())...)
+				findings = append(findings, nodeFindings(describeNodes(nodes, a.backend.Node()), l.Pending(), l.Time())...)
 			}
 		}
 		files = a.backend.Files()

@@ -8,7 +8,6 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
-	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -17,17 +16,7 @@ import (
 // logs.
 const maxNodeSkew = 30 * time.Second
 
-// nodesOf lists the servers that share the store, this one first; none where it has
-// one server.
-func nodesOf(l *limiter.Limiter, self string) ([]wire.NodeJSON, error) {
-	nodes, err := l.Nodes()
-	if err != nil {
-		return nil, err
-	}
-	return describeNodes(nodes, self), nil
-}
-
-// describeNodes describes nodes as the node self sees them.
+// describeNodes describes nodes as the node self sees them, itself first.
 func describeNodes(nodes []store.Node, self string) []wire.NodeJSON {
 	var own wire.CommonConfiguration
 	for _, n := range nodes {

@@ -29,8 +29,10 @@ func (a *api) stats(_ *limiter.Limiter, r *http.Request) (any, error) {
 	s := l.Stats()
 	var nodes []wire.NodeJSON
 	if l.Allows(a.caller, record.Everything) {
-		if nodes, err = nodesOf(l, a.backend.Node()); err != nil {
+		if all, err := l.Nodes(); err != nil {
 			a.log.Warn("listing the nodes", "error", err) // the store's trouble says why
+		} else {
+			nodes = describeNodes(all, a.backend.Node())
 		}
 	}
 	trouble := ""
