@@ -120,14 +120,8 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 			}
 			a, call = repeatable, once(op.permission, call)
 		}
-		var l *limiter.Limiter
-		if !op.closed {
-			var err error
-			if l, err = a.limiter(); err != nil {
-				a.fail(w, err)
-				return
-			}
-		} else if err := a.allows(op); err != nil {
+		l, err := a.limiterFor(op)
+		if err != nil {
 			a.fail(w, err)
 			return
 		}
@@ -149,15 +143,17 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 	}
 }
 
-// allows judges an operation that works while the store is closed. The operation itself
-// knows only whether its caller is the operator; where there is a store, its audit log
-// gets to know of everybody else.
-func (a *api) allows(op *operation) error {
-	l, err := a.backend.Limiter()
-	if err != nil || op.permission == "" {
-		return nil
+// limiterFor returns the limiter, or nil for an operation that works while the store is
+// closed. Such an operation itself knows only whether its caller is the operator; where
+// there is a store, its audit log gets to know of everybody else.
+func (a *api) limiterFor(op *operation) (*limiter.Limiter, error) {
+	if !op.closed {
+		return a.limiter()
 	}
-	return l.Authorise(a.caller, op.permission)
+	if l, err := a.backend.Limiter(); err == nil && op.permission != "" {
+		return nil, l.Authorise(a.caller, op.permission)
+	}
+	return nil, nil
 }
 
 // limiter returns the limiter, or the error to answer with while the store is closed.
