@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -36,11 +37,8 @@ func (a *api) stats(_ *limiter.Limiter, r *http.Request) (any, error) {
 		}
 	}
 	trouble := ""
-	if err := l.Trouble(r.Context()); err != nil {
+	if err := cmp.Or(l.Trouble(r.Context()), s.Unread); err != nil {
 		trouble = token.Scrub(err.Error())
-	}
-	if trouble == "" && s.Unread != nil {
-		trouble = token.Scrub(s.Unread.Error())
 	}
 	return wire.StatsAnswer{
 		Keys: s.Keys, Holds: s.Holds, ForfeitedActivations: s.Forfeited, ForgottenActivations: s.Forgotten[record.Activations],
