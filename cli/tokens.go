@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -47,12 +48,8 @@ The role * may do everything, and only the operator can give it.`,
 			if name == "" || role == "" {
 				return usage("say who the token is for, and which role it gives: NAME --role ROLE")
 			}
-			body := map[string]any{"name": name, "role": role}
-			for field, value := range map[string]string{"expires_in": expiresIn, "expires_at": expiresAt} {
-				if value != "" {
-					body[field] = value
-				}
-			}
+			body := map[string]string{"name": name, "role": role, "expires_in": expiresIn, "expires_at": expiresAt}
+			maps.DeleteFunc(body, func(_, value string) bool { return value == "" })
 			c, err := f.client()
 			if err != nil {
 				return err
