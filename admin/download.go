@@ -92,14 +92,12 @@ func (a *api) backup(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 // it aborts the connection, so that the part cannot be mistaken for the complete
 // log.
 func (a *api) exportAudit(l *limiter.Limiter, w http.ResponseWriter, r *http.Request) {
+	announce(w, "application/jsonl")
 	reader := newDownload(w)
 	out := bufio.NewWriterSize(reader, 64<<10)
 	begun := false
 	err := l.ExportAudit(r.Context(), a.caller, func(line []byte) error {
-		if !begun {
-			begun = true
-			announce(w, "application/jsonl")
-		}
+		begun = true
 		if _, err := out.Write(line); err != nil {
 			return err
 		}
@@ -117,7 +115,5 @@ func (a *api) exportAudit(l *limiter.Limiter, w http.ResponseWriter, r *http.Req
 	case err != nil:
 		a.log.Error("an export of the audit log broke off", "by", a.caller.Name, "error", err)
 		panic(http.ErrAbortHandler)
-	case !begun:
-		announce(w, "application/jsonl")
 	}
 }
