@@ -41,12 +41,10 @@ func readBodyOf(r *http.Request, into any, limit int64) error {
 	}
 	u, unsets := into.(unsetter)
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		value := fields[name]
-		null := bytes.Equal(value, []byte("null"))
-		if err := readField(name, value, into); err != nil {
+		if err := readField(name, fields[name], into); err != nil {
 			return err
 		}
-		if null && unsets && !u.unset(name) {
+		if unsets && string(fields[name]) == "null" && !u.unset(name) {
 			return invalid("%s cannot be null", name)
 		}
 	}
