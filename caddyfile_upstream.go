@@ -190,17 +190,15 @@ func (u *Upstream) parseOption(option string, args []string, again bool) error {
 		u.RedirectsPass = append(u.RedirectsPass, args[1:]...)
 		_, err := parseRedirectHosts(args[1:])
 		return err
-	case "allow_field":
-		if len(args) == 0 {
-			return errors.New("allow_field takes names of fields of requests, such as: allow_field my_extension")
+	case "allow_field", "strip_tools":
+		list, takes := &u.AllowFields, "fields of requests, such as: allow_field my_extension"
+		if option == "strip_tools" {
+			list, takes = &u.StripTools, "tools that the provider runs, such as: strip_tools web_search"
 		}
-		u.AllowFields = append(u.AllowFields, args...)
-		return u.checkOptions()
-	case "strip_tools":
 		if len(args) == 0 {
-			return errors.New("strip_tools takes names of tools that the provider runs, such as: strip_tools web_search")
+			return fmt.Errorf("%s takes names of %s", option, takes)
 		}
-		u.StripTools = append(u.StripTools, args...)
+		*list = append(*list, args...)
 		return u.checkOptions()
 	default:
 		return u.parseSingle(option, args, again)
