@@ -51,6 +51,11 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 			name = ""
 		}
 	}
+	rowIf := func(applies bool, name, value string) {
+		if applies {
+			row(name, "", value)
+		}
+	}
 	when := func(at *time.Time) string {
 		if at == nil {
 			return ""
@@ -65,38 +70,30 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 		row("Unusable", " ", strings.Fields(withoutSalt(k.ID))...)
 	}
 	row("Limits", ", ", limitsOf(k)...)
-	used := []string{prose.Counted(k.UsedActivations, "activation")}
+	used := phrases{prose.Counted(k.UsedActivations, "activation")}
 	if k.UsedTokens != nil {
 		used = append(used, prose.Counted(*k.UsedTokens, "token"))
 	}
-	if k.UsedSpendUSD != "" {
-		used = append(used, "$"+k.UsedSpendUSD)
-	}
+	used.add(k.UsedSpendUSD != "", "$"+k.UsedSpendUSD)
 	row("Used", ", ", used...)
 	if by := k.TokensByKind; by != nil {
-		var kinds []string
+		var kinds phrases
 		for _, kind := range []struct {
 			n    int64
 			what string
 		}{{by.Input, "input"}, {by.CachedInput, "cached input"}, {by.CacheWrite, "cache write"}, {by.Output, "output"}, {by.Unmeasured, "not metered"}} {
-			if kind.n > 0 {
-				kinds = append(kinds, fmt.Sprintf("%d %s", kind.n, kind.what))
-			}
+			kinds.add(kind.n > 0, fmt.Sprintf("%d %s", kind.n, kind.what))
 		}
 		row("Tokens by kind", ", ", kinds...)
 	}
-	if k.HeldActivations > 0 {
-		row("In flight", "", prose.Counted(k.HeldActivations, "activation"))
-	}
+	rowIf(k.HeldActivations > 0, "In flight", prose.Counted(k.HeldActivations, "activation"))
 	if k.RemainingActivations != nil && *k.MaxActivations > 0 {
 		row("Left", "", bar(*k.RemainingActivations, *k.MaxActivations))
 	}
 	if k.RemainingTokens != nil && *k.MaxTokens > 0 {
 		row("Tokens left", "", bar(*k.RemainingTokens, *k.MaxTokens))
 	}
-	if k.RemainingSpendUSD != "" {
-		row("Spend left", "", "$"+k.RemainingSpendUSD+" of $"+k.MaxSpendUSD)
-	}
+	rowIf(k.RemainingSpendUSD != "", "Spend left", "$"+k.RemainingSpendUSD+" of $"+k.MaxSpendUSD)
 	if k.Delegate {
 		row("Child keys", ", ", append([]string{fmt.Sprint(k.Children)}, amountsOf(k.DelegatedActivations, k.DelegatedTokens, k.DelegatedSpendUSD)...)...)
 	}
@@ -104,25 +101,15 @@ func printSheet(w io.Writer, k *wire.KeyObject, now time.Time) error {
 	row("Returned", ", ", amountsOf(k.ReturnedActivations, k.ReturnedTokens, k.ReturnedSpendUSD)...)
 	row("Renews", "", when(k.RenewsAt))
 	row("Expires", "", when(k.ExpiresAt))
-	if k.Charge == record.ChargeSuccess {
-		row("Charged", "", "successes only, within twice the attempts")
-	}
-	if k.Fit != nil && !*k.Fit {
-		row("Fit", "", "no: what may use more than is left is refused")
-	}
-	if k.UnknownPrice != "" && k.UnknownPrice != "refuse" {
-		row("Unknown price", "", k.UnknownPrice)
-	}
-	if !k.SelfRevoke {
-		row("Self-revoke", "", "no: its holder may not revoke it")
-	}
+	rowIf(k.Charge == record.ChargeSuccess, "Charged", "successes only, within twice the attempts")
+	rowIf(k.Fit != nil && !*k.Fit, "Fit", "no: what may use more than is left is refused")
+	rowIf(k.UnknownPrice != "refuse", "Unknown price", k.UnknownPrice)
+	rowIf(!k.SelfRevoke, "Self-revoke", "no: its holder may not revoke it")
 	row("Models", " ", k.Models...)
 	row("Paths", " ", k.Paths...)
 	row("Methods", " ", k.Methods...)
 	row("Addresses", " ", k.IPs...)
-	if k.PinIP {
-		row("Pinned", "", "to the first address that uses it")
-	}
+	rowIf(k.PinIP, "Pinned", "to the first address that uses it")
 	row("Role", "", k.Role)
 	row("Owner", " ", strings.Fields(k.Owner)...)
 	row("Purpose", " ", strings.Fields(k.Purpose)...)
@@ -178,38 +165,34 @@ func wrap(values []string, separator string, width int) []string {
 	return lines
 }
 
+// phrases are what a line about a key is joined from.
+type phrases []string
+
+// add adds a phrase if it applies.
+func (p *phrases) add(applies bool, text string) {
+	if applies {
+		*p = append(*p, text)
+	}
+}
+
 func limitsOf(k *wire.KeyObject) []string {
-	var parts []string
+	var parts phrases
 	if k.MaxActivations != nil {
 		parts = append(parts, prose.Counted(*k.MaxActivations, "activation"))
 	}
 	if k.MaxTokens != nil {
 		parts = append(parts, prose.Counted(*k.MaxTokens, "token"))
 	}
-	if k.MaxSpendUSD != "" {
-		parts = append(parts, "$"+k.MaxSpendUSD)
-	}
-	if k.MaxRequestUSD != "" {
-		parts = append(parts, "$"+k.MaxRequestUSD+" a request")
-	}
-	if k.Renews != "" {
-		parts = append(parts, "renews each "+k.Renews)
-	}
+	parts.add(k.MaxSpendUSD != "", "$"+k.MaxSpendUSD)
+	parts.add(k.MaxRequestUSD != "", "$"+k.MaxRequestUSD+" a request")
+	parts.add(k.Renews != "", "renews each "+k.Renews)
 	if k.ExpiresAt != nil {
 		parts = append(parts, "until "+k.ExpiresAt.Format("2006-01-02 15:04 MST"))
 	}
-	if k.Rate != "" {
-		parts = append(parts, k.Rate)
-	}
-	if k.MaxConcurrency > 0 {
-		parts = append(parts, fmt.Sprintf("%d at a time", k.MaxConcurrency))
-	}
-	if k.IdleTimeout != "" {
-		parts = append(parts, "idle "+k.IdleTimeout)
-	}
-	if k.FirstUseWithin != "" {
-		parts = append(parts, "first use within "+k.FirstUseWithin)
-	}
+	parts.add(k.Rate != "", k.Rate)
+	parts.add(k.MaxConcurrency > 0, fmt.Sprintf("%d at a time", k.MaxConcurrency))
+	parts.add(k.IdleTimeout != "", "idle "+k.IdleTimeout)
+	parts.add(k.FirstUseWithin != "", "first use within "+k.FirstUseWithin)
 	if len(parts) == 0 {
 		return []string{"none"}
 	}
@@ -218,15 +201,9 @@ func limitsOf(k *wire.KeyObject) []string {
 
 // amountsOf describes amounts, without the kinds that are zero.
 func amountsOf(activations, tokens int64, spendUSD string) []string {
-	var parts []string
-	if activations > 0 {
-		parts = append(parts, prose.Counted(activations, "activation"))
-	}
-	if tokens > 0 {
-		parts = append(parts, prose.Counted(tokens, "token"))
-	}
-	if spendUSD != "" {
-		parts = append(parts, "$"+spendUSD)
-	}
+	var parts phrases
+	parts.add(activations > 0, prose.Counted(activations, "activation"))
+	parts.add(tokens > 0, prose.Counted(tokens, "token"))
+	parts.add(spendUSD != "", "$"+spendUSD)
 	return parts
 }

@@ -201,11 +201,9 @@ func meterLeft(part float64) string {
 
 // counts is "12 active, 3 revoked", in the order of a key's life.
 func counts(keys map[record.Status]int64) string {
-	var parts []string
+	var parts phrases
 	for _, status := range []record.Status{record.Active, record.Suspended, record.Exhausted, record.Expired, record.Revoked} {
-		if n := keys[status]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%s %s", compact(n), status))
-		}
+		parts.add(keys[status] > 0, fmt.Sprintf("%s %s", compact(keys[status]), status))
 	}
 	if len(parts) == 0 {
 		return "no keys"
