@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -122,25 +121,15 @@ func writeHours(tx *batch, id string, hours []Bucket) error {
 	for i := range hours {
 		key := record.HourKey(id, hours[i].Start.Unix())
 		sum := Bucket{Start: hours[i].Start}
-		b, err := tx.Get(key)
-		switch {
-		case err == nil:
-			if err := json.Unmarshal(b, &sum); err != nil {
-				return fmt.Errorf("history of %s: %w: %w", id, record.ErrRecord, err)
-			}
-		case !errors.Is(err, store.ErrNotFound):
-			return err
-		case !tx.Shared(): // otherwise see forgetSharedHours
-			if err := forgetHours(tx, id, hours[i].Start); err != nil {
-				return err
-			}
+		there, err := record.FindJSON(tx, key, &sum, "history of "+id)
+		if err == nil && !there && !tx.Shared() { // otherwise see forgetSharedHours
+			err = forgetHours(tx, id, hours[i].Start)
 		}
-		sum.add(&hours[i])
-		b, err = json.Marshal(&sum)
 		if err != nil {
 			return err
 		}
-		if err := tx.Set(key, b); err != nil {
+		sum.add(&hours[i])
+		if err := record.SetJSON(tx, key, &sum); err != nil {
 			return err
 		}
 	}

@@ -174,12 +174,8 @@ func readJobs(r store.Reader) (jobs []Job, err error) {
 }
 
 func (b *batch) setJob(j *Job) error {
-	v, err := json.Marshal(j)
-	if err != nil {
-		return err
-	}
 	b.revocations.wrote(j)
-	return b.Set(jobKey(j.Number), v)
+	return record.SetJSON(b, jobKey(j.Number), j)
 }
 
 // recallJobs resumes the jobs that a crash or a stop has interrupted, or that another

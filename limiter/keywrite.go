@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -76,11 +75,7 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 	if err := b.setAccount(account, false, acct); err != nil {
 		return err
 	}
-	value, err := json.Marshal(key)
-	if err != nil {
-		return err
-	}
-	if err := b.Set(record.RecordKey(key.ID), value); err != nil {
+	if err := record.SetJSON(b, record.RecordKey(key.ID), key); err != nil {
 		return err
 	}
 	if err := b.count(from, key.Recorded()); err != nil {

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -26,13 +25,9 @@ var lockdownKey = record.CommonKey("lockdown")
 
 // readLockdown reads the lockdown that is in force on all nodes; nil: none.
 func readLockdown(r store.Reader) (*LockedDown, error) {
-	v, there, err := store.Find(r, lockdownKey)
-	if err != nil || !there {
-		return nil, err
-	}
 	s := new(LockedDown)
-	if err := json.Unmarshal(v, s); err != nil {
-		return nil, fmt.Errorf("lockdown: %w: %w", record.ErrRecord, err)
+	if there, err := record.FindJSON(r, lockdownKey, s, "lockdown"); err != nil || !there {
+		return nil, err
 	}
 	return s, nil
 }
@@ -53,11 +48,7 @@ func (b *batch) shareLockdown(a *lockdownAct) error {
 	if before != nil && !before.Since.IsZero() {
 		s.Since, s.Reason = before.Since, cmp.Or(a.Reason, before.Reason)
 	}
-	v, err := json.Marshal(&s)
-	if err != nil {
-		return err
-	}
-	return b.Set(lockdownKey, v)
+	return record.SetJSON(b, lockdownKey, &s)
 }
 
 // pending names the nodes that do not yet know of a lockdown.

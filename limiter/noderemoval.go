@@ -43,11 +43,7 @@ func removal(r store.Reader, node string) (folded NodeRemoved, err error) {
 }
 
 func (b *batch) setRemoval(node string, folded NodeRemoved) error {
-	v, err := json.Marshal(folded)
-	if err != nil {
-		return err
-	}
-	return b.Set(removalKey(node), v)
+	return record.SetJSON(b, removalKey(node), folded)
 }
 
 // removedNode is the name under which the parts of removed nodes are kept as one.

@@ -1,8 +1,6 @@
 package limiter
 
 import (
-	"encoding/json"
-	"fmt"
 	"math"
 
 	"github.com/till-proxy/till/limiter/event"
@@ -98,14 +96,8 @@ func (b *batch) crosses(e *event.Event, lineage uint64) (bool, error) {
 		return false, err
 	}
 	var c crossed
-	v, there, err := store.Find(b, key)
-	if err != nil {
+	if _, err := record.FindJSON(b, key, &c, "thresholds of key "+e.Key.ID); err != nil {
 		return false, err
-	}
-	if there {
-		if err := json.Unmarshal(v, &c); err != nil {
-			return false, fmt.Errorf("thresholds of key %s: %w: %w", e.Key.ID, record.ErrRecord, err)
-		}
 	}
 	if c.Lineage != lineage || c.Of == nil {
 		c = crossed{Lineage: lineage, Of: make(map[record.Kind]crossedThreshold)}
@@ -114,8 +106,5 @@ func (b *batch) crosses(e *event.Event, lineage uint64) (bool, error) {
 		return false, nil
 	}
 	c.Of[e.Kind] = crossedThreshold{e.Limit, e.Percent}
-	if v, err = json.Marshal(&c); err != nil {
-		return false, err
-	}
-	return true, b.Set(key, v)
+	return true, record.SetJSON(b, key, &c)
 }

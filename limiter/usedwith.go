@@ -124,11 +124,7 @@ func writeSeen(tx store.Tx, id string, seen *Seen) error {
 		return err
 	}
 	all.add(seen)
-	b, err := json.Marshal(all)
-	if err != nil {
-		return err
-	}
-	return tx.Set(seenKey(id), b)
+	return record.SetJSON(tx, seenKey(id), all)
 }
 
 // seenOf is all that is known of a key, in the store and in memory.

@@ -48,7 +48,11 @@ type Share struct {
 	Counted record.Amounts `json:"counted"`
 }
 
-const shareName = "tally"
+// shareName is what a node's share is called in the store, and shareTitle in errors.
+const (
+	shareName  = "tally"
+	shareTitle = "a node's share of the tally"
+)
 
 // Begin implements Participant.
 func (s *Sums) Begin(*Transaction) error {
@@ -97,14 +101,14 @@ func (s *Sums) Count(t *Transaction, change record.Amounts) error {
 // Finish implements Participant.
 func (s *Sums) Finish(t *Transaction) error {
 	if s.counted {
-		if err := setJSON(t, record.NodeKey(s.node, shareName), Share{Session: s.own.Session, Counted: s.share}); err != nil {
+		if err := record.SetJSON(t, record.NodeKey(s.node, shareName), Share{Session: s.own.Session, Counted: s.share}); err != nil {
 			return err
 		}
 	}
 	if !s.changed {
 		return nil
 	}
-	return setJSON(t, record.MetaTally, s.next)
+	return record.SetJSON(t, record.MetaTally, s.next)
 }
 
 // Committed implements Participant.
@@ -139,12 +143,8 @@ func (s *Sums) Known() Tally {
 // before anything is counted.
 func (s *Sums) TakeShare(t *Transaction, node, session string) error {
 	s.node, s.own = node, Share{Session: session}
-	v, there, err := store.Find(t, record.NodeKey(node, shareName))
-	if err != nil || !there {
-		return err
-	}
-	former, err := decodeShare(v)
-	if err != nil {
+	var former Share
+	if there, err := record.FindJSON(t, record.NodeKey(node, shareName), &former, shareTitle); err != nil || !there {
 		return err
 	}
 	return s.fold(t, node, former)
@@ -164,18 +164,12 @@ func (s *Sums) fold(t *Transaction, node string, share Share) error {
 // those of nodes that have begun another session since the shares were read.
 func (s *Sums) Fold(t *Transaction, unlisted map[string]Share) error {
 	for node, share := range unlisted {
-		v, there, err := store.Find(t, record.NodeKey(node, shareName))
+		var now Share
+		there, err := record.FindJSON(t, record.NodeKey(node, shareName), &now, shareTitle)
 		if err != nil {
 			return err
 		}
-		if !there {
-			continue
-		}
-		now, err := decodeShare(v)
-		if err != nil {
-			return err
-		}
-		if now.Session != share.Session {
+		if !there || now.Session != share.Session {
 			continue
 		}
 		if err := s.fold(t, node, now); err != nil {
@@ -185,25 +179,11 @@ func (s *Sums) Fold(t *Transaction, unlisted map[string]Share) error {
 	return nil
 }
 
-func setJSON(t *Transaction, key []byte, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return t.Set(key, b)
-}
-
 // ReadTally reads the sums without the shares of nodes.
 func ReadTally(r store.Reader) (Tally, error) {
 	t := Tally{Keys: make(map[record.Status]int64)}
-	v, there, err := store.Find(r, record.MetaTally)
-	if err != nil || !there {
-		return t, err
-	}
-	if err := json.Unmarshal(v, &t); err != nil {
-		return t, fmt.Errorf("tally: %w: %w", record.ErrRecord, err)
-	}
-	return t, nil
+	_, err := record.FindJSON(r, record.MetaTally, &t, "tally")
+	return t, err
 }
 
 // ReadShares reads the shares of all nodes.
@@ -215,9 +195,12 @@ func ReadShares(r store.Reader) (map[string]Share, error) {
 		if !is {
 			return true, nil
 		}
-		share, err := decodeShare(value)
+		var share Share
+		if err := json.Unmarshal(value, &share); err != nil {
+			return false, fmt.Errorf("%s: %w: %w", shareTitle, record.ErrRecord, err)
+		}
 		shares[string(node)] = share
-		return err == nil, err
+		return true, nil
 	})
 	return shares, err
 }
@@ -233,13 +216,6 @@ func ReadAllSums(r store.Reader) (Tally, error) {
 		t.Counted.Add(share.Counted)
 	}
 	return t, err
-}
-
-func decodeShare(v []byte) (s Share, err error) {
-	if err := json.Unmarshal(v, &s); err != nil {
-		return s, fmt.Errorf("a node's share of the tally: %w: %w", record.ErrRecord, err)
-	}
-	return s, nil
 }
 
 // Interface guards

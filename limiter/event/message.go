@@ -127,9 +127,6 @@ func (o *Outbox) Postpone(m Message, wait time.Duration) error {
 			return err
 		}
 		rec.Attempts, rec.Next = m.Attempts+1, next.UnixNano()
-		if value, err = json.Marshal(rec); err != nil {
-			return err
-		}
-		return t.Set(m.key, value)
+		return record.SetJSON(t, m.key, rec)
 	}, nil)
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/till-proxy/till/limiter/commit"
+	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -102,11 +103,7 @@ func (o *Outbox) Finish(t *commit.Transaction) error {
 		return err
 	}
 	o.common.Last = o.next
-	v, err := json.Marshal(o.common)
-	if err != nil {
-		return err
-	}
-	return t.Set(outboxKey, v)
+	return record.SetJSON(t, outboxKey, o.common)
 }
 
 // Committed implements commit.Participant.

@@ -1,9 +1,6 @@
 package event
 
 import (
-	"encoding/json"
-	"fmt"
-
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -29,14 +26,8 @@ func (o *Outbox) read(t *commit.Transaction) (err error) {
 
 func readOutbox(r store.Reader) (*outboxRecord, error) {
 	rec := new(outboxRecord)
-	v, there, err := store.Find(r, outboxKey)
-	if err != nil {
+	if _, err := record.FindJSON(r, outboxKey, rec, "outbox"); err != nil {
 		return nil, err
-	}
-	if there {
-		if err := json.Unmarshal(v, rec); err != nil {
-			return nil, fmt.Errorf("outbox: %w: %w", record.ErrRecord, err)
-		}
 	}
 	if rec.Pending == nil {
 		rec.Pending = make(map[string]int64)

@@ -78,10 +78,4 @@ func DecodeToken(key, value []byte) (*AdminToken, error) {
 }
 
 // Write writes an admin token.
-func (t *AdminToken) Write(tx store.Tx) error {
-	v, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	return tx.Set(TokenKey(t.ID), v)
-}
+func (t *AdminToken) Write(tx store.Tx) error { return SetJSON(tx, TokenKey(t.ID), t) }
