@@ -110,16 +110,11 @@ func (l *Limiter) ExportAudit(ctx context.Context, by Caller, write func(line []
 // kept elsewhere proves later that the log was not rewritten.
 func (l *Limiter) AuditHead() (seq uint64, hash audit.Hash, err error) {
 	if l.shared != nil { // others may have written since
-		err = l.store.View(func(r store.Reader) error {
-			head, err := audit.ReadHead(r)
-			if err == nil {
-				l.auditLog.Follow(head)
-			}
-			return err
-		})
+		head, err := store.Read(l.store, audit.ReadHead)
 		if err != nil {
 			return 0, hash, fmt.Errorf("reading the end of the audit log: %w", err)
 		}
+		l.auditLog.Follow(head)
 	}
 	head := l.auditLog.Known()
 	return head.Seq, head.Hash, nil
@@ -168,10 +163,8 @@ func (l *Limiter) pruneAudit() error {
 	}
 	before := l.clock.Now().Add(-keep)
 	// Each pruning adds an entry, so it waits until there is enough to remove.
-	due := false
-	err := l.store.View(func(r store.Reader) (err error) {
-		due, err = audit.Prunable(r, before.Add(-min(keep/10, 24*time.Hour)))
-		return err
+	due, err := store.Read(l.store, func(r store.Reader) (bool, error) {
+		return audit.Prunable(r, before.Add(-min(keep/10, 24*time.Hour)))
 	})
 	if err != nil || !due {
 		return err

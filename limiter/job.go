@@ -193,11 +193,7 @@ func (l *Limiter) Jobs(by Caller) ([]Job, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return nil, err
 	}
-	var stored []Job
-	err := l.store.View(func(r store.Reader) (err error) {
-		stored, err = readJobs(r)
-		return err
-	})
+	stored, err := store.Read(l.store, readJobs)
 	if err != nil {
 		return nil, fmt.Errorf("reading jobs: %w", err)
 	}

@@ -83,11 +83,7 @@ func (k *Live) Kept() any {
 // View returns the key with what it has used, on all nodes as far as they have reported it.
 func (k *Live) View() View {
 	if k.l.shared != nil {
-		var v View
-		err := k.l.store.View(func(r store.Reader) (err error) {
-			v, err = k.viewIn(r)
-			return err
-		})
+		v, err := store.Read(k.l.store, k.viewIn)
 		if err == nil {
 			return v
 		}

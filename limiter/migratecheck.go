@@ -93,13 +93,10 @@ func (m *Migration) compare(equal bool, done *Migrated) error {
 		return fmt.Errorf("the target has %d records, %d keys and %d entries of the audit log, and the source %d, %d and %d, or they differ: empty it, and begin again",
 			to.records, to.keys, to.chain.Entries, from.records, from.keys, from.chain.Entries)
 	}
-	err = m.To.View(func(r store.Reader) error {
-		head, err := audit.ReadChain(r)
-		if err == nil && to.chain.Entries > 0 && head.Hash != to.chain.Head {
-			err = errors.New("the audit log does not end where it should")
-		}
-		return err
-	})
+	head, err := store.Read(m.To, audit.ReadChain)
+	if err == nil && to.chain.Entries > 0 && head.Hash != to.chain.Head {
+		err = errors.New("the audit log does not end where it should")
+	}
 	if err != nil {
 		return err
 	}

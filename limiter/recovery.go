@@ -89,10 +89,8 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	if l.shadow != nil {
 		l.shadow.Begin(next, boot)
 	}
-	return l.store.View(func(r store.Reader) error {
-		l.fingerprints.secret, err = readFingerprintKey(r)
-		return err
-	})
+	l.fingerprints.secret, err = store.Read(l.store, readFingerprintKey)
+	return err
 }
 
 // sessionKey is where the session is kept that this limiter's shadow belongs to.

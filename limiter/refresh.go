@@ -384,10 +384,6 @@ func (l *Limiter) settleLeftOver(id record.AccountID) {
 // leftOver reports whether this node has reserved something of an account that is not
 // in memory, and not spent it: a crash left that.
 func (l *Limiter) leftOver(id record.AccountID) (bool, error) {
-	var part record.Part
-	err := l.store.View(func(r store.Reader) (err error) {
-		part, err = readPart(r, record.PartKey(id, l.node()))
-		return err
-	})
+	part, err := store.Read(l.store, func(r store.Reader) (record.Part, error) { return readPart(r, record.PartKey(id, l.node())) })
 	return part.Reserved != part.Settled, err
 }

@@ -126,11 +126,8 @@ func (r *rebuild) run(anchorPath string) (err error) {
 }
 
 // begin reads what cannot be worked out from the records.
-func (r *rebuild) begin() error {
-	err := r.store.View(func(tx store.Reader) (err error) {
-		r.done.sums, err = commit.ReadTally(tx)
-		return err
-	})
+func (r *rebuild) begin() (err error) {
+	r.done.sums, err = store.Read(r.store, commit.ReadTally)
 	r.done.sums.Keys, r.done.sums.Counted = make(map[record.Status]int64), record.Amounts{}
 	return err
 }

@@ -27,11 +27,7 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 		return nil
 	}
 	if key.Delegate {
-		var children []string
-		err := l.store.View(func(r store.Reader) error {
-			children, err = record.ChildrenOf(r, id)
-			return err
-		})
+		children, err := store.Read(l.store, func(r store.Reader) ([]string, error) { return record.ChildrenOf(r, id) })
 		if err != nil {
 			return err
 		}

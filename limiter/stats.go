@@ -82,20 +82,14 @@ func (b *batch) count(from, to record.Status) error {
 
 // readSums reads the sums over all keys, which other nodes change, too.
 func (l *Limiter) readSums() error {
-	err := l.fresh()
-	if err != nil {
+	if err := l.fresh(); err != nil {
 		return err // nobody waits here for a database that is away
 	}
-	err = l.store.View(func(r store.Reader) error {
-		t, err := commit.ReadAllSums(r)
-		if err == nil {
-			l.sums.Follow(t)
-		}
-		return err
-	})
+	t, err := store.Read(l.store, commit.ReadAllSums)
 	if err != nil {
 		return fmt.Errorf("reading the sums over all keys: %w", err)
 	}
+	l.sums.Follow(t)
 	return nil
 }
 
@@ -117,11 +111,7 @@ func (l *Limiter) takeShare() error {
 // foldShares adds to the tally the shares of nodes that the store no longer lists: these
 // cannot commit any more.
 func (l *Limiter) foldShares() error {
-	var unlisted map[string]commit.Share
-	err := l.store.View(func(r store.Reader) (err error) {
-		unlisted, err = commit.ReadShares(r)
-		return err
-	})
+	unlisted, err := store.Read(l.store, commit.ReadShares)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,8 @@ func (l *Limiter) Time() time.Time { return l.clock.Now() }
 
 // readClock starts the clock from the time that the store has seen.
 func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
-	var mark time.Time
 	if l.shared != nil { // the time is the database's, which no node keeps
+		var mark time.Time
 		if after != nil {
 			mark, l.forgetFrom = after.clock.Now(), after.forgetFrom // not longer for a database that was away
 		}
@@ -29,10 +29,7 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 		l.clock, l.forgetFrom = after.clock, after.forgetFrom
 		return nil
 	}
-	err := l.store.View(func(r store.Reader) (err error) {
-		mark, err = readMark(r)
-		return err
-	})
+	mark, err := store.Read(l.store, readMark)
 	if err != nil {
 		return fmt.Errorf("reading store: %w", err)
 	}

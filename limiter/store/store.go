@@ -56,6 +56,15 @@ func Find(r Reader, key []byte) (value []byte, there bool, err error) {
 	return value, err == nil, err
 }
 
+// Read returns what fn reads in a view.
+func Read[T any](s Store, fn func(Reader) (T, error)) (found T, err error) {
+	err = s.View(func(r Reader) error {
+		found, err = fn(r)
+		return err
+	})
+	return found, err
+}
+
 // Browser is a Store in which few can read at a time.
 type Browser interface {
 	// Browse is View for what reads many rows, such as a list or a sweep. However many
