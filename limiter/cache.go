@@ -144,6 +144,21 @@ func (c *cache) everyRole() []*account {
 	return slices.Collect(maps.Values(c.roles))
 }
 
+// everyAccount calls fn with each account in memory, which is held meanwhile: first those of
+// keys, with the key that owns it, and then those of roles, with nil.
+func (c *cache) everyAccount(fn func(a *account, k *Live)) {
+	for _, k := range c.everyLive() {
+		k.mu.Lock()
+		fn(&k.account, k)
+		k.mu.Unlock()
+	}
+	for _, a := range c.everyRole() {
+		a.mu.Lock()
+		fn(a, nil)
+		a.mu.Unlock()
+	}
+}
+
 // cacheLookup remembers the way to a key, by one of its strings.
 func (c *cache) cacheLookup(k *Live, lookup token.Lookup) {
 	k.mu.Lock()

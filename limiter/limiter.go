@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -340,19 +339,12 @@ func (l *Limiter) Close() error {
 		_ = l.committer.Do(func(*batch) error { return nil }, nil)
 	}
 	now := l.clock.Now().UnixNano()
-	for _, k := range l.everyLive() {
-		k.mu.Lock()
-		if k.inUse() {
+	l.everyAccount(func(a *account, k *Live) {
+		if k != nil && k.inUse() {
 			k.used(now)
 		}
-		l.save(&k.account, k, true)
-		k.mu.Unlock()
-	}
-	for _, a := range l.everyRole() {
-		a.mu.Lock()
-		l.save(a, nil, true)
-		a.mu.Unlock()
-	}
+		l.save(a, k, true)
+	})
 	l.committer.Close()
 	l.LogAuditHead()
 	var failed error
@@ -363,27 +355,14 @@ func (l *Limiter) Close() error {
 }
 
 // awaitsBlocks reports whether the committer has yet to answer for an account.
-func (l *Limiter) awaitsBlocks() bool {
-	asked := func(a *account) bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.asked
-	}
-	return slices.ContainsFunc(l.everyLive(), func(k *Live) bool { return asked(&k.account) }) || slices.ContainsFunc(l.everyRole(), asked)
+func (l *Limiter) awaitsBlocks() (awaits bool) {
+	l.everyAccount(func(a *account, _ *Live) { awaits = awaits || a.asked })
+	return awaits
 }
 
 // leaveShadow closes the shadow. Requests that outlive it settle in memory only.
 func (l *Limiter) leaveShadow() error {
 	l.shadow.Stop()
-	for _, k := range l.everyLive() {
-		k.mu.Lock()
-		k.slot = nil
-		k.mu.Unlock()
-	}
-	for _, a := range l.everyRole() {
-		a.mu.Lock()
-		a.slot = nil
-		a.mu.Unlock()
-	}
+	l.everyAccount(func(a *account, _ *Live) { a.slot = nil })
 	return l.shadow.Close()
 }

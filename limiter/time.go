@@ -90,35 +90,21 @@ func (l *Limiter) followClock() {
 // repairClock believes the clock again, and takes budgets back into its window.
 func (l *Limiter) repairClock() time.Time {
 	now := l.clock.Set()
-	for _, k := range l.everyLive() {
-		k.mu.Lock()
-		k.pacing.bound(k.key.Rate, now.UnixNano())
-		if k.notAfter(now.UnixNano()) {
+	l.everyAccount(func(a *account, k *Live) {
+		if k != nil {
+			k.pacing.bound(k.key.Rate, now.UnixNano())
+		}
+		if a.notAfter(now.UnixNano()) && k != nil {
 			l.markActive(k)
 		}
-		k.mu.Unlock()
-	}
-	for _, a := range l.everyRole() {
-		a.mu.Lock()
-		a.notAfter(now.UnixNano())
-		a.mu.Unlock()
-	}
+	})
 	l.realignAll(now)
 	return now
 }
 
 // realignAll realigns everything in memory.
 func (l *Limiter) realignAll(now time.Time) {
-	for _, k := range l.everyLive() {
-		k.mu.Lock()
-		l.realign(&k.account, k, now)
-		k.mu.Unlock()
-	}
-	for _, a := range l.everyRole() {
-		a.mu.Lock()
-		l.realign(a, nil, now)
-		a.mu.Unlock()
-	}
+	l.everyAccount(func(a *account, k *Live) { l.realign(a, k, now) })
 }
 
 // notAfter takes what a clock that had run ahead has noted of an account back to the
