@@ -350,7 +350,7 @@ func (l *Limiter) scan(ctx context.Context, r store.Reader, by Caller, f *Filter
 			return base64.RawURLEncoding.EncodeToString(last), nil
 		}
 		id := ahead[0].id
-		last, ahead = ahead[0].cursor, ahead[1:]
+		last, ahead = ahead[0].at, ahead[1:]
 		if more, err = fn(id); err != nil {
 			return "", err
 		}

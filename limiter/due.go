@@ -24,10 +24,8 @@ func (l *Limiter) sweepDue() {
 	}
 	left := 0
 	for !l.stopping() {
-		var found []dueEntry
-		err := l.store.View(func(r store.Reader) (err error) {
-			found, err = dueBy(r, after, l.clock.Now(), sweepKeys)
-			return err
+		found, err := store.Read(l.store, func(r store.Reader) ([]position, error) {
+			return entriesUntil(r, []byte(record.SpaceDue), after, l.clock.Now().Unix(), sweepKeys)
 		})
 		if err != nil {
 			l.log.Error("looking for keys whose time is over failed", "error", err)
@@ -36,13 +34,13 @@ func (l *Limiter) sweepDue() {
 		if len(found) == 0 {
 			return
 		}
-		after = found[len(found)-1].key
+		after = found[len(found)-1].at
 		var rest []string
-		err = apart(found, func(some []dueEntry) error {
+		err = apart(found, func(some []position) error {
 			others, err := l.endDue(some)
 			rest = append(rest, others...)
 			return err
-		}, func(due dueEntry, err error) {
+		}, func(due position, err error) {
 			left++
 			l.leaveOut("ending keys whose time is over", due.id, err)
 		})
@@ -79,21 +77,17 @@ func (l *Limiter) stopping() bool {
 
 // endDue records, in one commit, the ends of those keys that are not in memory
 // and stand alone, and returns the others.
-func (l *Limiter) endDue(found []dueEntry) (rest []string, err error) {
+func (l *Limiter) endDue(found []position) (rest []string, err error) {
 	var ended []*record.Key
-	ids := make([]string, len(found))
-	for i := range found {
-		ids[i] = found[i].id
-	}
 	err = l.committer.DoPatiently(func(b *batch) error {
 		rest, ended = nil, nil
-		if err := l.fetchKeys(b, ids); err != nil {
+		if err := l.fetchKeys(b, idsOf(found)); err != nil {
 			return err
 		}
 		for _, due := range found {
 			old, acct, err := record.ReadKey(b, due.id)
 			if errors.Is(err, store.ErrNotFound) {
-				if err := b.Delete(due.key); err != nil {
+				if err := b.Delete(due.at); err != nil {
 					return err
 				}
 				continue

@@ -116,10 +116,8 @@ func (l *Limiter) Left(id string) (left []string, err error) {
 
 // Due counts the keys whose time is over and that were not looked at.
 func (l *Limiter) Due() int {
-	var found []dueEntry
-	err := l.store.View(func(r store.Reader) (err error) {
-		found, err = dueBy(r, nil, l.clock.Now(), 1<<20)
-		return err
+	found, err := store.Read(l.store, func(r store.Reader) ([]position, error) {
+		return entriesUntil(r, []byte(record.SpaceDue), nil, l.clock.Now().Unix(), 1<<20)
 	})
 	if err != nil {
 		panic(err)

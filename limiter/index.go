@@ -1,12 +1,14 @@
 package limiter
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strings"
 
 	"github.com/oklog/ulid/v2"
 
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // Indexes are entries of the store without a value, written in the transaction
@@ -50,6 +52,37 @@ func indexPrefix(kind byte, value string) []byte {
 
 func indexTime(kind byte, at int64, id string) []byte {
 	return append(binary.BigEndian.AppendUint64(indexSpace(kind), uint64(max(at, 0))), id...)
+}
+
+// entriesUntil lists entries of a space that is in order of time, most of them at most: those
+// behind the entry after that are not later than until, in the unit of the space.
+func entriesUntil(r store.Reader, space, after []byte, until int64, most int) (found []position, err error) {
+	err = r.Scan(space, after, false, func(key, _ []byte) (bool, error) {
+		at := key[len(space):]
+		if len(at) < 8 {
+			return true, nil // of no key
+		}
+		if binary.BigEndian.Uint64(at) > uint64(max(until, 0)) {
+			return false, nil
+		}
+		found = append(found, position{id: string(at[8:]), at: bytes.Clone(key)})
+		return len(found) < most, nil
+	})
+	return found, err
+}
+
+// position is where a key stands in an index, or in the order of a query.
+type position struct {
+	id string
+	at []byte // to go on behind it
+}
+
+func idsOf(some []position) []string {
+	ids := make([]string, len(some))
+	for i := range some {
+		ids[i] = some[i].id
+	}
+	return ids
 }
 
 // idOf is the key that an index entry, or a key's own record, is about.

@@ -101,12 +101,6 @@ func (q *query) next(r store.Reader) (id string, cursor []byte, err error) {
 	return idOf(cursor), cursor, nil
 }
 
-// position is where a key stands in the order of a query.
-type position struct {
-	id     string
-	cursor []byte // continues after it
-}
-
 // firstStep is how many entries a query takes first: most lists end with the first page.
 const firstStep = 64
 
@@ -120,14 +114,6 @@ func (q *query) take(r store.Reader, n int) (some []position, err error) {
 		some = append(some, position{id, cursor})
 	}
 	return some, nil
-}
-
-func idsOf(some []position) []string {
-	ids := make([]string, len(some))
-	for i := range some {
-		ids[i] = some[i].id
-	}
-	return ids
 }
 
 // start continues after a cursor.

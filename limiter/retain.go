@@ -3,7 +3,6 @@ package limiter
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -85,22 +84,10 @@ func (l *Limiter) sweepEnded() {
 	var after []byte
 	for !l.stopping() {
 		before := l.clock.Now().Add(-time.Duration(l.retain.Load()))
-		var ids []string
-		err := l.store.View(func(r store.Reader) error {
-			space := indexSpace(byEnd)
-			return r.Scan(space, after, false, func(key, _ []byte) (bool, error) {
-				if len(key) != len(space)+8+idLen {
-					return true, nil // of no key
-				}
-				if int64(binary.BigEndian.Uint64(key[len(space):])) > before.Unix() {
-					return false, nil
-				}
-				after = slices.Clone(key)
-				ids = append(ids, idOf(key))
-				return len(ids) < most, nil
-			})
+		found, err := store.Read(l.store, func(r store.Reader) ([]position, error) {
+			return entriesUntil(r, indexSpace(byEnd), after, before.Unix(), most)
 		})
-		if err == nil && len(ids) == 0 {
+		if err == nil && len(found) == 0 {
 			return
 		}
 		if err == nil && l.shared != nil { // some may have been written a moment ago
@@ -112,7 +99,8 @@ func (l *Limiter) sweepEnded() {
 		var rest []string
 		leftOut := func(id string, err error) { l.leaveOut("forgetting keys that have ended", id, err) }
 		if err == nil {
-			err = apart(ids, func(some []string) error {
+			after = found[len(found)-1].at
+			err = apart(idsOf(found), func(some []string) error {
 				others, err := l.forgetEnded(some, before)
 				if len(some) == 1 && errors.Is(err, store.ErrTooBig) {
 					others, err = some, nil

@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -106,20 +105,10 @@ func (s *staleSweep) run(from []byte) error {
 	if s.revoke {
 		lead -= s.warning
 	}
-	newest := uint64(max(s.now.Add(-lead).Unix()/60, 0))
-	var entries [][]byte
-	err := store.Upkeep(s.l.store, func(r store.Reader) error {
-		return r.Scan(indexSpace(byLastUse), from, false, func(key, _ []byte) (bool, error) {
-			at := key[len(indexSpace(byLastUse)):]
-			if len(at) != 8+idLen {
-				return true, nil // of no key
-			}
-			if binary.BigEndian.Uint64(at) > newest {
-				return false, nil
-			}
-			entries = append(entries, append([]byte(nil), key...))
-			return len(entries) < staleLooks, nil
-		})
+	var entries []position
+	err := store.Upkeep(s.l.store, func(r store.Reader) (err error) {
+		entries, err = entriesUntil(r, indexSpace(byLastUse), from, s.now.Add(-lead).Unix()/60, staleLooks)
+		return err
 	})
 	if err != nil {
 		return err
@@ -128,13 +117,13 @@ func (s *staleSweep) run(from []byte) error {
 		if s.acts >= staleActs || s.l.stopping() {
 			return nil
 		}
-		again, err := s.look(idOf(entry))
-		if err != nil && !s.l.leaveOut("looking for stale keys", idOf(entry), err) {
+		again, err := s.look(entry.id)
+		if err != nil && !s.l.leaveOut("looking for stale keys", entry.id, err) {
 			return err
 		}
 		s.waiting = s.waiting || again
 		if !s.waiting {
-			s.resume = entry
+			s.resume = entry.at
 		}
 	}
 	return nil

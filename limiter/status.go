@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"encoding/binary"
 	"slices"
 	"time"
 
@@ -36,15 +35,11 @@ func (c *cache) statusSources(r store.Reader, status record.Status, now time.Tim
 			sources = append(sources, &source{prefix: indexPrefix(byStatus, string(ended))})
 		}
 	case record.Expired:
-		due, err := dueBy(r, nil, now, maxDue)
+		due, err := entriesUntil(r, []byte(record.SpaceDue), nil, now.Unix(), maxDue)
 		if err != nil {
 			return nil, err
 		}
-		ids := make([]string, 0, len(due))
-		for _, entry := range due {
-			ids = append(ids, entry.id)
-		}
-		sources = append(sources, fixedSource(ids))
+		sources = append(sources, fixedSource(idsOf(due)))
 	case record.Exhausted:
 		for _, renewal := range []record.Renewal{record.Daily, record.Weekly, record.Monthly} {
 			sources = append(sources, &source{prefix: indexPrefix(byRenewal, string(renewal))})
@@ -65,28 +60,4 @@ func (c *cache) statusSources(r store.Reader, status record.Status, now time.Tim
 func fixedSource(ids []string) *source {
 	slices.Sort(ids)
 	return &source{fixed: slices.Compact(ids)}
-}
-
-// dueEntry is a key that the time index wants looked at.
-type dueEntry struct {
-	key []byte
-	id  string
-}
-
-// dueBy lists the keys whose time is over, as far as the time index knows, from
-// behind the entry after on.
-func dueBy(r store.Reader, after []byte, now time.Time, most int) (found []dueEntry, err error) {
-	unix := uint64(max(now.Unix(), 0))
-	err = r.Scan([]byte(record.SpaceDue), after, false, func(key, _ []byte) (bool, error) {
-		b := key[len(record.SpaceDue):]
-		if len(b) < 8 {
-			return true, nil // of no key
-		}
-		if binary.BigEndian.Uint64(b) > unix {
-			return false, nil
-		}
-		found = append(found, dueEntry{slices.Clone(key), string(b[8:])})
-		return len(found) < most, nil
-	})
-	return found, err
 }
