@@ -157,7 +157,8 @@ func named(r store.Reader, text string) (ids []string, whole bool, err error) {
 func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*query, error) {
 	value := func(kind byte, value string) *source { return &source{prefix: indexPrefix(kind, value)} }
 	q := &query{reverse: f.Sort == "" || strings.HasPrefix(f.Sort, "-")}
-	idle := f.UnusedFor > 0 && f.Sort == "" && f.indexed() == 0
+	kind, of := f.indexed()
+	idle := f.UnusedFor > 0 && f.Sort == "" && kind == 0
 	switch {
 	case strings.HasSuffix(f.Sort, "last_used"), idle:
 		s := &source{prefix: indexSpace(byLastUse)}
@@ -181,29 +182,20 @@ func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*q
 			return q, nil
 		}
 	}
-	switch kind := f.indexed(); kind {
+	switch kind {
+	case 0:
 	case byFingerprint:
-		q.sources = []*source{value(kind, f.Fingerprint)}
+		q.sources = []*source{value(kind, of)}
 		for _, upstream := range f.Holders {
 			q.sources = append(q.sources, value(byUpstream, upstream))
 		}
-	case byName:
-		q.sources = []*source{value(kind, strings.ToLower(f.Name))}
-	case byParent: // a child was made by its parent, under the parent's id
-		q.sources = []*source{value(byCreator, f.Parent)}
-	case byOwner:
-		q.sources = []*source{value(kind, f.Owner)}
-	case byCreator:
-		q.sources = []*source{value(kind, f.CreatedBy)}
-	case byRole:
-		q.sources = []*source{value(kind, f.Role)}
 	case byStatus:
 		var err error
 		if q.sources, err = l.statusSources(r, f.Status, now); err != nil {
 			return nil, err
 		}
-	case byUpstream:
-		q.sources = []*source{value(kind, f.Upstream)}
+	default:
+		q.sources = []*source{value(kind, of)}
 	}
 	if seen := l.seenSources(by); seen != nil && (len(q.sources) == 0 || f.Owner == "" && f.CreatedBy == "" && f.Fingerprint == "" && f.Name == "" && f.Parent == "") {
 		q.sources = seen
@@ -214,30 +206,30 @@ func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*q
 	return q, nil
 }
 
-// indexed is the index that leads to the fewest keys, as far as can be known; 0 if
-// none does.
-func (f *Filter) indexed() byte {
+// indexed is the index that leads to the fewest keys, as far as can be known, and the value
+// that it has them under; 0 if none does.
+func (f *Filter) indexed() (kind byte, value string) {
 	switch {
 	case f.Fingerprint != "":
-		return byFingerprint
+		return byFingerprint, f.Fingerprint
 	case f.Name != "":
-		return byName
+		return byName, strings.ToLower(f.Name)
 	case f.Parent != "":
-		return byParent
+		return byCreator, f.Parent // a child was made by its parent, under the parent's id
 	case f.Owner != "":
-		return byOwner
+		return byOwner, f.Owner
 	case f.CreatedBy != "":
-		return byCreator
+		return byCreator, f.CreatedBy
 	case f.Role != "":
-		return byRole
+		return byRole, f.Role
 	case f.Status == record.Suspended || f.Status == record.Revoked || !f.Thorough && (f.Status == record.Expired || f.Status == record.Exhausted):
-		return byStatus
+		return byStatus, string(f.Status)
 	case f.Upstream != "":
-		return byUpstream
+		return byUpstream, f.Upstream
 	case f.Status == record.Active:
-		return byStatus
+		return byStatus, string(f.Status)
 	}
-	return 0
+	return 0, ""
 }
 
 // seenSources lead to the keys that a caller with limited sight sees; nil for callers
