@@ -186,13 +186,6 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 // dependsOn reports whether a box of the key that still opens holds the
 // credential.
 func (v *View) dependsOn(fingerprint string) bool {
-	if v.EndedStatus == record.Revoked {
-		return false
-	}
-	for i := range v.Former {
-		if v.Former[i].Fingerprint == fingerprint {
-			return true
-		}
-	}
-	return v.Fingerprint == fingerprint
+	return v.EndedStatus != record.Revoked && (v.Fingerprint == fingerprint ||
+		slices.ContainsFunc(v.Former, func(f record.Former) bool { return f.Fingerprint == fingerprint }))
 }

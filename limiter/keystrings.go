@@ -94,11 +94,8 @@ func (k *Live) cutReplaced(now time.Time) int {
 // writeStrings keeps lookups and salts in step with the key's record. old is
 // nil for a new one.
 func writeStrings(b *batch, old, key *record.Key) error {
-	if old == nil {
-		return b.Set(record.LookupKey(key.Lookup), []byte(key.ID))
-	}
-	if key.Lookup != old.Lookup {
-		if err := b.Set(record.LookupKey(key.Lookup), []byte(key.ID)); err != nil {
+	if old == nil || key.Lookup != old.Lookup {
+		if err := b.Set(record.LookupKey(key.Lookup), []byte(key.ID)); err != nil || old == nil {
 			return err
 		}
 	}
@@ -115,7 +112,7 @@ func writeStrings(b *batch, old, key *record.Key) error {
 		kept = key.SaltKeys()
 	}
 	for _, at := range old.SaltKeys() {
-		if !slices.ContainsFunc(kept, func(b []byte) bool { return string(b) == string(at) }) {
+		if !among(kept, at) {
 			if err := b.Delete(at); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/limiter/record"
@@ -75,9 +76,7 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 		page.Next, err = l.walk(ctx, r, by, &Filter{Status: record.Active, Cursor: cursor}, func(v View) bool {
 			s := StaleKey{View: v}
 			s.findReasons(now, after)
-			if reason != "" {
-				s.only(reason)
-			}
+			s.Reasons = slices.DeleteFunc(s.Reasons, func(r StaleReason) bool { return reason != "" && r != reason })
 			if len(s.Reasons) == 0 {
 				return true
 			}
@@ -106,16 +105,6 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	}
 	page.Partial = page.Next != "" && len(page.Keys) < limit
 	return page, nil
-}
-
-func (s *StaleKey) only(reason StaleReason) {
-	var kept []StaleReason
-	for _, r := range s.Reasons {
-		if r == reason {
-			kept = append(kept, r)
-		}
-	}
-	s.Reasons = kept
 }
 
 // findReasons works out the reasons.
