@@ -268,22 +268,7 @@ func (p *found) look(l *Limiter, r store.Reader, j *job, id string) error {
 }
 
 func (p *found) judge(l *Limiter, r store.Reader, j *job, id string) error {
-	k := l.loaded(id)
-	var key *record.Key
-	var value []byte
-	if k == nil {
-		var err error
-		if value, err = r.Get(record.RecordKey(id)); errors.Is(err, store.ErrNotFound) {
-			return nil // the index entry is of no key, or the key was forgotten
-		}
-		if err != nil {
-			return err
-		}
-		if key, err = record.DecodeKey(value); err != nil {
-			return fmt.Errorf("key %s: %w", id, err)
-		}
-	}
-	if k != nil {
+	if k := l.loaded(id); k != nil {
 		k.mu.Lock()
 		hit, revoked := k.revocation == j, k.key.EndedStatus == record.Revoked
 		judged := k.key.Judged >= j.number.Load()
@@ -296,6 +281,17 @@ func (p *found) judge(l *Limiter, r store.Reader, j *job, id string) error {
 			p.ids = append(p.ids, id)
 		}
 		return nil
+	}
+	value, err := r.Get(record.RecordKey(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil // the index entry is of no key, or the key was forgotten
+	}
+	if err != nil {
+		return err
+	}
+	key, err := record.DecodeKey(value)
+	if err != nil {
+		return fmt.Errorf("key %s: %w", id, err)
 	}
 	var failed error
 	hit := j.matches(key, func(at time.Time) View {
