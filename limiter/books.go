@@ -76,7 +76,19 @@ func (b *batch) setPart(key []byte, rec *record.Account, part *record.Part) erro
 	return b.Set(key, part.Encode())
 }
 
-// books reads an account's record and this node's part of it.
+// booksOf reads the record of an account and one node's part of it.
+func booksOf(r store.Reader, node string, id record.AccountID) (rec record.Account, own record.Part, err error) {
+	v, err := r.Get(record.AccountKey(id))
+	if err == nil {
+		rec, err = record.DecodeAccount(v)
+	}
+	if err == nil {
+		own, err = ownPart(r, node, id, &rec)
+	}
+	return rec, own, err
+}
+
+// books is booksOf for this node and an account in memory. That of a role may be new.
 func (b *batch) books(a *account) (rec record.Account, own record.Part, err error) {
 	if rec, err = readAccount(b, a); err == nil {
 		own, err = b.own(a.id, &rec)

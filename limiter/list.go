@@ -138,11 +138,8 @@ func (l *Limiter) fetchViews(r store.Reader, ids []string) error {
 // viewed is a key as the store says that it is, without those above it.
 func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
 	k, err := l.booked(r, key)
-	if err == nil && key.Delegate {
-		k.children, err = record.CountChildren(r, key.ID)
-	}
-	if err == nil && key.Custody == record.CustodySealed {
-		k.salts, err = readSalts(r, key)
+	if err == nil {
+		err = k.readBeside(r)
 	}
 	return k, err
 }

@@ -101,14 +101,8 @@ func (k *Live) viewIn(r store.Reader) (View, error) {
 	var rec record.Account
 	var own record.Part
 	if k.l.shared != nil {
-		b, err := r.Get(record.AccountKey(k.id))
-		if err == nil {
-			rec, err = record.DecodeAccount(b)
-		}
-		if err == nil {
-			own, err = ownPart(r, k.l.node(), k.id, &rec)
-		}
-		if err != nil {
+		var err error
+		if rec, own, err = booksOf(r, k.l.node(), k.id); err != nil {
 			return View{}, err
 		}
 	}

@@ -144,17 +144,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 				return err
 			}
 		}
-		if key.Delegate {
-			if k.children, err = record.CountChildren(r, id); err != nil {
-				return err
-			}
-		}
-		if key.Custody == record.CustodySealed {
-			if k.salts, err = readSalts(r, key); err != nil {
-				return err
-			}
-		}
-		return nil
+		return k.readBeside(r)
 	})
 	if err != nil {
 		return nil, err
@@ -176,6 +166,17 @@ func (l *Limiter) read(id string) (*Live, error) {
 		}
 	}
 	return k, nil
+}
+
+// readBeside reads what is known of a key besides its record and its account.
+func (k *Live) readBeside(r store.Reader) (err error) {
+	if k.key.Delegate {
+		k.children, err = record.CountChildren(r, k.key.ID)
+	}
+	if err == nil && k.key.Custody == record.CustodySealed {
+		k.salts, err = readSalts(r, k.key)
+	}
+	return err
 }
 
 // follow lets memory take over a record that was just committed. It runs on

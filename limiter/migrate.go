@@ -176,18 +176,11 @@ func (m *Migration) checkClosed(r store.Reader) error {
 		return err
 	}
 	for _, seen := range remembered {
-		v, err := r.Get(record.AccountKey(seen.ID))
-		if errors.Is(err, store.ErrNotFound) {
-			continue
-		}
-		var rec record.Account
-		if err == nil {
-			rec, err = record.DecodeAccount(v)
-		}
+		rec, there, err := record.FindAccount(r, seen.ID)
 		if err != nil {
 			return err
 		}
-		if rec.Lineage == seen.Lineage && rec.Reserved != seen.Used {
+		if there && rec.Lineage == seen.Lineage && rec.Reserved != seen.Used {
 			return errors.New("its server was killed, and has not yet counted what was in use: start it once more, and stop it")
 		}
 	}

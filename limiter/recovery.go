@@ -114,16 +114,15 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 	}
 	for i := range accounts {
 		seen := &accounts[i]
-		rec := record.Account{Lineage: seen.Lineage} // of a role that was being used for the first time
-		v, there, err := store.Find(b, record.AccountKey(seen.ID))
-		if there {
-			rec, err = record.DecodeAccount(v)
-		}
+		rec, there, err := record.FindAccount(b, seen.ID)
 		if err != nil {
 			return err
 		}
-		if !there && !roles[seen.ID] {
-			continue
+		if !there {
+			if !roles[seen.ID] {
+				continue
+			}
+			rec.Lineage = seen.Lineage // of a role that was being used for the first time
 		}
 		id := record.IDPrefix + ulid.ULID(seen.ID).String()
 		_, ofKey, err := store.Find(b, record.RecordKey(id))

@@ -59,20 +59,14 @@ func (l *Limiter) role(name string) (*account, error) {
 	if a != nil {
 		return a, nil
 	}
-	rec := record.Account{}
+	var rec record.Account
 	var own record.Part
 	id := record.RoleAccount(name)
-	err := l.store.View(func(r store.Reader) error {
+	err := l.store.View(func(r store.Reader) (err error) {
 		if err := l.check(r, id); err != nil {
 			return err
 		}
-		b, err := r.Get(record.AccountKey(id))
-		if err == nil {
-			rec, err = record.DecodeAccount(b)
-		}
-		if err == nil {
-			own, err = ownPart(r, l.node(), id, &rec)
-		}
+		rec, own, err = booksOf(r, l.node(), id)
 		return err
 	})
 	if err != nil && !errors.Is(err, store.ErrNotFound) {

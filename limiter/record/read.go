@@ -116,6 +116,15 @@ func ReadKey(r store.Reader, id string) (*Key, Account, error) {
 	return key, acct, nil
 }
 
+// FindAccount reads an account, and reports whether there is one.
+func FindAccount(r store.Reader, id AccountID) (acct Account, there bool, err error) {
+	b, there, err := store.Find(r, AccountKey(id))
+	if there {
+		acct, err = DecodeAccount(b)
+	}
+	return acct, there, err
+}
+
 // Missing is the error of reading a row without which another one makes no sense: where it is
 // not there, the record is damaged. A store that could not be asked may have it.
 func Missing(err error) error {
