@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -192,7 +190,7 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 func (a *account) decode(b []byte) (record.Account, error) {
 	rec, err := record.DecodeAccount(b)
 	if err != nil {
-		err = fmt.Errorf("%s%s: %w", record.IDPrefix, ulid.ULID(a.id), err)
+		err = fmt.Errorf("%s: %w", a.id.KeyID(), err)
 	}
 	return rec, err
 }

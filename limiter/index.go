@@ -122,5 +122,5 @@ func indexKeys(k *record.Key) [][]byte {
 func lastUseKey(id record.AccountID, last int64) []byte {
 	const perMinute = int64(60)
 	minted := int64(ulid.ULID(id).Time()) / 1000
-	return indexTime(byLastUse, max(last/1e9, minted)/perMinute, record.IDPrefix+ulid.ULID(id).String())
+	return indexTime(byLastUse, max(last/1e9, minted)/perMinute, id.KeyID())
 }

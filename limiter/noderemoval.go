@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -295,7 +293,7 @@ func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost reco
 	}
 	unsettled := part.Reserved.Minus(part.Settled)
 	part.Settled = part.Reserved
-	key := record.IDPrefix + ulid.ULID(id).String()
+	key := id.KeyID()
 	_, ofKey, err := store.Find(b, record.RecordKey(key))
 	if err != nil {
 		return lost, false, err

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/integrity"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -56,7 +54,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 				return recoverAccounts(b, some, known, now, former)
 			}, nil)
 		}, func(a integrity.Remembered, err error) { // what is reserved of it counts as spent
-			l.leaveOut("recovering budgets", record.IDPrefix+ulid.ULID(a.ID).String(), err)
+			l.leaveOut("recovering budgets", a.ID.KeyID(), err)
 		})
 		if err != nil {
 			return fmt.Errorf("recovering budgets: %w", err)
@@ -124,7 +122,7 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 			}
 			rec.Lineage = seen.Lineage // of a role that was being used for the first time
 		}
-		id := record.IDPrefix + ulid.ULID(seen.ID).String()
+		id := seen.ID.KeyID()
 		_, ofKey, err := store.Find(b, record.RecordKey(id))
 		if err != nil {
 			return err
@@ -153,12 +151,12 @@ func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record
 
 // accountRows names the records of an account, of its key, and of a node's part.
 func accountRows(id record.AccountID, node string) [][]byte {
-	return [][]byte{record.AccountKey(id), record.RecordKey(record.IDPrefix + ulid.ULID(id).String()), record.PartKey(id, node)}
+	return [][]byte{record.AccountKey(id), record.RecordKey(id.KeyID()), record.PartKey(id, node)}
 }
 
 // hourRow names the record of an hour of an account's key.
 func hourRow(id record.AccountID, at int64) []byte {
-	return record.HourKey(record.IDPrefix+ulid.ULID(id).String(), time.Unix(0, at).UTC().Truncate(time.Hour).Unix())
+	return record.HourKey(id.KeyID(), time.Unix(0, at).UTC().Truncate(time.Hour).Unix())
 }
 
 // recoverAccount brings what the shadow saw of an account into its record: what was spent, and

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
@@ -311,7 +309,7 @@ func (l *Limiter) recalled(id record.AccountID) {
 			return
 		}
 	}
-	key := record.IDPrefix + ulid.ULID(id).String()
+	key := id.KeyID()
 	k := l.loaded(key)
 	if k == nil {
 		left, err := l.leftOver(id)

@@ -7,8 +7,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/integrity"
@@ -241,7 +239,7 @@ func nothingBeside([]byte) [][]byte { return nil }
 // besideAccount names what account reads.
 func besideAccount(at []byte) [][]byte {
 	id, _ := record.AccountOf(at)
-	return [][]byte{record.RecordKey(record.IDPrefix + ulid.ULID(id).String())}
+	return [][]byte{record.RecordKey(id.KeyID())}
 }
 
 // besideKey names what key reads.
@@ -281,7 +279,7 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 		return err
 	}
 	r.digest.Add(id, v)
-	_, ofKey, err := store.Find(tx, record.RecordKey(record.IDPrefix+ulid.ULID(id).String()))
+	_, ofKey, err := store.Find(tx, record.RecordKey(id.KeyID()))
 	if ofKey {
 		r.done.sums.Counted.Add(rec.Counted())
 	}

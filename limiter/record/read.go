@@ -23,6 +23,9 @@ func KeyAccount(id string) (AccountID, error) {
 	return AccountID(u), nil
 }
 
+// KeyID is the id of the key that has an account, unless it is a role's.
+func (id AccountID) KeyID() string { return IDPrefix + ulid.ULID(id).String() }
+
 // Bounded reports whether anything ends the key without further action.
 func (k *Key) Bounded() bool {
 	return k.Limit.Limited() || !k.ExpiresAt.IsZero()
