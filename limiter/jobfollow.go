@@ -21,8 +21,7 @@ import (
 func (l *Limiter) followJobs() error {
 	var added []*job
 	over := false // whether a job has ended that this node had not heard of
-	done := make(chan error, 1)
-	l.committer.Look(func(r store.Reader) error {
+	err := l.committer.LookPatiently(func(r store.Reader) error {
 		stored, err := readJobs(r)
 		if err != nil {
 			return err
@@ -31,8 +30,8 @@ func (l *Limiter) followJobs() error {
 		added = l.jobs.adopt(stored)
 		l.jobs.follow(stored)
 		return nil
-	}, func(err error) { done <- err })
-	if err := <-done; err != nil {
+	}, nil)
+	if err != nil {
 		return fmt.Errorf("following jobs: %w", err)
 	}
 	for _, j := range added {

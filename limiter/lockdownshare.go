@@ -98,9 +98,8 @@ func (l *Limiter) followLockdown() error {
 		return nil
 	}
 	var set, lifted *LockedDown
-	done := make(chan error, 1)
 	// A look runs between two batches, so memory has what this node has written itself.
-	l.committer.Look(func(r store.Reader) error {
+	err := l.committer.LookPatiently(func(r store.Reader) error {
 		stored, err := readLockdown(r)
 		if err != nil {
 			return err
@@ -117,8 +116,8 @@ func (l *Limiter) followLockdown() error {
 			}
 		}
 		return nil
-	}, func(err error) { done <- err })
-	if err := <-done; err != nil {
+	}, nil)
+	if err != nil {
 		return fmt.Errorf("following the lockdown: %w", err)
 	}
 	switch {

@@ -136,8 +136,7 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 	owes := false
 	for step := range slices.Chunk(wanted, refreshStep) {
 		var found []*standing
-		looked := make(chan error, 1)
-		l.committer.Look(func(r store.Reader) error {
+		err := l.committer.LookPatiently(func(r store.Reader) error {
 			found = nil
 			seen := make(map[string]bool, len(step))
 			var rows [][]byte
@@ -168,15 +167,12 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 				}
 			}
 			return nil
-		}, func(err error) {
-			if err == nil {
-				for _, s := range found {
-					owes = l.takeOver(s) || owes
-				}
+		}, func() {
+			for _, s := range found {
+				owes = l.takeOver(s) || owes
 			}
-			looked <- err
 		})
-		failed = errors.Join(failed, <-looked)
+		failed = errors.Join(failed, err)
 	}
 	if owes { // whoever has set the limit waits until the use is written
 		failed = errors.Join(failed, l.Ping(context.Background()))

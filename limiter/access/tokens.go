@@ -228,8 +228,7 @@ func latest(a, b time.Time) time.Time {
 func (t *Tokens) Follow(ids []string) error {
 	var found []*record.AdminToken
 	var gone []string
-	looked := make(chan error, 1)
-	t.write.Look(func(r store.Reader) error {
+	return t.write.LookPatiently(func(r store.Reader) error {
 		found, gone = nil, nil
 		known := ids
 		if ids == nil {
@@ -257,18 +256,14 @@ func (t *Tokens) Follow(ids []string) error {
 			}
 		}
 		return nil
-	}, func(err error) {
-		if err == nil {
-			for _, rec := range found {
-				t.put(rec)
-			}
-			for _, id := range gone {
-				t.drop(id)
-			}
+	}, func() {
+		for _, rec := range found {
+			t.put(rec)
 		}
-		looked <- err
+		for _, id := range gone {
+			t.drop(id)
+		}
 	})
-	return <-looked
 }
 
 func (t *Tokens) ids() []string {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // What waits for the store is bounded. Requests share one change per account, however
@@ -55,7 +57,7 @@ func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
 		return ErrBusy
 	}
 	state := new(atomic.Int32)
-	result := c.await(state, apply, done)
+	result := c.await(change[B]{state: state, apply: apply}, done)
 	select {
 	case err := <-result:
 		return err
@@ -75,17 +77,23 @@ func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
 
 // DoPatiently submits a change and waits for it, however long that takes.
 func (c *Committer[B]) DoPatiently(apply func(b B) error, done func()) error {
-	return <-c.await(nil, apply, done)
+	return <-c.await(change[B]{apply: apply}, done)
 }
 
-func (c *Committer[B]) await(state *atomic.Int32, apply func(b B) error, done func()) <-chan error {
+// LookPatiently is Look for a caller that waits for it, however long that takes.
+func (c *Committer[B]) LookPatiently(look func(r store.Reader) error, done func()) error {
+	return <-c.await(change[B]{look: look}, done)
+}
+
+func (c *Committer[B]) await(ch change[B], done func()) <-chan error {
 	result := make(chan error, 1)
-	c.enqueue(change[B]{state: state, apply: apply, done: func(err error) {
+	ch.done = func(err error) {
 		if err == nil && done != nil {
 			done()
 		}
 		result <- err
-	}})
+	}
+	c.enqueue(ch)
 	return result
 }
 

@@ -16,6 +16,7 @@ type Writer interface {
 	DoPatiently(apply func(t *Transaction) error, done func()) error
 	Submit(apply func(t *Transaction) error, done func(err error))
 	Look(look func(r store.Reader) error, done func(err error))
+	LookPatiently(look func(r store.Reader) error, done func()) error
 }
 
 // Writer returns the committer as a Writer.
