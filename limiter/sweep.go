@@ -214,26 +214,21 @@ func (l *Limiter) sweepIdle() {
 
 // sweepAdmin saves what is pending about callers, and prunes what is too old.
 func (l *Limiter) sweepAdmin() {
-	l.attempts.Sweep()
-	if err := l.tokens.SaveUses(); err != nil {
-		l.log.Error("saving when admin tokens were used last", "error", err)
+	try := func(what string, do func() error) {
+		if err := do(); err != nil {
+			l.log.Error(what, "error", err)
+		}
 	}
+	l.attempts.Sweep()
+	try("saving when admin tokens were used last", l.tokens.SaveUses)
 	if !l.leads() {
 		return
 	}
-	if err := l.pruneOnces(); err != nil {
-		l.log.Error("forgetting old idempotency keys", "error", err)
-	}
-	if err := l.pruneAudit(); err != nil {
-		l.log.Error("pruning the audit log", "error", err)
-	}
+	try("forgetting old idempotency keys", l.pruneOnces)
+	try("pruning the audit log", l.pruneAudit)
 	if l.shared == nil {
 		return
 	}
-	if err := l.outbox.Sweep(); err != nil {
-		l.log.Error("sweeping the outbox", "error", err)
-	}
-	if err := l.foldShares(); err != nil {
-		l.log.Error("adding up what nodes that are gone have counted", "error", err)
-	}
+	try("sweeping the outbox", l.outbox.Sweep)
+	try("adding up what nodes that are gone have counted", l.foldShares)
 }
