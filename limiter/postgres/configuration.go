@@ -1,10 +1,6 @@
 package postgres
 
-import (
-	"context"
-
-	"github.com/till-proxy/till/limiter/store"
-)
+import "github.com/till-proxy/till/limiter/store"
 
 // Describe tells the other nodes what the configuration of this one is from now on;
 // see Options.Configuration.
@@ -15,9 +11,7 @@ func (s *Store) Describe(configuration string) error {
 	if !s.joined.Load() {
 		return store.ErrClosed
 	}
-	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
-	defer cancel()
-	_, err := s.outside(ctx, say(s.sql.describe, textOf(s.options.Node), byteaOf(s.session), textOf(configuration)))
+	_, err := s.within(s.ending, answerTimeout, say(s.sql.describe, textOf(s.options.Node), byteaOf(s.session), textOf(configuration)))
 	if err != nil {
 		return s.refuse(err)
 	}

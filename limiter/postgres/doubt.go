@@ -22,9 +22,7 @@ func (s *Store) Healed() bool { return s.healed.Load() }
 // tellDoubt writes a doubt into the database, if it is not known there. It does so on the
 // connection that has shown it: another one may lead to the copy that has everything.
 func (s *Store) tellDoubt(c *conn, lost *loss) {
-	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
-	defer cancel()
-	if _, err := c.run(ctx, say(s.sql.mark, textOf(lost.why), int8Of(s.generation))); err != nil {
+	if _, err := c.runWithin(s.ending, answerTimeout, say(s.sql.mark, textOf(lost.why), int8Of(s.generation))); err != nil {
 		s.log.Error("the other nodes do not know yet that the database is in doubt", "error", err)
 	}
 }

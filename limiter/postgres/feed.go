@@ -261,9 +261,7 @@ func (s *Store) writeFollowed() error {
 	if followed <= written {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(s.ending, followTimeout)
-	defer cancel()
-	_, err := s.outside(ctx, say(lazySettings), say(s.sql.follow, textOf(s.options.Node), byteaOf(s.session), int8Of(followed)))
+	_, err := s.within(s.ending, followTimeout, say(lazySettings), say(s.sql.follow, textOf(s.options.Node), byteaOf(s.session), int8Of(followed)))
 	if err == nil {
 		f.mu.Lock()
 		f.written = max(f.written, followed)
@@ -273,9 +271,7 @@ func (s *Store) writeFollowed() error {
 }
 
 func (s *Store) askFeed(what statement) ([][][]byte, error) {
-	ctx, cancel := context.WithTimeout(s.ending, followTimeout)
-	defer cancel()
-	results, err := s.outside(ctx, what)
+	results, err := s.within(s.ending, followTimeout, what)
 	if err != nil {
 		return nil, err
 	}

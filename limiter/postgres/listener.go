@@ -72,6 +72,13 @@ func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn
 	}
 }
 
+// within is outside with a time limit.
+func (s *Store) within(ctx context.Context, limit time.Duration, statements ...statement) ([]*pgconn.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return s.outside(ctx, statements...)
+}
+
 // heard handles a notification.
 func (s *Store) heard(l *listener, n *pgconn.Notification) {
 	switch {

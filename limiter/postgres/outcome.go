@@ -111,9 +111,7 @@ func (s *Store) ownNumber() (number int64, session []byte, instance int64, err e
 		return 0, nil, 0, err
 	}
 	defer s.abandon(c)
-	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
-	defer cancel()
-	results, err := c.run(ctx, say(s.sql.begin), say(s.sql.settings), say(s.sql.look, textOf(s.options.Node)), say(s.sql.commit))
+	results, err := c.runWithin(s.ending, answerTimeout, say(s.sql.begin), say(s.sql.settings), say(s.sql.look, textOf(s.options.Node)), say(s.sql.commit))
 	if err != nil {
 		return 0, nil, 0, err
 	}

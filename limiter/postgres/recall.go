@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"context"
 	"encoding/hex"
 	"slices"
 	"time"
@@ -57,10 +56,8 @@ func (s *Store) recallAll() {
 		if len(payloads) == 0 {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(s.ending, followTimeout)
-		_, err := s.outside(ctx, say(lazySettings), say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)),
+		_, err := s.within(s.ending, followTimeout, say(lazySettings), say(`SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p`, textOf(s.channel("recall")), textsOf(payloads)),
 			say(s.sql.recall, byteaOf(s.session), byteasOf(asked)))
-		cancel()
 		if err != nil {
 			s.log.Debug("asking other nodes for what they do not use", "error", err)
 			s.unblock(faultOf(err))
@@ -78,9 +75,7 @@ func (s *Store) recalled(account []byte) {
 
 // readRecalls reads what other nodes have asked for, where notifications do not arrive.
 func (s *Store) readRecalls(l *listener) error {
-	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
-	defer cancel()
-	results, err := l.run(ctx, say(s.sql.recalled, byteaOf(s.session)))
+	results, err := l.runWithin(s.ending, renewTimeout, say(s.sql.recalled, byteaOf(s.session)))
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -113,7 +111,7 @@ func (r *Repair) take(ctx context.Context) error {
 	if r.own != nil {
 		statements = append([]statement{say(s.sql.mark, textOf(r.own.why), int8Of(s.generation))}, statements...)
 	}
-	results, err := s.soon(ctx, statements...)
+	results, err := s.within(ctx, answerTimeout, statements...)
 	switch {
 	case err != nil:
 		return s.opened(err)
@@ -123,7 +121,7 @@ func (r *Repair) take(ctx context.Context) error {
 	s.repair = r
 	s.sql.settings = strings.Replace(settings, idleFor, repairIdleFor, 1)
 	for start := time.Now(); ; {
-		results, err := s.soon(ctx, say(s.sql.lives))
+		results, err := s.within(ctx, answerTimeout, say(s.sql.lives))
 		if err != nil {
 			return s.opened(err)
 		}
@@ -143,13 +141,6 @@ func (r *Repair) take(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-}
-
-// soon is outside for a caller who has no time limit of its own.
-func (s *Store) soon(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	return s.outside(ctx, statements...)
 }
 
 // Why says what makes the nodes doubt the database.

@@ -295,9 +295,7 @@ func (s *Store) rest(pause time.Duration) {
 }
 
 func (s *Store) rollback(l *listener) error {
-	ctx, cancel := context.WithTimeout(s.ending, renewTimeout)
-	defer cancel()
-	_, err := l.run(ctx, say(s.sql.rollback))
+	_, err := l.runWithin(s.ending, renewTimeout, say(s.sql.rollback))
 	return err
 }
 
@@ -372,9 +370,7 @@ var errLost = fmt.Errorf("%w: the database did not answer, or what they changed 
 
 // Nodes implements store.Shared.
 func (s *Store) Nodes() ([]store.Node, error) {
-	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
-	defer cancel()
-	results, err := s.outside(ctx, say(s.sql.nodes))
+	results, err := s.within(s.ending, takeTimeout, say(s.sql.nodes))
 	if err != nil {
 		if s.ending.Err() != nil {
 			return nil, store.ErrClosed
@@ -400,9 +396,7 @@ func (s *Store) Forget(node string) error { return s.unlessAlive(s.sql.discard, 
 
 // unlessAlive does something to a node whose session is over.
 func (s *Store) unlessAlive(do, node string) error {
-	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
-	defer cancel()
-	results, err := s.outside(ctx, say(do, textOf(node)), say(s.sql.lost, textOf(node)))
+	results, err := s.within(s.ending, takeTimeout, say(do, textOf(node)), say(s.sql.lost, textOf(node)))
 	switch {
 	case err != nil && s.ending.Err() != nil:
 		return store.ErrClosed

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -121,6 +122,13 @@ func (c *conn) run(ctx context.Context, statements ...statement) ([]*pgconn.Resu
 		return nil, &f
 	}
 	return results, nil
+}
+
+// runWithin is run with a time limit.
+func (c *conn) runWithin(ctx context.Context, limit time.Duration, statements ...statement) ([]*pgconn.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return c.run(ctx, statements...)
 }
 
 // script runs statements that have no parameters.

@@ -83,9 +83,7 @@ func (s *Store) unblock(f *fault) {
 	if f.code != "55P03" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.ending, takeTimeout)
-	defer cancel()
-	results, err := s.outside(ctx, say(s.sql.unblock, int8Of(s.writers)))
+	results, err := s.within(s.ending, takeTimeout, say(s.sql.unblock, int8Of(s.writers)))
 	switch {
 	case err != nil:
 		s.log.Warn("looking for a transaction that nobody goes on with", "error", err)
@@ -159,9 +157,7 @@ func (s *Store) abandon(c *conn) {
 		return
 	}
 	s.owned.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
-		defer cancel()
-		if _, err := c.run(ctx, say(s.sql.rollback)); err != nil {
+		if _, err := c.runWithin(context.Background(), answerTimeout, say(s.sql.rollback)); err != nil {
 			s.log.Debug("rolling back", "error", err)
 		}
 		s.pool.give(c)
@@ -219,9 +215,7 @@ func (t *transaction) begin(rows *store.Rows) error {
 		ask(s.sql.get, s.often)
 	}
 	statements = append(statements, say(s.sql.doubted)) // after all that is waited for
-	ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
-	defer cancel()
-	results, err := t.c.run(ctx, statements...)
+	results, err := t.c.runWithin(s.ending, answerTimeout, statements...)
 	if err != nil {
 		return err
 	}
@@ -286,9 +280,7 @@ func (t *transaction) ask(statements ...statement) ([][][]byte, error) {
 	if t.fault != nil {
 		return nil, t.fault
 	}
-	ctx, cancel := context.WithTimeout(t.s.ending, answerTimeout)
-	defer cancel()
-	results, err := t.c.run(ctx, statements...)
+	results, err := t.c.runWithin(t.s.ending, answerTimeout, statements...)
 	if err != nil {
 		t.fault = err
 		return nil, err

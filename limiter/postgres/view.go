@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/till-proxy/till/limiter/store"
 )
 
@@ -153,7 +151,7 @@ func (v *view) read(what statement) ([][][]byte, error) {
 			v.fault = err
 			return nil, err
 		}
-		results, err := v.run(c, say(s.sql.view), say(viewSettings), what)
+		results, err := c.runWithin(s.ending, answerTimeout, say(s.sql.view), say(viewSettings), what)
 		if err == nil {
 			err = s.checkInstance(intFrom(results[1].Rows[0][0]))
 		}
@@ -168,16 +166,10 @@ func (v *view) read(what statement) ([][][]byte, error) {
 		}
 		s.pool.flush()
 	}
-	results, err := v.run(v.c, what)
+	results, err := v.c.runWithin(s.ending, answerTimeout, what)
 	if err != nil {
 		v.fault = err
 		return nil, err
 	}
 	return results[0].Rows, nil
-}
-
-func (v *view) run(c *conn, what ...statement) ([]*pgconn.Result, error) {
-	ctx, cancel := context.WithTimeout(v.s.ending, answerTimeout)
-	defer cancel()
-	return c.run(ctx, what...)
 }
