@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"math"
@@ -184,11 +185,7 @@ func (c *Cluster) names() []string { return slices.Sorted(maps.Keys(c.sessions))
 // when it was taken off the list.
 func (c *Cluster) of(node string, do func(n *clusterNode)) {
 	c.do(func() {
-		n := c.sessions[node]
-		if n == nil {
-			n = c.outlived[node]
-		}
-		if n != nil {
+		if n := cmp.Or(c.sessions[node], c.outlived[node]); n != nil {
 			do(n)
 		}
 	})
@@ -350,10 +347,7 @@ func (c *Cluster) Connected(node string) bool {
 func (c *Cluster) Reaches(node string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := c.sessions[node]
-	if n == nil {
-		n = c.outlived[node]
-	}
+	n := cmp.Or(c.sessions[node], c.outlived[node])
 	return n != nil && n.reachable()
 }
 

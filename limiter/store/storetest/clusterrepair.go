@@ -35,7 +35,7 @@ func (r *Repair) Finish(fn func(store.Tx) error) error {
 
 func (r *Repair) update(fn func(store.Tx) error, done func()) error {
 	c := r.n.c
-	t := &transaction{node: r.n, exclusive: true, changes: make(map[string]change)}
+	t := &transaction{node: r.n, exclusive: true, overlay: overlay{changes: make(map[string]change)}}
 	c.mu.Lock()
 	t.base = c.rows
 	c.mu.Unlock()

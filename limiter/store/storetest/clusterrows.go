@@ -25,6 +25,33 @@ type change struct {
 	deleted bool
 }
 
+// overlay is a state as a transaction sees it that has changed something.
+type overlay struct {
+	base    table
+	changes map[string]change
+}
+
+// Get implements store.Reader.
+func (o *overlay) Get(key []byte) ([]byte, error) {
+	ch, written := o.changes[string(key)]
+	switch {
+	case !written:
+		return o.base.Get(key)
+	case ch.deleted:
+		return nil, store.ErrNotFound
+	}
+	return bytes.Clone(ch.value), nil
+}
+
+// Scan implements store.Reader.
+func (o *overlay) Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error {
+	rows := o.base
+	if len(o.changes) > 0 {
+		rows = rows.with(o.changes)
+	}
+	return rows.Scan(prefix, after, reverse, fn)
+}
+
 func (t table) find(key string) (int, bool) {
 	return slices.BinarySearchFunc(t, key, func(r row, key string) int { return cmp.Compare(r.key, key) })
 }

@@ -15,13 +15,13 @@ type latch []*transaction // those that hold it, then those that wait
 
 // transaction is one of a simulated shared store.
 type transaction struct {
+	overlay
+
 	node      *clusterNode
 	exclusive bool
 	server    *formerServer // that it runs on; nil: the present one
 	held      []string      // rows that it holds or waits for
 	declared  map[string]bool
-	base      table
-	changes   map[string]change
 	tells     [][]byte      // what other nodes have to follow
 	denied    error         // it was told ErrUndeclared
 	aborted   error         // the database has given it up
@@ -163,7 +163,7 @@ var errRehearsal = errors.New("only a rehearsal")
 // run runs a transaction once.
 func (n *clusterNode) run(exclusive bool, rows store.Rows, fn func(store.Tx) error) error {
 	c := n.c
-	t := &transaction{node: n, exclusive: exclusive, changes: make(map[string]change)}
+	t := &transaction{node: n, exclusive: exclusive, overlay: overlay{changes: make(map[string]change)}}
 	c.mu.Lock()
 	err := n.enter()
 	if err == nil && !n.joined {
@@ -296,16 +296,10 @@ func (t *transaction) deny(key []byte) error {
 
 // Get implements store.Reader.
 func (t *transaction) Get(key []byte) ([]byte, error) {
-	if ch, written := t.changes[string(key)]; written {
-		if ch.deleted {
-			return nil, store.ErrNotFound
-		}
-		return bytes.Clone(ch.value), nil
-	}
-	if !t.exclusive && !t.declared[string(key)] {
+	if _, written := t.changes[string(key)]; !written && !t.exclusive && !t.declared[string(key)] {
 		return nil, t.deny(key)
 	}
-	return t.base.Get(key)
+	return t.overlay.Get(key)
 }
 
 // Scan implements store.Reader.
@@ -313,11 +307,7 @@ func (t *transaction) Scan(prefix, after []byte, reverse bool, fn func(key, valu
 	if !t.exclusive {
 		return t.deny(prefix)
 	}
-	rows := t.base
-	if len(t.changes) > 0 {
-		rows = rows.with(t.changes)
-	}
-	return rows.Scan(prefix, after, reverse, fn)
+	return t.overlay.Scan(prefix, after, reverse, fn)
 }
 
 // Set implements store.Tx.

@@ -26,11 +26,7 @@ const (
 type Fault func(n int, step Step) (err error, reached bool)
 
 // Inject lets fn decide about each step from now on; nil ends it.
-func (d *Disk) Inject(fn Fault) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.fault = fn
-}
+func (d *Disk) Inject(fn Fault) { d.set(func() { d.fault = fn }) }
 
 // Steps counts the steps so far.
 func (d *Disk) Steps() int {
@@ -87,9 +83,7 @@ func (d *Disk) TakeData(from *Disk) {
 	from.mu.Lock()
 	data := from.data
 	from.mu.Unlock()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.data = data
+	d.set(func() { d.data = data })
 }
 
 // Files returns the files beside the store.

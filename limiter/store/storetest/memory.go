@@ -40,38 +40,26 @@ func NewDisk() *Disk {
 // reached is set the failing commit reaches the disk all the same: its caller
 // cannot know.
 func (d *Disk) FailAt(n int, reached bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failAt, d.halfWay = d.commits+n, reached
+	d.set(func() { d.failAt, d.halfWay = d.commits+n, reached })
 }
 
 // Fill lets every Update say that the disk is nearly full, until Heal.
-func (d *Disk) Fill() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.full = true
-}
+func (d *Disk) Fill() { d.set(func() { d.full = true }) }
 
 // Limit lets no transaction write more than so many entries.
-func (d *Disk) Limit(most int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.most = most
-}
+func (d *Disk) Limit(most int) { d.set(func() { d.most = most }) }
 
 // Heal ends the failing.
-func (d *Disk) Heal() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.failAt, d.full = 0, false
-}
+func (d *Disk) Heal() { d.set(func() { d.failAt, d.full = 0, false }) }
 
 // BeforeCommit calls fn before each commit, with its number from 1. It may
 // block, and so hold the commit up.
-func (d *Disk) BeforeCommit(fn func(commit int)) {
+func (d *Disk) BeforeCommit(fn func(commit int)) { d.set(func() { d.beforeAny = fn }) }
+
+func (d *Disk) set(change func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.beforeAny = fn
+	change()
 }
 
 // Commits counts what was committed so far.
@@ -107,7 +95,7 @@ func (m *memory) Update(fn func(store.Tx) error) error {
 	if full {
 		return store.ErrNoSpace
 	}
-	tx := &memoryTx{base: data, changes: map[string]change{}, most: most}
+	tx := &memoryTx{overlay: overlay{base: data, changes: map[string]change{}}, most: most}
 	if err := m.nesting.transaction(func() error { return fn(tx) }); err != nil {
 		return err
 	}
@@ -144,21 +132,9 @@ func (m *memory) View(fn func(store.Reader) error) error {
 func (m *memory) Close() error { return nil }
 
 type memoryTx struct {
-	base    table
-	changes map[string]change
-	most    int // writes that fit; 0: any number
-	writes  int
-}
-
-func (t *memoryTx) Get(key []byte) ([]byte, error) {
-	ch, written := t.changes[string(key)]
-	switch {
-	case !written:
-		return t.base.Get(key)
-	case ch.deleted:
-		return nil, store.ErrNotFound
-	}
-	return bytes.Clone(ch.value), nil
+	overlay
+	most   int // writes that fit; 0: any number
+	writes int
 }
 
 func (t *memoryTx) Set(key, value []byte) error {
@@ -174,12 +150,4 @@ func (t *memoryTx) write(key []byte, ch change) error {
 	t.writes++
 	t.changes[string(key)] = ch
 	return nil
-}
-
-func (t *memoryTx) Scan(prefix, after []byte, reverse bool, fn func(key, value []byte) (bool, error)) error {
-	rows := t.base
-	if len(t.changes) > 0 {
-		rows = rows.with(t.changes)
-	}
-	return rows.Scan(prefix, after, reverse, fn)
 }
