@@ -64,11 +64,7 @@ var ErrRecord = errors.New("damaged record")
 func (r *Account) Encode() []byte {
 	b := make([]byte, 1, 128)
 	b[0] = accountVersion
-	for _, amounts := range []*Amounts{&r.Limit, &r.Reserved, &r.Settled} {
-		for _, n := range amounts {
-			b = binary.AppendVarint(b, n)
-		}
-	}
+	b = appendAmounts(b, &r.Limit, &r.Reserved, &r.Settled)
 	b = binary.AppendUvarint(b, r.Lineage)
 	b = binary.AppendVarint(b, r.First)
 	b = binary.AppendVarint(b, r.Last)
@@ -77,17 +73,23 @@ func (r *Account) Encode() []byte {
 		b = append(b, s...)
 	}
 	b = binary.AppendVarint(b, r.Epoch)
-	for _, n := range r.Past {
-		b = binary.AppendVarint(b, n)
-	}
-	for _, n := range r.Kinds.All() {
-		b = binary.AppendVarint(b, *n)
-	}
+	b = appendKinds(appendAmounts(b, &r.Past), &r.Kinds)
 	b = binary.AppendVarint(b, r.Version)
-	for _, amounts := range []*Amounts{&r.Given, &r.Returned, &r.Booked} {
+	return appendAmounts(b, &r.Given, &r.Returned, &r.Booked)
+}
+
+func appendAmounts(b []byte, all ...*Amounts) []byte {
+	for _, amounts := range all {
 		for _, n := range amounts {
 			b = binary.AppendVarint(b, n)
 		}
+	}
+	return b
+}
+
+func appendKinds(b []byte, kinds *TokenKinds) []byte {
+	for _, n := range kinds.All() {
+		b = binary.AppendVarint(b, *n)
 	}
 	return b
 }
@@ -98,29 +100,17 @@ func DecodeAccount(b []byte) (Account, error) {
 		return r, fmt.Errorf("account: %w: unknown version", ErrRecord)
 	}
 	d := decoder{b: b[1:]}
-	for _, amounts := range []*Amounts{&r.Limit, &r.Reserved, &r.Settled} {
-		for k := range amounts {
-			amounts[k] = d.varint()
-		}
-	}
+	d.amounts(&r.Limit, &r.Reserved, &r.Settled)
 	r.Lineage = d.uvarint()
 	r.First = d.varint()
 	r.Last = d.varint()
 	r.Pin = d.text()
 	r.Addr = d.text()
 	r.Epoch = d.varint()
-	for k := range r.Past {
-		r.Past[k] = d.varint()
-	}
-	for _, n := range r.Kinds.All() {
-		*n = d.varint()
-	}
+	d.amounts(&r.Past)
+	d.kinds(&r.Kinds)
 	r.Version = d.varint()
-	for _, amounts := range []*Amounts{&r.Given, &r.Returned, &r.Booked} {
-		for k := range amounts {
-			amounts[k] = d.varint()
-		}
-	}
+	d.amounts(&r.Given, &r.Returned, &r.Booked)
 	if d.bad || len(d.b) != 0 {
 		return r, fmt.Errorf("account: %w", ErrRecord)
 	}
@@ -149,6 +139,20 @@ func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
 	d.skip(n)
 	return v
+}
+
+func (d *decoder) amounts(all ...*Amounts) {
+	for _, amounts := range all {
+		for k := range amounts {
+			amounts[k] = d.varint()
+		}
+	}
+}
+
+func (d *decoder) kinds(kinds *TokenKinds) {
+	for _, n := range kinds.All() {
+		*n = d.varint()
+	}
 }
 
 func (d *decoder) skip(n int) {

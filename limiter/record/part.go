@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // Part is what one node has of an account, where several share a store. It is written
@@ -36,8 +37,8 @@ func (p Part) Of(lineage uint64) Part {
 	return p
 }
 
-func (p *Part) amounts() [4]*Amounts {
-	return [...]*Amounts{&p.Reserved, &p.Settled, &p.Booked, &p.Past}
+func (p *Part) amounts() []*Amounts {
+	return []*Amounts{&p.Reserved, &p.Settled, &p.Booked, &p.Past}
 }
 
 const partVersion = 1
@@ -47,15 +48,7 @@ func (p *Part) Encode() []byte {
 	b := make([]byte, 1, 96)
 	b[0] = partVersion
 	b = binary.AppendUvarint(b, p.Lineage)
-	for _, amounts := range p.amounts() {
-		for _, n := range amounts {
-			b = binary.AppendVarint(b, n)
-		}
-	}
-	for _, n := range p.Kinds.All() {
-		b = binary.AppendVarint(b, *n)
-	}
-	return b
+	return appendKinds(appendAmounts(b, p.amounts()...), &p.Kinds)
 }
 
 // DecodePart reads what Encode wrote. The error wraps ErrRecord.
@@ -66,15 +59,11 @@ func DecodePart(b []byte) (Part, error) {
 	}
 	d := decoder{b: b[1:]}
 	p.Lineage = d.uvarint()
+	d.amounts(p.amounts()...)
 	for _, amounts := range p.amounts() {
-		for k := range amounts {
-			amounts[k] = d.varint()
-			d.bad = d.bad || amounts[k] < 0
-		}
+		d.bad = d.bad || slices.Min(amounts[:]) < 0
 	}
-	for _, n := range p.Kinds.All() {
-		*n = d.varint()
-	}
+	d.kinds(&p.Kinds)
 	if d.bad || len(d.b) != 0 {
 		return p, fmt.Errorf("part of an account: %w", ErrRecord)
 	}
