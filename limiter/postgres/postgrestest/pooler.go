@@ -1,7 +1,6 @@
 package postgrestest
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/url"
@@ -10,9 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Pooler starts a pgbouncer in front of a server, which gives each transaction any of
@@ -58,20 +54,10 @@ server_login_retry = 1
 	if err := own(config); err != nil {
 		t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(s.dir, "pgbouncer.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
 	// It would wait for its clients if it were asked to stop.
 	end := strings.Replace(supervise, "-QUIT", "-KILL", 1)
-	cmd := exec.Command("/bin/sh", "-c", end, "supervise", path, config)
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, log, log, asServer()
-	hold, err := cmd.StdinPipe()
+	cmd, hold, err := s.supervised(end, "pgbouncer.log", path, config)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -80,17 +66,8 @@ server_login_retry = 1
 	})
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(User, "any"), Path: "/postgres"}
 	u.RawQuery = url.Values{"host": {s.dir}, "port": {"6432"}, "sslmode": {"disable"}}.Encode()
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		c, err := pgconn.Connect(ctx, u.String())
-		cancel()
-		if err == nil {
-			c.Close(context.Background())
-			return u.String()
-		}
-		if time.Now().After(deadline) {
-			said, _ := os.ReadFile(log.Name())
-			t.Fatalf("pgbouncer does not start: %v\n%s", err, said)
-		}
+	if err := s.answers(u.String(), "pgbouncer.log"); err != nil {
+		t.Fatalf("pgbouncer does not start: %v", err)
 	}
+	return u.String()
 }

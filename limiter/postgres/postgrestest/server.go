@@ -184,38 +184,48 @@ func (s *Server) Start() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	cmd, hold, err := s.supervised(supervise, "log", postgres, "-D", s.Data())
 	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := exec.Command("/bin/sh", "-c", supervise, "supervise", postgres, "-D", s.Data())
-	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, log, log, asServer()
-	hold, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
 		return err
 	}
 	s.proc, s.hold = cmd, hold
-	deadline := time.Now().Add(startTimeout)
-	for {
+	if err := s.answers(s.DSN(), "log"); err != nil {
+		return fmt.Errorf("PostgreSQL does not start: %w", err)
+	}
+	return nil
+}
+
+// supervised starts a program with a log in the server's directory. It runs until hold is
+// closed, which is when this process ends, if not before.
+func (s *Server) supervised(script, log string, program ...string) (cmd *exec.Cmd, hold io.Closer, err error) {
+	out, err := os.OpenFile(filepath.Join(s.dir, log), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer out.Close()
+	cmd = exec.Command("/bin/sh", append([]string{"-c", script, "supervise"}, program...)...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, out, out, asServer()
+	if hold, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, err
+	}
+	return cmd, hold, cmd.Start()
+}
+
+// answers waits until somebody can connect. The error has what the log says.
+func (s *Server) answers(dsn, log string) error {
+	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)
-		c, err := pgconn.Connect(ctx, s.DSN())
+		c, err := pgconn.Connect(ctx, dsn)
 		cancel()
 		if err == nil {
 			return c.Close(context.Background())
 		}
 		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(s.log())
-			return fmt.Errorf("PostgreSQL does not start: %w\n%s", err, text)
+			text, _ := os.ReadFile(filepath.Join(s.dir, log))
+			return fmt.Errorf("%w\n%s", err, text)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
-
-func (s *Server) log() string { return filepath.Join(s.dir, "log") }
 
 // Kill ends the server at once, as a crash does, and returns when it has ended.
 func (s *Server) Kill() error {
