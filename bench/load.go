@@ -16,25 +16,18 @@ import (
 
 // measure makes one round: load, then one connection alone, then a stream.
 func (s *side) measure() error {
-	began := time.Now()
-	cpu, took, err := s.loadCPU(*length, body)
-	if err != nil {
+	if err := s.measureLoad(); err != nil {
 		return err
 	}
-	n := len(took)
-	s.requests = append(s.requests, n)
-	s.rate = append(s.rate, time.Since(began)/time.Duration(n))
-	s.cpu = append(s.cpu, cpu)
-	s.p50 = append(s.p50, took[n/2])
-	s.p99 = append(s.p99, took[n*99/100])
-
-	if took, err = s.load(1, *length/4, body); err != nil {
+	took, err := s.load(1, *length/4, body)
+	if err != nil {
 		return err
 	}
 	s.alone = append(s.alone, took[len(took)/2])
 	if *metered {
 		for i, b := range sized {
-			if cpu, _, err = s.loadCPU(*length/2, b.text); err != nil {
+			cpu, _, err := s.loadCPU(*length/2, b.text)
+			if err != nil {
 				return err
 			}
 			s.sized[i] = append(s.sized[i], cpu)
@@ -46,6 +39,22 @@ func (s *side) measure() error {
 	}
 	s.event = append(s.event, event)
 	return s.measureStreams()
+}
+
+// measureLoad makes one round of load alone.
+func (s *side) measureLoad() error {
+	began := time.Now()
+	cpu, took, err := s.loadCPU(*length, body)
+	if err != nil {
+		return err
+	}
+	n := len(took)
+	s.requests = append(s.requests, n)
+	s.rate = append(s.rate, time.Since(began)/time.Duration(n))
+	s.cpu = append(s.cpu, cpu)
+	s.p50 = append(s.p50, took[n/2])
+	s.p99 = append(s.p99, took[n*99/100])
+	return nil
 }
 
 // loadCPU loads the side, and returns the CPU time of one request as well.

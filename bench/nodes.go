@@ -110,18 +110,6 @@ func reportNodes(w io.Writer, dir, to string, till *side) (err error) {
 	return f.report(w, stock, till, float64(after-before)*1000/float64(f.requests))
 }
 
-// measureLoad makes one round of load alone.
-func (s *side) measureLoad() error {
-	cpu, took, err := s.loadCPU(*length, body)
-	if err != nil {
-		return err
-	}
-	s.cpu = append(s.cpu, cpu)
-	s.p50 = append(s.p50, took[len(took)/2])
-	s.p99 = append(s.p99, took[len(took)*99/100])
-	return nil
-}
-
 // measure loads all of them at once, with as many connections together as a side has.
 func (f *fleet) measure() error {
 	cpu, took, errs := make([]time.Duration, len(f.sides)), make([][]time.Duration, len(f.sides)), make([]error, len(f.sides))
