@@ -123,10 +123,7 @@ func (s *side) measureStreams() error {
 
 // drain reads one fast stream to its end.
 func (c *connection) drain(key string) error {
-	if err := c.post(key, fmt.Sprintf("%s: %d\r\n", fastHeader, fastEvents), streamBody); err != nil {
-		return err
-	}
-	res, err := c.receive()
+	res, err := c.post(key, fmt.Sprintf("%s: %d\r\n", fastHeader, fastEvents), streamBody)
 	if err != nil {
 		return err
 	}
@@ -219,13 +216,13 @@ const (
 	streamBody = `{"stream":true,"model":"m","messages":[{"role":"user","content":"hi"}],"max_completion_tokens":4000}`
 )
 
-func (c *connection) post(key, header, body string) error {
+// post sends a request, and returns the answer if it is a good one.
+func (c *connection) post(key, header, body string) (*http.Response, error) {
 	_, err := fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\n"+
 		"Accept: application/json\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", key, header, len(body), body)
-	return err
-}
-
-func (c *connection) receive() (*http.Response, error) {
+	if err != nil {
+		return nil, err
+	}
 	res, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		return nil, err
@@ -238,10 +235,7 @@ func (c *connection) receive() (*http.Response, error) {
 }
 
 func (c *connection) ask(key, body string) error {
-	if err := c.post(key, "", body); err != nil {
-		return err
-	}
-	res, err := c.receive()
+	res, err := c.post(key, "", body)
 	if err != nil {
 		return err
 	}
@@ -259,10 +253,7 @@ func streamDelay(addr, key string) (time.Duration, error) {
 		return 0, err
 	}
 	defer c.Close()
-	if err := c.post(key, fmt.Sprintf("%s: %d\r\n", eventsHeader, *events), body); err != nil {
-		return 0, err
-	}
-	res, err := c.receive()
+	res, err := c.post(key, fmt.Sprintf("%s: %d\r\n", eventsHeader, *events), body)
 	if err != nil {
 		return 0, err
 	}

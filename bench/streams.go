@@ -116,11 +116,7 @@ func (s *side) holdOne() (*heldStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = c.post(s.key, holdHeader+": 1\r\n", streamBody)
-	var res *http.Response
-	if err == nil {
-		res, err = c.receive()
-	}
+	res, err := c.post(s.key, holdHeader+": 1\r\n", streamBody)
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

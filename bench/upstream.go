@@ -132,24 +132,22 @@ func serveConn(conn net.Conn) error {
 		if _, err := io.CopyN(io.Discard, r, length); err != nil {
 			return err
 		}
-		if held > 0 {
+		var err error
+		switch {
+		case held > 0:
 			return hold(conn, r)
-		}
-		if fast > 0 {
-			if err := fastStream(conn, int(fast)); err != nil {
-				return err
-			}
-		} else if events > 0 {
-			if err := stream(conn, int(events)); err != nil {
-				return err
-			}
-		} else {
+		case fast > 0:
+			err = fastStream(conn, int(fast))
+		case events > 0:
+			err = stream(conn, int(events))
+		default:
 			if text == nil || length != last {
 				last, text = length, plain(length)
 			}
-			if _, err := conn.Write(text); err != nil {
-				return err
-			}
+			_, err = conn.Write(text)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
