@@ -167,16 +167,9 @@ func (f *fleet) report(w io.Writer, stock *fleet, till *side, per1000 float64) e
 		fmt.Fprintf(&b, "%-16s %9s %9s %9s   %.3f (%.3f to %.3f)\n", r.name, short(median(r.stock)), short(median(r.till)), short(median(r.nodes)),
 			median(all), slices.Min(all), slices.Max(all))
 	}
-	verdict := func(met bool) string {
-		if met {
-			return "met"
-		}
-		return "missed"
-	}
-	cpu := median(ratios(f.cpu, stock.cpu))
 	fmt.Fprintf(&b, "\nBeside till with a store of its own, a node takes %.3f × the CPU time.\n", median(ratios(f.cpu, till.cpu)))
 	fmt.Fprintf(&b, "The database had %.1f transactions for 1,000 requests, with those of the time between rounds.\n", per1000)
-	fmt.Fprintf(&b, "Goal for CPU a request on a node, at most %.2f × stock: %s with %.3f.\n", goalNodes, verdict(cpu <= goalNodes), cpu)
+	judge(&b, "CPU a request on a node", median(ratios(f.cpu, stock.cpu)), goalNodes)
 	fmt.Fprintf(&b, "Goal for transactions, at most %d for 1,000 requests: %s with %.1f.\n", goalTransactions, verdict(per1000 <= goalTransactions), per1000)
 	_, err := io.WriteString(w, b.String())
 	return err

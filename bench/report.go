@@ -64,21 +64,14 @@ func report(w io.Writer, stock, till *side, direct []time.Duration, commits comm
 	fmt.Fprintf(&b, "\nAn event takes %s from the upstream to a client without any proxy: till adds\n%s at the median.\n",
 		short(median(direct)), short(median(till.event)-median(direct)))
 	fmt.Fprintf(&b, "The store is in %s; it committed %d times, which took %s each.\n", *stores, commits.n, short(commits.mean))
-	judge := func(what string, ratio, goal float64) {
-		verdict := "met"
-		if ratio > goal {
-			verdict = "missed"
-		}
-		fmt.Fprintf(&b, "Goal for %s, at most %.2f × stock: %s with %.3f.\n", what, goal, verdict, ratio)
-	}
 	if *metered {
-		judge("CPU a measured request", median(rows[0].ratios()), goalMetered)
-		judge("CPU a measured event", median(rows[6].ratios()), goalEvent)
-		for i, b := range sized {
-			judge("CPU a measured request of "+b.name, median(rows[7+i].ratios()), b.goal)
+		judge(&b, "CPU a measured request", median(rows[0].ratios()), goalMetered)
+		judge(&b, "CPU a measured event", median(rows[6].ratios()), goalEvent)
+		for i := range sized {
+			judge(&b, "CPU a measured request of "+sized[i].name, median(rows[7+i].ratios()), sized[i].goal)
 		}
 	} else {
-		judge("CPU a request", median(rows[0].ratios()), goal)
+		judge(&b, "CPU a request", median(rows[0].ratios()), goal)
 	}
 	b.WriteByte('\n')
 
@@ -91,6 +84,18 @@ func report(w io.Writer, stock, till *side, direct []time.Duration, commits comm
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// judge says whether a goal relative to stock Caddy is met.
+func judge(w io.Writer, what string, ratio, goal float64) {
+	fmt.Fprintf(w, "Goal for %s, at most %.2f × stock: %s with %.3f.\n", what, goal, verdict(ratio <= goal), ratio)
+}
+
+func verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "missed"
 }
 
 func short(d time.Duration) string {
