@@ -42,19 +42,15 @@ func (r *Rebuild) Begin() {
 }
 
 // Add counts the record of an account that is in the store from now on.
-func (r *Rebuild) Add(id record.AccountID, value []byte) {
-	if r != nil {
-		c := r.changed[record.BucketOf(id)]
-		c.add(r.digest.hash(record.AccountKey(id), value))
-		r.changed[record.BucketOf(id)] = c
-	}
-}
+func (r *Rebuild) Add(id record.AccountID, value []byte) { r.change(id, value, (*sum).add) }
 
 // Take stops counting the record of an account, which another one replaces.
-func (r *Rebuild) Take(id record.AccountID, value []byte) {
+func (r *Rebuild) Take(id record.AccountID, value []byte) { r.change(id, value, (*sum).take) }
+
+func (r *Rebuild) change(id record.AccountID, value []byte, by func(*sum, sum)) {
 	if r != nil {
 		c := r.changed[record.BucketOf(id)]
-		c.take(r.digest.hash(record.AccountKey(id), value))
+		by(&c, r.digest.hash(record.AccountKey(id), value))
 		r.changed[record.BucketOf(id)] = c
 	}
 }
