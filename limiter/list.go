@@ -120,19 +120,9 @@ func (l *Limiter) stored(r store.Reader, key *record.Key) (*Live, error) {
 	return k, err
 }
 
-// fetchViews reads at once what the views of keys need. What is not an id is skipped:
-// reading it will say so.
+// fetchViews reads at once what the views of keys need.
 func (l *Limiter) fetchViews(r store.Reader, ids []string) error {
-	if l.shared == nil {
-		return nil
-	}
-	var rows [][]byte
-	for _, id := range ids {
-		if account, err := record.KeyAccount(id); err == nil {
-			rows = append(append(rows, l.rowsOfKey(account, id)...), record.SaltKey(id))
-		}
-	}
-	return store.Fetch(r, rows...)
+	return l.fetchKeys(r, ids, record.SaltKey)
 }
 
 // viewed is a key as the store says that it is, without those above it.

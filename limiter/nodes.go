@@ -112,19 +112,25 @@ func (n *nodes) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) sto
 	return rows
 }
 
-// fetchKeys reads at once what a batch will read of some keys: no other node commits
-// while it runs. What is not an id is skipped: reading it will say so.
-func (n *nodes) fetchKeys(b *batch, ids []string) error {
+// fetchKeys reads at once what will be read of some keys, and the rows beside them that also
+// names: no other node commits while a batch runs. What is not an id is skipped: reading it
+// will say so.
+func (n *nodes) fetchKeys(r store.Reader, ids []string, also ...func(id string) []byte) error {
 	if n.shared == nil {
 		return nil
 	}
 	var rows [][]byte
 	for _, id := range ids {
-		if account, err := record.KeyAccount(id); err == nil {
-			rows = append(rows, n.rowsOfKey(account, id)...)
+		account, err := record.KeyAccount(id)
+		if err != nil {
+			continue
+		}
+		rows = append(rows, n.rowsOfKey(account, id)...)
+		for _, row := range also {
+			rows = append(rows, row(id))
 		}
 	}
-	return store.Fetch(b, rows...)
+	return store.Fetch(r, rows...)
 }
 
 // nodeCount is which nodes live, as last counted.

@@ -139,13 +139,11 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 		err := l.committer.LookPatiently(func(r store.Reader) error {
 			found = nil
 			seen := make(map[string]bool, len(step))
-			var rows [][]byte
-			for _, w := range step {
-				if account, err := record.KeyAccount(w.id); err == nil { // otherwise there is no such key
-					rows = append(rows, l.rowsOfKey(account, w.id)...)
-				}
+			named := make([]string, len(step))
+			for i, w := range step {
+				named[i] = w.id
 			}
-			if err := store.Fetch(r, rows...); err != nil {
+			if err := l.fetchKeys(r, named); err != nil {
 				return err
 			}
 			for _, w := range step {
