@@ -146,6 +146,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{
 		options: o, log: o.Log, schema: o.Schema, sql: queriesIn(o.Schema),
 		turn: make(chan struct{}, 1), asks: make(chan []byte, 256),
+		seen: seen{commits: make(map[string]int64), renewals: make(map[string]renewal)},
 	}
 	s.log = cmp.Or(s.log, slog.New(slog.DiscardHandler))
 	if o.After != nil {

@@ -72,9 +72,6 @@ func (s *Store) before() state {
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
 	known := state{commits: maps.Clone(s.seen.commits), head: s.seen.head, database: s.database}
-	if known.commits == nil {
-		known.commits = make(map[string]int64, 1)
-	}
 	known.commits[s.options.Node] = max(known.commits[s.options.Node], s.acked.Load())
 	return known
 }
@@ -92,16 +89,10 @@ func (s *Store) compare(before, now state) error {
 	}
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
-	if s.seen.commits == nil {
-		s.seen.commits = make(map[string]int64, len(now.commits))
-	}
 	for node, batch := range now.commits {
 		s.seen.commits[node] = max(s.seen.commits[node], batch)
 	}
 	s.seen.head = max(s.seen.head, now.head)
-	if s.seen.renewals == nil {
-		s.seen.renewals = make(map[string]renewal, len(now.renewed))
-	}
 	for node, at := range now.renewed {
 		if now.live[node] && s.seen.renewals[node].at != at {
 			s.seen.renewals[node] = renewal{at, boottime()}
