@@ -62,19 +62,15 @@ func (s *auditSight) sees(e *audit.Line) (bool, error) {
 	if seen, known := s.keys[id]; known {
 		return seen, nil
 	}
-	b, err := s.r.Get(record.RecordKey(id))
-	if errors.Is(err, store.ErrNotFound) { // forgotten
-		s.keys[id] = false
-		return false, nil
+	var key *record.Key
+	b, there, err := store.Find(s.r, record.RecordKey(id))
+	if there { // otherwise it was forgotten
+		key, err = record.DecodeKey(b)
 	}
-	if err != nil {
-		return false, err
-	}
-	key, err := record.DecodeKey(b)
 	if err != nil && !s.l.leaveOut("reading the audit log", id, err) {
 		return false, err
 	}
-	s.keys[id] = err == nil && s.l.Sees(s.by, key)
+	s.keys[id] = there && err == nil && s.l.Sees(s.by, key)
 	return s.keys[id], nil
 }
 

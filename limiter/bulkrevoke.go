@@ -282,11 +282,8 @@ func (p *found) judge(l *Limiter, r store.Reader, j *job, id string) error {
 		}
 		return nil
 	}
-	value, err := r.Get(record.RecordKey(id))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil // the index entry is of no key, or the key was forgotten
-	}
-	if err != nil {
+	value, there, err := store.Find(r, record.RecordKey(id))
+	if err != nil || !there { // the index entry is of no key, or the key was forgotten
 		return err
 	}
 	key, err := record.DecodeKey(value)

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -95,14 +94,11 @@ func (l *Limiter) finishJob(j *job) error {
 
 // readJob reads the record of a job.
 func readJob(r store.Reader, number int64) (j Job, err error) {
-	v, err := r.Get(jobKey(number))
-	if err != nil {
-		return j, err
+	there, err := record.FindJSON(r, jobKey(number), &j, fmt.Sprintf("job %d", number))
+	if err == nil && !there {
+		err = store.ErrNotFound
 	}
-	if err := json.Unmarshal(v, &j); err != nil {
-		return j, fmt.Errorf("job %d: %w: %w", number, record.ErrRecord, err)
-	}
-	return j, nil
+	return j, err
 }
 
 // picksStored reports whether a job matches a key, as a transaction reads it.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -255,12 +254,9 @@ func (a *authority) seenSources(by Caller) []*source {
 func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter, fn func(View) bool) (next string, err error) {
 	now := l.clock.Now()
 	return l.scan(ctx, r, by, f, record.MaxLookedAt, func(id string) (bool, error) {
-		value, err := r.Get(record.RecordKey(id))
-		if errors.Is(err, store.ErrNotFound) {
-			return true, nil // the entry is of no key
-		}
-		if err != nil {
-			return false, err
+		value, there, err := store.Find(r, record.RecordKey(id))
+		if err != nil || !there { // the entry is of no key
+			return true, err
 		}
 		view, err := l.viewOf(r, id, value, now)
 		if l.leaveOut("listing keys", id, err) {

@@ -49,12 +49,9 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 		}
 		if sealed {
 			if last := key.Former[len(key.Former)-1]; !last.SealKey.IsZero() {
-				salt, err := b.Get(record.SaltKey(id))
-				switch {
-				case err == nil:
+				salt, there, err := store.Find(b, record.SaltKey(id))
+				if there { // otherwise the store is a copy without salts
 					err = b.Set(record.FormerSaltKey(id, last.Number), slices.Clone(salt))
-				case errors.Is(err, store.ErrNotFound): // a copy of a store, without salts
-					err = nil
 				}
 				if err != nil {
 					return err

@@ -131,11 +131,8 @@ func set(t *testing.T, s store.Shared, key, value string) {
 
 // number reads a row that holds a number; one that is missing holds 0.
 func number(r store.Reader, key string) (int, error) {
-	b, err := r.Get([]byte(key))
-	if errors.Is(err, store.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
+	b, there, err := store.Find(r, []byte(key))
+	if err != nil || !there {
 		return 0, err
 	}
 	return strconv.Atoi(string(b))
