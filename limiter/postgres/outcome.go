@@ -94,9 +94,7 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 		}
 		s.log.Debug("asking for the outcome of a commit", "error", err)
 		s.unblock(faultOf(err))
-		select {
-		case <-time.After(pause):
-		case <-s.ending.Done():
+		if s.rest(pause) {
 			return false, fmt.Errorf("%s: the store was closed before the outcome of its last commit was known: %s", s.where, err)
 		}
 		pause = min(2*pause, time.Second)

@@ -87,9 +87,7 @@ func (s *Store) begin(l *listener) error {
 		case time.Since(start) > joinPatience:
 			return fmt.Errorf("node %s: a process with this name is alive: give each node a name of its own", s.options.Node)
 		}
-		select {
-		case <-time.After(joinEvery):
-		case <-s.ending.Done():
+		if s.rest(joinEvery) {
 			return store.ErrClosed
 		}
 	}
@@ -286,11 +284,13 @@ func (s *Store) leave(l *listener) {
 	}
 }
 
-// rest waits, unless the store is closed.
-func (s *Store) rest(pause time.Duration) {
+// rest waits, unless the store is closed, and reports whether it is.
+func (s *Store) rest(pause time.Duration) (closed bool) {
 	select {
 	case <-time.After(pause):
+		return false
 	case <-s.ending.Done():
+		return true
 	}
 }
 

@@ -68,9 +68,7 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		if !f.again() || try == mostTries || time.Since(start) > enoughTime {
 			return s.refuse(f)
 		}
-		select {
-		case <-time.After(time.Duration(rand.Int64N(int64(try) * int64(10*time.Millisecond)))):
-		case <-s.ending.Done():
+		if s.rest(time.Duration(rand.Int64N(int64(try) * int64(10*time.Millisecond)))) {
 			return s.refuse(f)
 		}
 	}
