@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -70,12 +71,7 @@ func (k *Key) DueAt(lastUse time.Time, used, children bool) int64 {
 		earlier(k.CreatedAt.Add(k.FirstUseWithin))
 	}
 	if k.IdleTimeout > 0 {
-		since := k.CreatedAt
-		for _, t := range []time.Time{k.RevivedAt, lastUse} {
-			if t.After(since) {
-				since = t
-			}
-		}
+		since := slices.MaxFunc([]time.Time{k.CreatedAt, k.RevivedAt, lastUse}, time.Time.Compare)
 		earlier(since.Add(k.IdleTimeout))
 	}
 	return unixAfter(at)
