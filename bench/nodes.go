@@ -40,13 +40,12 @@ func startFleet(dir, name, to, dsn, site string) (*fleet, error) {
 	f := &fleet{}
 	for i := range *nodes {
 		s, err := startSide(dir, name+"-"+strconv.Itoa(i), to, dsn, site)
-		if err != nil {
-			f.end()
-			return nil, err
+		if err == nil {
+			f.sides = append(f.sides, s)
+			s.key = f.sides[0].key
+			err = s.warmUp()
 		}
-		f.sides = append(f.sides, s)
-		s.key = f.sides[0].key
-		if err := s.warmUp(); err != nil {
+		if err != nil {
 			f.end()
 			return nil, err
 		}
