@@ -146,10 +146,10 @@ func (x *exchange) handlerDone() {
 	}
 	_, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx)
 	switch {
-	case x.abandonTimer == nil && idle != nil:
+	case x.abandonTimer == nil && idle != nil && x.request != nil && x.request.ProtoMajor == 1:
 		// net/http writes what ends an answer over HTTP/1 after the handler. The deadline of
 		// the last write is still set then, and is over if the answer was silent for longer.
-		// Override moves it as another write would; over HTTP/2 there is none to move.
+		// Override moves it as another write would.
 		_ = idle.Override(idle.Deadline.Timeout, idle.Deadline.MinRate, 0)
 	case x.abandonTimer != nil && x.abandonTimer.Stop():
 		// net/http reads the rest of a body before it sends a short answer, and sends

@@ -45,7 +45,7 @@ func TestAnAnswerMayBeSilentBeforeItsEnd(t *testing.T) {
 					if test.limit > 0 {
 						idle.Deadline.HardDeadline = time.Now().Add(test.limit)
 					}
-					x := &exchange{client: idle, clientCtx: caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle)}
+					x := &exchange{client: idle, request: r, clientCtx: caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle)}
 					defer x.handlerDone()
 					if _, err := io.WriteString(idle, event); err != nil {
 						t.Error(err)

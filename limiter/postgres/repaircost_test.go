@@ -37,11 +37,15 @@ func doubted(t testing.TB, server *postgrestest.Server, keys int) (options postg
 	for range min(keys, 512) {
 		minters.Go(func() {
 			for n := next.Add(1); n <= int64(keys); n = next.Add(1) {
-				if _, err := tryMint(l, func(k *record.Key) {
-					if k.Delegate = n%2 == 0; n%3 > 0 { // otherwise it is suspended
-						k.Limit[record.Activations] = 100
-					}
-				}); err != nil {
+				err := store.ErrUnavailable
+				for errors.Is(err, store.ErrUnavailable) { // a busy machine may lose its connection
+					_, err = tryMint(l, func(k *record.Key) {
+						if k.Delegate = n%2 == 0; n%3 > 0 { // otherwise it is suspended
+							k.Limit[record.Activations] = 100
+						}
+					})
+				}
+				if err != nil {
 					t.Error(err)
 					return
 				}
