@@ -153,6 +153,7 @@ export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ 
   await signIn(page);
   await page.getByRole('row', { name: /nightly/ }).waitFor();
   await fails('**/till/api/**', 502);
+  await fails('**/till/api/**', 503); // of a proxy: till says more
   await fails('**/till/api/lockdown', 504); // only what every page looks at
   await fails('**/till/api/keys?*', 403); // only what this page shows
   const drawn = page.waitForResponse('**/usage');
@@ -241,13 +242,26 @@ export const label = ({ browse, mint, open, signIn }) => browse({}, async ({ pag
 });
 
 // tabs signs in as somebody else in another tab: every tab says who acts in it.
-export const tabs = ({ browse, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
+export const tabs = ({ browse, hold, open, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401'); // for the former session, which is over
   await signIn(page);
   check(await page.locator('.who .name').innerText() === 'ops', 'it is not signed in as ops');
+  await open(page, 'mint', 'Mint a key');
+  await page.getByLabel('Activations').fill('3');
+  const answer = await hold(page, '**/till/api/keys');
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await answer.asked();
+  let free;
+  const freed = new Promise((resolve) => { free = resolve; });
+  await page.route('**/till/session', async (route) => { await freed; await route.continue(); });
+  const heard = page.waitForRequest('**/till/session');
   const other = await context.newPage();
   await other.goto(plan.link);
   await other.locator('.who .name').getByText('operator').waitFor();
+  await heard;
+  await answer.come();
+  check(await page.locator('.secret').count() === 0, 'a string is shown to who has signed in in another tab');
+  free();
   await page.locator('.who .name').getByText('operator').waitFor();
   for (const tab of [page, other]) {
     await tab.reload();

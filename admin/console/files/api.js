@@ -101,7 +101,7 @@ export function forget() {
 addEventListener('storage', (e) => {
   if (e.key !== PROOF) return;
   proof = e.newValue || '';
-  if (proof) document.dispatchEvent(new Event('signedin'));
+  document.dispatchEvent(new Event(proof ? 'signedin' : 'signedout'));
 });
 
 // events reads the server's events until signal ends, and calls f with each.

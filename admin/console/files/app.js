@@ -107,7 +107,7 @@ async function watch() {
     closed = (await api.get('stats', null, signal)).store_failure;
   } catch (e) {
     if (e.name === 'AbortError') return;
-    if (e.status === 503) closed = e.sentence; else away = sentence(e);
+    if (e.status === 503 && e.code) closed = e.sentence; else away = sentence(e); // a proxy's 503 has no code
   }
   if (signal.aborted || mine !== looks) return;
   if (locked && !locked.locked_down) locked = null;
@@ -196,7 +196,7 @@ async function begin(who) {
   await open();
 }
 
-document.addEventListener('signedin', () => start());
+document.addEventListener('signedin', () => { leave.abort(); newSeat(); start(); }); // their cookie is this tab's already
 document.addEventListener('signedout', () => { if (me) signInPage('Your session is over: sign in again.'); });
 addEventListener('hashchange', () => { if (location.hash.startsWith('#signin=')) start(); else open(); });
 addEventListener('keydown', (e) => {

@@ -134,11 +134,12 @@ export function ask({ title, body, button, danger, busy, act, ready, signal }) {
 }
 
 // note is a card that stays in place until somebody is done with it. If the page that signal
-// is of was left before there was anything to show, it is shown above the one that is open.
+// is of was left, or gave way to what went wrong, before there was anything to show, it is
+// shown above what is open.
 export function note(signal, place, title, ...kids) {
   const id = uid('note'), card = h('section', { class: 'card', 'aria-labelledby': id }, h('h2', { id }, title), kids,
     h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => card.remove() }, 'Done')));
-  (signal.aborted ? document.getElementById('notes') : place).prepend(card);
+  (signal.aborted || !place.isConnected ? document.getElementById('notes') : place).prepend(card);
   seat().addEventListener('abort', () => card.remove());
   card.scrollIntoView({ block: 'nearest' });
   return card;

@@ -247,14 +247,14 @@ export async function keysPage({ main, signal, may, go, behind, q }) {
       body: [h('p', {}, 'Every key that matches is revoked at once and for ever, and running streams are cut: ', h('strong', {}, shown), '. Keys that are minted from now on stay, unless they are children of these.'),
         field('How many', `Type ${matched} to confirm.`, input), field('Reason', 'Shown in the audit log and in the refusals.', why)],
       ready: (allow) => { allow(false); input.addEventListener('input', () => allow(input.value.replace(/\D/g, '') === String(matched))); },
-      act: async (tell) => {
+      act: async (tell, who) => {
         // The server does this as a job, which continues even if this page is closed.
         let job = await api.post('keys/revoke', { filter, reason: why.value, wait: false });
         while (!job.done) {
           if (job.failure) throw new Error(`It is interrupted: ${job.failure}. The server tries again by itself.`);
           tell(`${count(job.revoked)} of ${count(matched)} ended…`);
           await new Promise((resolve) => setTimeout(resolve, 200));
-          job = await api.get('jobs/' + job.job);
+          job = await api.get('jobs/' + job.job, null, who);
         }
         return job;
       },
