@@ -44,6 +44,19 @@ export const closing = ({ api, browse, chat, hold, mint, open, said, signIn }) =
   fail();
   await said(page, 'Revoke: It was not done.');
   check(await string.count() === 1, 'the string of a token that works is gone');
+
+  // A server that does not answer holds nobody in a dialog.
+  await context.unroute('**/revoke');
+  await page.clock.install();
+  answer = await hold(page, '**/revoke');
+  await page.getByRole('row', { name: /maria/ }).getByRole('button', { name: 'Revoke' }).click();
+  await dialog.getByRole('button', { name: 'Revoke' }).click();
+  await answer.asked();
+  await page.clock.runFor(30000);
+  check(await dialog.getByRole('button', { name: 'Revoking…' }).isDisabled(), 'an act can be asked for twice');
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  await answer.come();
+  await said(page, 'The token of maria is revoked.');
 });
 
 // left leaves a page before the string comes that was asked for there, and signs out.

@@ -84,33 +84,40 @@ export function newSeat() {
   return sitting.signal;
 }
 
+const HANGS = 30000; // ms after which a dialog may be closed although it is still working
+
 // ask opens a dialog. Its button runs act: the dialog waits until act is done, and
 // if act fails, it says why and stays open. It closes when the page is left that signal
-// is of, but not while act runs. Browsers let people close it even then (a second Esc,
-// a phone's Back): what act comes to is still answered, or said, in the same seat.
+// is of, but not while act runs, unless that takes very long. Browsers let people close
+// it even then (a second Esc, a phone's Back): what act comes to is still answered, or
+// said, in the same seat.
 export function ask({ title, body, button, danger, busy, act, ready, signal }) {
   return new Promise((resolve) => {
     if (signal?.aborted) { resolve(); return; }
     const id = uid('ask'), wrong = h('div', { 'aria-live': 'assertive' }), who = seat(), over = new AbortController();
     const go = h('button', { type: 'submit', class: danger ? 'danger' : 'primary' }, button);
     const stop = h('button', { type: 'button', onclick: () => dialog.close() }, 'Cancel');
-    let answer, running;
+    let answer, running, working = false, late;
     const run = async () => {
       try {
         answer = { done: await act((text) => put(go, text), who) };
         dialog.close();
       } catch (e) {
         if (!dialog.open) { if (!who.aborted) say(`${button}: ${sentence(e)}`, true); return; }
+        clearTimeout(late);
+        working = false;
         put(wrong, problem(e));
         go.disabled = stop.disabled = false;
         put(go, button);
+        put(stop, 'Cancel');
       }
     };
     const dialog = h('dialog', { 'aria-labelledby': id }, h('form', {
       onsubmit: (event) => {
         event.preventDefault();
-        if (go.disabled) return;
-        go.disabled = stop.disabled = true;
+        if (working || go.disabled) return;
+        working = go.disabled = stop.disabled = true;
+        late = setTimeout(() => { stop.disabled = false; put(stop, 'Close'); }, HANGS);
         put(go, busy || button + '…');
         put(wrong);
         running = run();
@@ -121,13 +128,14 @@ export function ask({ title, body, button, danger, busy, act, ready, signal }) {
     document.addEventListener('keydown', (event) => { if (event.key === 'Escape') hold(event); }, { signal: over.signal });
     dialog.addEventListener('close', async () => {
       over.abort();
+      clearTimeout(late);
       dialog.remove();
       await running;
       resolve(who.aborted ? undefined : answer);
     });
     signal?.addEventListener('abort', () => { if (!stop.disabled) dialog.close(); }, { signal: over.signal });
     who.addEventListener('abort', () => dialog.close(), { signal: over.signal });
-    if (ready) ready((ok) => { go.disabled = !ok || stop.disabled; });
+    if (ready) ready((ok) => { go.disabled = !ok || working; });
     document.body.append(dialog);
     dialog.showModal();
   });
