@@ -323,7 +323,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, aske
 		return nil
 	}
 	for {
-		taken = 0
+		taken, asked = 0, false
 		c.transaction.begin(nil, shared != nil, rows) // a store may fail before it has begun
 		if rows {
 			err = shared.UpdateRows(rowsOf(changes), fn)
