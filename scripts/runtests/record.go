@@ -186,6 +186,10 @@ func (rec *record) finish(r *row, t *test, action string, took time.Duration) {
 		if counts {
 			r.failed++
 			rec.failed++
+		}
+		// A test that panics ends its whole process, which says so in the name of the test
+		// that all of its subtests belong to.
+		if counts || t.output.written > 0 {
 			rec.show(r, "FAIL", t.name, took, t.output.String())
 		}
 	}

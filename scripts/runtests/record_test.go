@@ -87,6 +87,17 @@ func TestWhatRanWhenItsPackageFailedHasFailed(t *testing.T) {
 	}
 }
 
+func TestAPanicOfASubtestIsShown(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	rec := recordOf(&out, "0 run TestA 0", "0 run TestA/x 0", "2 fail TestA/x 2")
+	rec.add(rec.phases[0], event{Action: "output", Package: "example.com/a/module/pack", Test: "TestA", Output: "panic: it has no map\n"})
+	rec.add(rec.phases[0], event{Action: "fail", Package: "example.com/a/module/pack", Test: "TestA", Elapsed: 2})
+	if r := rec.rows[0]; r.failed != 1 || !strings.Contains(out.String(), "panic: it has no map\n") {
+		t.Errorf("%d failed: %s", r.failed, out.String())
+	}
+}
+
 func TestARepeatedTestCountsEachTime(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
