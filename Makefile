@@ -109,8 +109,8 @@ BURN ?= 8
 COUNT ?= 1
 STRESS = 'TestClientsThatDoNotRead|TestUpstreamsThatDoNotAnswer|TestAnUpstreamThatMisbehaves|TestBodiesThat|TestReloadsUnderLoad|TestATreeOfKeys|TestRevok|TestRotatingAHeld|TestTheConsole|TestKeysThatWereNotUsedLately'
 stress: tools $(MODULES)
-	$(DISK) $(GO) run ./scripts/burn $(BURN) -- \
-		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout 30m -run $(STRESS) ./e2e ./limiter
+	$(DISK) $(GO) run ./scripts/burn -for $$((30 * $(COUNT)))m $(BURN) -- \
+		$(RUNTESTS) +stress -p 1 -count $(COUNT) -timeout $$((30 * $(COUNT)))m -run $(STRESS) ./e2e ./limiter
 
 tools:
 	@./scripts/need.sh gcc node npm chromium git wget curl python3 jq openssl postgres pgbouncer
