@@ -304,10 +304,7 @@ func TestTheStoreIsOpenedAsTheConfigurationInForceSays(t *testing.T) {
 	defer r.end()
 	failsAndOpens := func(by *App) {
 		t.Helper()
-		r.disk.FailAt(1, false)
-		if err := r.e.current().Ping(t.Context()); err == nil {
-			t.Fatal("the store has not failed")
-		}
+		failIn(t, r.disk, r.e.current())
 		r.disk.Heal()
 		r.e.mu.Lock()
 		r.e.nextTry = time.Time{}
@@ -348,10 +345,7 @@ func TestAStoreThatIsOpenLateHasTheSettingsInForce(t *testing.T) {
 			r.late, r.held = make(chan struct{}), 3 // before that, the second one tries whether it can be opened
 			if test.by == "first" {
 				r.held = 2
-				r.disk.FailAt(1, false)
-				if err := r.e.current().Ping(t.Context()); err == nil {
-					t.Fatal("the store has not failed")
-				}
+				failIn(t, r.disk, r.e.current())
 				r.disk.Heal()
 				go func() { _, _ = first.Limiter() }()
 				synctest.Wait()

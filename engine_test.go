@@ -39,6 +39,15 @@ func engineOn(t *testing.T, disk *storetest.Disk) (*engine, storeOptions) {
 	return e, storeOptions{log: slog.New(slog.DiscardHandler), open: func(StoreOpening) (OpenedStore, error) { return OpenedStore{Store: disk.Open()}, nil }}
 }
 
+// failIn lets the disk of a limiter fail, and the limiter learn of it.
+func failIn(t *testing.T, disk *storetest.Disk, l *limiter.Limiter) {
+	t.Helper()
+	disk.FailAt(1, false)
+	if err := l.Ping(t.Context()); err == nil {
+		t.Fatal("the store has not failed")
+	}
+}
+
 // engineOnBadger returns an engine over a new directory.
 func engineOnBadger(t *testing.T) (*engine, storeOptions) {
 	t.Helper()
@@ -64,6 +73,14 @@ func (e *engine) mustOpen(t *testing.T, o storeOptions) *limiter.Limiter {
 	return l
 }
 
+// retry lets the engine try again as if the time between two attempts had passed.
+func (e *engine) retry(o storeOptions) (*limiter.Limiter, error) {
+	e.mu.Lock()
+	e.nextTry = time.Time{}
+	e.mu.Unlock()
+	return e.open(o, 0)
+}
+
 // mintIn mints a key with n activations.
 func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	t.Helper()
@@ -78,6 +95,27 @@ func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 		return err
 	})
 	return lookup
+}
+
+// findIn returns a key as requests find it.
+func findIn(t *testing.T, l *limiter.Limiter, lookup token.Lookup) *limiter.Live {
+	t.Helper()
+	k, refusal := l.Find(t.Context(), lookup)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	return k
+}
+
+// admitted is a request of a key that runs from then on.
+func admitted(t *testing.T, k *limiter.Live) *limiter.Grant {
+	t.Helper()
+	running := new(limiter.Grant)
+	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
+	if refusal := k.Reserve(t.Context(), ask, running); refusal != nil {
+		t.Fatal(refusal)
+	}
+	return running
 }
 
 // useIn forwards one request, or returns why not.
@@ -114,19 +152,11 @@ func TestAFailedStoreIsOpenedAgainOnceItWorks(t *testing.T) {
 	if err := l.Ping(t.Context()); err == nil || l.Failed() == nil {
 		t.Fatal("the store has not failed")
 	}
-	again := func() *limiter.Limiter { // as if a second had passed
-		e.mu.Lock()
-		e.nextTry = time.Time{}
-		e.mu.Unlock()
-		l, _ := e.open(o, 0)
-		return l
-	}
-	if l := again(); l != nil && useIn(t, l, lookup) == "" {
+	if l, _ := e.retry(o); l != nil && useIn(t, l, lookup) == "" {
 		t.Error("admitted on a disk that still fails")
 	}
 	disk.Heal()
-	l = again()
-	if l == nil {
+	if l, _ = e.retry(o); l == nil {
 		t.Fatal("the store was not opened again")
 	}
 	for useIn(t, l, lookup) == "" {
@@ -150,16 +180,7 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	if code := useIn(t, l, lookup); code != "" {
 		t.Errorf("after a repair that was refused: %q", code)
 	}
-	if err := e.Destruct(); err != nil {
-		t.Fatal(err)
-	}
-	next := newEngine(e.place, nil)
-	next.patience = patience
-	t.Cleanup(func() {
-		if err := next.Destruct(); err != nil {
-			t.Error(err)
-		}
-	})
+	next := e.successor(t)
 	if err := os.Remove(filepath.Join(e.place.Dir, "anchor")); err != nil {
 		t.Fatal(err)
 	}
@@ -179,13 +200,25 @@ func TestAStoreInDoubtIsOpenedOnlyByARepair(t *testing.T) {
 	if err != nil || done.Keys != 1 || done.Forfeited != 1 {
 		t.Fatalf("%+v, %v", done, err)
 	}
-	l, err = next.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if code := useIn(t, l, lookup); code != record.CodeActivationsExhausted {
+	if code := useIn(t, next.mustOpen(t, o), lookup); code != record.CodeActivationsExhausted {
 		t.Errorf("after the repair: %q", code)
 	}
+}
+
+// successor ends an engine, as its server's end does, and returns the next server's.
+func (e *engine) successor(t *testing.T) *engine {
+	t.Helper()
+	if err := e.Destruct(); err != nil {
+		t.Fatal(err)
+	}
+	next := newEngine(e.place, nil)
+	next.patience = patience
+	t.Cleanup(func() {
+		if err := next.Destruct(); err != nil {
+			t.Error(err)
+		}
+	})
+	return next
 }
 
 // TestADoubtThatIsFoundInUseStandsUntilARepairHasEnded: opening the store would not find it,
@@ -203,11 +236,7 @@ func TestADoubtThatIsFoundInUseStandsUntilARepairHasEnded(t *testing.T) {
 			e, o := engineOn(t, disk)
 			l := e.mustOpen(t, o)
 			damaged, other := mintIn(t, l, 100), mintIn(t, l, 100)
-			k, refusal := l.Find(t.Context(), damaged)
-			if refusal != nil {
-				t.Fatal(refusal)
-			}
-			id, err := record.KeyAccount(k.Key().ID)
+			id, err := record.KeyAccount(findIn(t, l, damaged).Key().ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -226,21 +255,11 @@ func TestADoubtThatIsFoundInUseStandsUntilARepairHasEnded(t *testing.T) {
 					t.Fatal(code)
 				}
 			}
-			if err := e.Destruct(); err != nil {
-				t.Fatal(err)
-			}
+			next := e.successor(t)
 			err = s.Update(func(tx store.Tx) error { return tx.Set(record.AccountKey(id), row) }) // it goes back
 			if err != nil {
 				t.Fatal(err)
 			}
-
-			next := newEngine(e.place, nil)
-			next.patience = patience
-			t.Cleanup(func() {
-				if err := next.Destruct(); err != nil {
-					t.Error(err)
-				}
-			})
 			if code := useIn(t, next.mustOpen(t, o), damaged); code != record.CodeStoreUnavailable {
 				t.Fatalf("the key whose account went back: %q", code)
 			}
@@ -270,36 +289,15 @@ func TestADoubtThatIsFoundInUseStandsUntilARepairHasEnded(t *testing.T) {
 	}
 }
 
-// retry lets the engine try again as if the time between two attempts had passed.
-func (e *engine) retry(o storeOptions) (*limiter.Limiter, error) {
-	e.mu.Lock()
-	e.nextTry = time.Time{}
-	e.mu.Unlock()
-	return e.open(o, 0)
-}
-
 func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	lookup := mintIn(t, l, 100)
-	k, refusal := l.Find(t.Context(), lookup)
-	if refusal != nil {
-		t.Fatal(refusal)
-	}
-	var running limiter.Grant
-	ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
-	if refusal := k.Reserve(t.Context(), ask, &running); refusal != nil {
-		t.Fatal(refusal)
-	}
-	disk.FailAt(1, false)
-	if err := l.Ping(t.Context()); err == nil {
-		t.Fatal("the store has not failed")
-	}
+	l := e.mustOpen(t, o)
+	k := findIn(t, l, mintIn(t, l, 100))
+	running := admitted(t, k)
+	failIn(t, disk, l)
+	var err error
 	for range 3 { // it fails to open repeatedly
 		if l, err = e.retry(o); err != nil || l.Failed() == nil {
 			t.Fatalf("a store that still fails: %v", err)
@@ -324,21 +322,16 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := e.mustOpen(t, o)
 	lookup := mintIn(t, l, 100)
 	anchor := filepath.Join(e.place.Dir, "anchor")
-	disk.FailAt(1, false) // any operation
-	if err := l.Ping(t.Context()); err == nil {
-		t.Fatal("the store has not failed")
-	}
+	failIn(t, disk, l)
 	disk.Heal()
 	if err := os.Rename(anchor, anchor+".away"); err != nil { // its volume was unmounted
 		t.Fatal(err)
 	}
-	if l, err = e.retry(o); err != nil || !errors.Is(l.Failed(), store.ErrDoubt) {
+	l, err := e.retry(o)
+	if err != nil || !errors.Is(l.Failed(), store.ErrDoubt) {
 		t.Fatalf("without its anchor: %v", err)
 	}
 	if code := useIn(t, l, lookup); code != record.CodeStoreUnavailable {
@@ -359,20 +352,15 @@ func TestAStoreWhoseDirectoryIsGoneIsNotMadeAnew(t *testing.T) {
 	t.Parallel()
 	disk := storetest.NewDisk()
 	e, o := engineOn(t, disk)
-	l, err := e.open(o, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := e.mustOpen(t, o)
 	lookup := mintIn(t, l, 100)
-	disk.FailAt(1, false)
-	if err := l.Ping(t.Context()); err == nil {
-		t.Fatal("the store has not failed")
-	}
+	failIn(t, disk, l)
 	disk.Heal()
 	if err := os.Rename(e.place.Dir, e.place.Dir+".old"); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = e.retry(o); err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.place.Dir+" is gone: put it back") {
+	l, err := e.retry(o)
+	if err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.place.Dir+" is gone: put it back") {
 		t.Errorf("without its directory: %v, %v", err, l.Failed())
 	}
 	if _, err := os.Stat(e.place.Dir); !errors.Is(err, os.ErrNotExist) {

@@ -20,10 +20,7 @@ func TestWhatRunsEndsWithItsKeyWhileTheStoreCannotBeOpened(t *testing.T) {
 				disk := storetest.NewDisk()
 				e, o := engineOn(t, disk)
 				l := e.mustOpen(t, o)
-				k, refusal := l.Find(t.Context(), mintIn(t, l, 100))
-				if refusal != nil {
-					t.Fatal(refusal)
-				}
+				k := findIn(t, l, mintIn(t, l, 100))
 				_, err := l.Change(t.Context(), limiter.Operator, k.Key().ID, 0, func(key *record.Key) error {
 					key.ExpiresAt = l.Time().Add(10 * time.Minute)
 					return nil
@@ -31,15 +28,8 @@ func TestWhatRunsEndsWithItsKeyWhileTheStoreCannotBeOpened(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var running limiter.Grant
-				ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
-				if refusal := k.Reserve(t.Context(), ask, &running); refusal != nil {
-					t.Fatal(refusal)
-				}
-				disk.FailAt(1, false)
-				if err := l.Ping(t.Context()); err == nil {
-					t.Fatal("the store has not failed")
-				}
+				running := admitted(t, k)
+				failIn(t, disk, l)
 				answers, opens := make(chan struct{}), o.open
 				o.open = func(with StoreOpening) (OpenedStore, error) {
 					if hangs {

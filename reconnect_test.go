@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/limiter/store/storetest"
@@ -32,14 +31,7 @@ func TestAStoreThatIsReachedInAnotherWayIsOpenedAgain(t *testing.T) {
 	}
 	first := e.mustOpen(t, o)
 	lookup := mintIn(t, first, 10)
-	k, refusal := first.Find(t.Context(), lookup)
-	if refusal != nil {
-		t.Fatal(refusal.Message)
-	}
-	var running limiter.Grant
-	if refusal := k.Reserve(t.Context(), &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}, &running); refusal != nil {
-		t.Fatal(refusal.Message)
-	}
+	running := admitted(t, findIn(t, first, lookup))
 
 	if err := e.reconnect(o); err != nil || opened != 1 || e.current() != first {
 		t.Fatalf("in the same way: opened %d times, %v", opened, err)
@@ -88,15 +80,7 @@ func TestWhatRunsIsCutIfANodeTakesLongToOpenItsStoreAgain(t *testing.T) {
 			return OpenedStore{Store: cluster.Node("one"), Clock: cluster.Clock("one")}, nil
 		}}
 		l := e.mustOpen(t, o)
-		k, refusal := l.Find(t.Context(), mintIn(t, l, 1))
-		if refusal != nil {
-			t.Fatal(refusal)
-		}
-		var running limiter.Grant
-		ask := &limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "POST", Path: "/v1/x"}
-		if refusal := k.Reserve(t.Context(), ask, &running); refusal != nil {
-			t.Fatal(refusal)
-		}
+		running := admitted(t, findIn(t, l, mintIn(t, l, 1)))
 		e.mu.Lock()
 		e.failed, e.nextTry = errReopen, time.Time{}
 		e.mu.Unlock()
