@@ -2,7 +2,6 @@ package till
 
 import (
 	"bytes"
-	"compress/gzip"
 	"io"
 	"net/http"
 	"net/url"
@@ -107,6 +106,21 @@ func (a *reportedAnswer) answers(t *testing.T, status int, u *usage, preset *ups
 		got.Write(piece[:k])
 		if err != nil {
 			return got.String()
+		}
+	}
+}
+
+// costs checks how many tokens are charged for the answer, which is the upstream's own error,
+// however it arrives. With status 200 it is an event of a stream.
+func (a *reportedAnswer) costs(t *testing.T, status int, want int64) {
+	t.Helper()
+	a.stream = status == 200
+	for _, n := range []int{1, 1000} {
+		u, preset := a.use(t)
+		a.answers(t, status, u, preset, http.Header{}, n)
+		u.ownError = true
+		if tokens, _, _ := u.used(status); tokens != want {
+			t.Errorf("%s, by %d bytes: %d tokens, want %d", a.name, n, tokens, want)
 		}
 	}
 }
@@ -293,15 +307,8 @@ func TestAnErrorThatShowsWhatAModelWroteCostsTheBound(t *testing.T) {
 		{"the request was wrong", 400, `{"error":{"message":"'messages' is missing","type":"invalid_request_error"}}`, 0},
 		{"the request comes back", 422, `{"detail":[{"type":"missing","msg":"Field required","input":{"messages":[{"role":"user","content":"Some words."}]}}]}`, 0},
 	} {
-		for _, n := range []int{1, 1000} {
-			a := reportedAnswer{preset: "groq", path: "/openai/v1/chat/completions", model: "openai/gpt-oss-120b", stream: test.status == 200, answer: test.answer}
-			u, preset := a.use(t)
-			a.answers(t, test.status, u, preset, http.Header{}, n)
-			u.ownError = true
-			if tokens, _, _ := u.used(test.status); tokens != test.want {
-				t.Errorf("%s, by %d bytes: %d tokens, want %d", test.name, n, tokens, test.want)
-			}
-		}
+		a := reportedAnswer{name: test.name, preset: "groq", path: "/openai/v1/chat/completions", model: "openai/gpt-oss-120b", answer: test.answer}
+		a.costs(t, test.status, test.want)
 	}
 }
 
@@ -350,36 +357,22 @@ func TestAnErrorAfterWorkCostsTheBound(t *testing.T) {
 		{"the key was wrong", "openai", 401, `{"error":{"message":"Incorrect API key provided","code":"invalid_api_key"}}`, 0},
 		{"the request comes back", "openai", 400, `{"error":{"message":"Invalid value","param":"x"},"input":{"error":{"message":"Could not finish the message because max_tokens"}}}`, 0},
 	} {
-		for _, n := range []int{1, 1000} {
-			a := reportedAnswer{name: test.name, preset: test.preset, stream: test.status == 200, answer: test.answer}
-			if test.preset == "openrouter" {
-				a.path, a.model = "/api/v1/chat/completions", "openai/gpt-5-mini"
-			}
-			if host := map[string]string{"azure": "name.openai.azure.com:443", "machine": "name.westeurope.CloudApp.azure.com"}[test.preset]; host != "" {
-				a.preset, a.host = "openai", host
-			}
-			u, preset := a.use(t)
-			a.answers(t, test.status, u, preset, http.Header{}, n)
-			u.ownError = true
-			if tokens, _, _ := u.used(test.status); tokens != test.want {
-				t.Errorf("%s, by %d bytes: %d tokens, want %d", test.name, n, tokens, test.want)
-			}
+		a := reportedAnswer{name: test.name, preset: test.preset, answer: test.answer}
+		if test.preset == "openrouter" {
+			a.path, a.model = "/api/v1/chat/completions", "openai/gpt-5-mini"
 		}
+		if host := map[string]string{"azure": "name.openai.azure.com:443", "machine": "name.westeurope.CloudApp.azure.com"}[test.preset]; host != "" {
+			a.preset, a.host = "openai", host
+		}
+		a.costs(t, test.status, test.want)
 	}
 }
 
 // TestAnErrorThatIsPackedThoughNobodyAskedIsRead, as an answer is.
 func TestAnErrorThatIsPackedThoughNobodyAskedIsRead(t *testing.T) {
 	t.Parallel()
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	if _, err := io.WriteString(z, `{"error":{"code":"content_filter","message":"The response was filtered"}}`); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	a := reportedAnswer{preset: "openai", answer: packed.String()}
+	const filtered = `{"error":{"code":"content_filter","message":"The response was filtered"}}`
+	a := reportedAnswer{preset: "openai", answer: string(encode(t, []byte(filtered), "gzip"))}
 	u, preset := a.use(t)
 	got := a.answers(t, 400, u, preset, http.Header{"Content-Encoding": {"gzip"}}, 1000)
 	if tokens, _, _ := u.used(400); tokens != heldIn+heldOut || !strings.Contains(got, "filtered") {
@@ -514,17 +507,13 @@ func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 	t.Parallel()
 	const text = `{"choices":[{"delta":{"content":"Some words."}}]}`
 	plain := data(text, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}`, "[DONE]")
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	if _, err := io.WriteString(z, plain); err != nil || z.Close() != nil {
-		t.Fatal(err)
-	}
+	packed := string(encode(t, []byte(plain), "gzip"))
 	for encoding, test := range map[string]struct {
 		answer, want string
 		tokens       int64
 	}{
-		"gzip": {packed.String(), data(text, "[DONE]"), 15},
-		"br":   {packed.String(), packed.String(), heldIn + heldOut},
+		"gzip": {packed, data(text, "[DONE]"), 15},
+		"br":   {packed, packed, heldIn + heldOut},
 		"":     {plain, data(text, "[DONE]"), 15},
 	} {
 		for _, n := range []int{1, 1000} {
@@ -543,7 +532,7 @@ func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 			}
 		}
 	}
-	cut := reportedAnswer{preset: "openai", stream: true, answer: packed.String()[:packed.Len()-9]}
+	cut := reportedAnswer{preset: "openai", stream: true, answer: packed[:len(packed)-9]}
 	u, preset := cut.use(t)
 	cut.reads(t, u, preset, http.Header{"Content-Encoding": {"gzip"}}, 1000)
 	if u.readToEnd {
