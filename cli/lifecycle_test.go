@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,15 +72,8 @@ func newMachine(t *testing.T) *machine {
 // provider reports whether a variable belongs to a provider's clients.
 func provider(name string) bool {
 	for _, p := range upstream.All() {
-		for _, n := range p.KeyEnv {
-			if n == name {
-				return true
-			}
-		}
-		for _, v := range p.ClientEnv {
-			if v.Name == name {
-				return true
-			}
+		if slices.Contains(p.KeyEnv, name) || slices.ContainsFunc(p.ClientEnv, func(v upstream.ClientVar) bool { return v.Name == name }) {
+			return true
 		}
 	}
 	return false
@@ -439,13 +433,16 @@ func answeredWhileStopping(t *testing.T) (status int, answer string, took time.D
 	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it listens no more", func() bool {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		other, err := net.Dial("tcp", conn.RemoteAddr().String())
-		if err == nil {
-			_ = other.Close()
+		if err != nil {
+			break
 		}
-		return err != nil
-	})
+		_ = other.Close()
+		if time.Now().After(end) {
+			t.Fatalf("%s after it began to stop, it still listens", patience)
+		}
+	}
 	_, err = io.WriteString(conn, body)
 	took = time.Since(began)
 	if err != nil {
@@ -466,13 +463,4 @@ func answeredWhileStopping(t *testing.T) (status int, answer string, took time.D
 		t.Errorf("up ended with %s: %s", err, r.log)
 	}
 	return res.StatusCode, string(all), took
-}
-
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("in %s never: %s", patience, what)
-		}
-	}
 }
