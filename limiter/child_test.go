@@ -136,13 +136,9 @@ func TestATreeOfKeysForwardsExactlyN(t *testing.T) {
 
 func TestWhatAChildLeavesGoesBackWhenItEnds(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(w *world, c *key){
-		"revoked": func(w *world, c *key) {
-			if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
-				t.Error(err)
-			}
-		},
-		"expired": func(w *world, c *key) { w.clock.advance(2 * time.Hour) },
+	for name, end := range map[string]func(c *key){
+		"revoked": (*key).revoke,
+		"expired": func(c *key) { c.w.clock.advance(2 * time.Hour) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -155,7 +151,7 @@ func TestWhatAChildLeavesGoesBackWhenItEnds(t *testing.T) {
 			for range 10 {
 				c.use()
 			}
-			end(w, c)
+			end(c)
 			w.settle()
 			if got := p.left(); got != 89 {
 				t.Errorf("the parent has %d left, want 89: 100 less a mint and 10 of its child", got)
@@ -195,9 +191,7 @@ func TestAnExhaustedParentLivesAgainByWhatItsChildLeaves(t *testing.T) {
 	if code := c.use(); code != "" {
 		t.Errorf("a child of an exhausted parent: %q", code)
 	}
-	if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
-		t.Fatal(err)
-	}
+	c.revoke()
 	if n := p.drain(record.CodeActivationsExhausted); n != 9 {
 		t.Errorf("the parent forwarded %d more, want 9", n)
 	}
@@ -411,9 +405,7 @@ func TestWhatAChildLeavesGoesBackWheneverItsParentRenewsNow(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.balance(t)
-		if _, _, err := w.Revoke(ctx, limiter.Operator, c.id, ""); err != nil {
-			t.Fatal(err)
-		}
+		c.revoke()
 		w.settle()
 		w.balance(t)
 		if got := p.left(); got != 897 {
@@ -424,9 +416,7 @@ func TestWhatAChildLeavesGoesBackWheneverItsParentRenewsNow(t *testing.T) {
 		}
 		w.clock.advance(31 * 24 * time.Hour)
 		p.use()
-		if _, _, err := w.Revoke(ctx, limiter.Operator, late.id, ""); err != nil {
-			t.Fatal(err)
-		}
+		late.revoke()
 		w.settle()
 		w.balance(t)
 		if got := p.left(); got != 999 {
@@ -458,9 +448,7 @@ func TestWhatAChildLeavesGoesBackOnceWhenTheClockIsRepaired(t *testing.T) {
 		child *key
 		left  int64
 	}{{former, 499}, {present, 999}} {
-		if _, _, err := w.Revoke(ctx, limiter.Operator, test.child.id, ""); err != nil {
-			t.Fatal(err)
-		}
+		test.child.revoke()
 		w.settle()
 		w.balance(t)
 		if got := p.left(); got != test.left {
@@ -502,9 +490,7 @@ func TestWhatAChildLeavesIsGoneOnceItsParentsAccountWasLost(t *testing.T) {
 	}
 	w.clock.advance(day)
 	p.mustChild(activations(600)) // in the next window that the account has
-	if _, _, err := w.Revoke(ctx, limiter.Operator, former.id, ""); err != nil {
-		t.Fatal(err)
-	}
+	former.revoke()
 	w.settle()
 	w.balance(t)
 	if got := p.left(); got != 399 {

@@ -408,6 +408,13 @@ func (k *key) view() limiter.View {
 	return v
 }
 
+func (k *key) revoke() {
+	k.w.t.Helper()
+	if _, _, err := k.w.Revoke(context.Background(), limiter.Operator, k.id, ""); err != nil {
+		k.w.t.Fatal(err)
+	}
+}
+
 func from(addr string) func(*limiter.Ask) {
 	return func(a *limiter.Ask) { a.Addr = netip.MustParseAddr(addr) }
 }
