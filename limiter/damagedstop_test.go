@@ -126,9 +126,13 @@ func TestWhatWasStoppedStaysStoppedWhileItsRecordIsDamaged(t *testing.T) {
 	})
 }
 
+// makers lets a node know a role of those who make keys.
+func makers(w *world) {
+	w.roles = map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}
+}
+
 // TestATokenWhoseRecordIsOfAnotherDoesNotWork: it can be read, but says nothing of this one.
 func TestATokenWhoseRecordIsOfAnotherDoesNotWork(t *testing.T) {
-	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}
 	for name, value := range map[string]func(of []byte) []byte{
 		"nothing":       func([]byte) []byte { return []byte("{}") },
 		"null":          func([]byte) []byte { return []byte("null") },
@@ -159,7 +163,7 @@ func TestATokenWhoseRecordIsOfAnotherDoesNotWork(t *testing.T) {
 						t.Errorf("%s after a start: %v", who, err)
 					}
 				}
-			}, func(w *world) { w.roles = roles })
+			}, makers)
 		})
 	}
 }
@@ -167,7 +171,6 @@ func TestATokenWhoseRecordIsOfAnotherDoesNotWork(t *testing.T) {
 // TestATokenThatTurnsOutToBeDamagedStopsWorking: its row was changed behind the server's back,
 // and whoever revokes it cannot.
 func TestATokenThatTurnsOutToBeDamagedStopsWorking(t *testing.T) {
-	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}
 	for name, meets := range map[string]func(t *testing.T, w *world, by limiter.Caller){
 		"when it is revoked": func(t *testing.T, w *world, by limiter.Caller) {
 			if _, err := w.RevokeToken(ctx, limiter.Operator, by.Token); err == nil {
@@ -185,14 +188,13 @@ func TestATokenThatTurnsOutToBeDamagedStopsWorking(t *testing.T) {
 				if _, err := w.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 					t.Errorf("it still works: %v", err)
 				}
-			}, func(w *world) { w.roles = roles })
+			}, makers)
 		})
 	}
 }
 
 // TestADamagedTokenKeepsNobodyFromMakingOthers: its name stays taken.
 func TestADamagedTokenKeepsNobodyFromMakingOthers(t *testing.T) {
-	roles := map[string]record.Role{"maker": {Permissions: []record.Permission{record.KeysCreate}}}
 	withNodes(t, 2, func(t *testing.T, c *nodes) {
 		a := c.w[0]
 		_, caller := a.hire(limiter.Operator, "anna", "maker")
@@ -206,16 +208,13 @@ func TestADamagedTokenKeepsNobodyFromMakingOthers(t *testing.T) {
 		if _, err := a.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"}); err == nil {
 			t.Error("its name is free")
 		}
-	}, func(w *world) { w.roles = roles })
+	}, makers)
 }
 
 // TestAJobCountsWhatWasDamagedOnce and does not pass over a key whose account is lost, which
 // a repair makes anew.
 func TestAJobCountsWhatWasDamagedOnce(t *testing.T) {
-	for which, row := range map[string]func(rows map[string][][]byte) []byte{
-		"the record":  func(rows map[string][][]byte) []byte { return rows["the record"][0] },
-		"the account": func(rows map[string][][]byte) []byte { return rows["the account"][0] },
-	} {
+	for _, which := range []string{"the record", "the account"} {
 		for _, lost := range []bool{false, true} {
 			if lost && which == "the record" {
 				continue // then there is no such key
@@ -227,11 +226,9 @@ func TestAJobCountsWhatWasDamagedOnce(t *testing.T) {
 						w.mint(ownedBy("anna"))
 						bad := w.mint(ownedBy("anna"))
 						if before {
-							if _, _, err := w.Revoke(ctx, limiter.Operator, bad.id, ""); err != nil {
-								t.Fatal(err)
-							}
+							bad.revoke()
 						}
-						row := row(rowsOf(t, bad.id))
+						row := rowsOf(t, bad.id)[which][0]
 						was := c.row(row)
 						if lost {
 							c.Write(t, func(tx store.Tx) error { return tx.Delete(row) })
@@ -285,9 +282,7 @@ func goesOnBesideDamagedKeys(t *testing.T, inMemory bool) {
 		for i := range records + accounts {
 			k := w.mint(ownedBy("anna"))
 			if i%100 == 0 && i < records { // which the job finds revoked, once it can be read
-				if _, _, err := w.Revoke(ctx, limiter.Operator, k.id, ""); err != nil {
-					t.Fatal(err)
-				}
+				k.revoke()
 			}
 			which := "the record"
 			if i >= records {
