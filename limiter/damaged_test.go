@@ -3,7 +3,6 @@ package limiter_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -311,58 +310,6 @@ func TestAnEntryOfAStrangeLengthHoldsUpNoSweep(t *testing.T) {
 					if _, err := w.Get(context.Background(), limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 						t.Errorf("key %s is not forgotten: %v", k.id, err)
 					}
-				}
-			})
-		})
-	}
-}
-
-// TestAJobEndsAllKeysButThoseWhoseRecordsAreDamaged: it is not done before those are ended,
-// too, as they may be read again.
-func TestAJobEndsAllKeysButThoseWhoseRecordsAreDamaged(t *testing.T) {
-	for which, rows := range rowsOf(t, "key_01M86CH3M0D7699WF51GHGBEE1") {
-		if len(rows) > 1 {
-			continue // a revocation does without parts
-		}
-		t.Run(which, func(t *testing.T) {
-			withNodes(t, 2, func(t *testing.T, c *nodes) {
-				w, others := c.leader()
-				before := w.mint(ownedBy("anna"))
-				bad := w.mint(ownedBy("anna"))
-				var good []*key
-				for range 300 {
-					good = append(good, w.mint(ownedBy("anna")))
-				}
-				if _, _, err := w.Revoke(ctx, limiter.Operator, before.id, ""); err != nil {
-					t.Fatal(err)
-				}
-				row := rowsOf(t, bad.id)[which][0]
-				was := c.row(row)
-				c.spoil(record.RecordKey(bad.id), row)
-				j := others[0].revokeAll("anna")
-				c.pass(5 * time.Second)
-				time.Sleep(5 * time.Second)
-				if acts := w.acts(good[len(good)-1].id); !strings.Contains(acts, audit.ActKeyRevoke) {
-					t.Errorf("a key is not revoked because the record of another is damaged: %s", acts)
-				}
-				now, err := w.JobOf(limiter.Operator, fmt.Sprint(j.Number))
-				if err != nil || now.Done() || now.Revoked != 300 || !strings.Contains(now.Failure, bad.id) {
-					t.Errorf("the job says %+v, %v", now, err)
-				}
-				n := c.Node("stranger")
-				if err := errors.Join(n.Join(stranger{}), n.Update(func(tx store.Tx) error { return tx.Set(row, was) }), n.Close()); err != nil {
-					t.Fatal(err)
-				}
-				synctest.Wait()
-				if code := bad.on(w).use(); code != record.CodeKeyRevoked {
-					t.Errorf("the key whose record can be read again: %q", code)
-				}
-				done, err := w.mended(j.Number)
-				if err != nil || !done.Done() || done.Revoked != 301 || done.Matched != 302 || done.Already != 1 {
-					t.Errorf("at the end it says %+v, %v", done, err)
-				}
-				if acts := w.acts(bad.id); !strings.Contains(acts, audit.ActKeyRevoke) {
-					t.Errorf("the key whose record can be read again: %s", acts)
 				}
 			})
 		})
