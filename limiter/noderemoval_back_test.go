@@ -109,15 +109,12 @@ func TestWhatANodeHasUsedCountsOnceIfItStartsWhileItIsRemoved(t *testing.T) {
 			}
 		}
 		back := c.w[1]
-		c.Kill(back.node)
-		back.Abandon()
-		c.pass(30 * time.Second)
+		c.lose(back)
 		part, err := c.partOf(k.id, back.node)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back.disk = back.disk.Restarted(false, func() bool { return true })
-		back.files = back.disk.Files()
+		back.boot(false)
 		looked, folded, open := make(chan struct{}), make(chan struct{}), make(chan struct{})
 		by.fenced = func() {
 			go func() {
@@ -156,11 +153,8 @@ func TestANodeThatBeginsASessionBeforeItsLastOneIsDeletedKeepsItsParts(t *testin
 		}
 		c.settle()
 		kill := func() {
-			c.Kill(b.node)
-			b.Abandon()
-			c.pass(30 * time.Second)
-			b.disk = b.disk.Restarted(false, func() bool { return true })
-			b.files = b.disk.Files()
+			c.lose(b)
+			b.boot(false)
 		}
 		kill()
 		by.fenced = func() {
@@ -198,9 +192,7 @@ func TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T)
 				t.Fatal(refusal)
 			}
 			c.settle()
-			c.Kill(b.node)
-			b.Abandon()
-			c.pass(30 * time.Second)
+			c.lose(b)
 		}
 		lose()
 		var once func()
@@ -209,8 +201,7 @@ func TestANodeThatComesBackBeforeItsRemovalIsRecordedWasNotRemoved(t *testing.T)
 				meanwhile = once
 				return
 			}
-			b.disk = b.disk.Restarted(false, func() bool { return true })
-			b.files = b.disk.Files()
+			b.boot(false)
 			b.open(c.Node(b.node))
 		}
 		meanwhile = once
@@ -279,9 +270,7 @@ func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing
 			t.Fatal(err)
 		}
 		c.Heal(b.node)
-		former := b.Limiter
-		t.Log(former.Close())
-		if err := b.follow(former, c.Node(b.node)); err != nil {
+		if err := b.succeed(nil); err != nil {
 			t.Fatal(err)
 		}
 		c.drain(k, record.CodeActivationsExhausted)
@@ -361,9 +350,7 @@ func TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow(t *tes
 					begin()
 				}
 				c.Heal(b.node)
-				former := b.Limiter
-				t.Log(former.Close())
-				if err := b.follow(former, c.Node(b.node)); err != nil {
+				if err := b.succeed(nil); err != nil {
 					t.Fatal(err)
 				}
 				running.Settle(record.Amounts{record.Activations: 1})
@@ -439,9 +426,7 @@ func TestAProcessThatComesBackWhileItsNodeIsRemovedCommitsNothing(t *testing.T) 
 					if b.Failed() == nil || b.Contradicted() {
 						t.Fatalf("it has not noticed: %v", b.Failed())
 					}
-					former := b.Limiter
-					t.Log(former.Close())
-					if err := b.follow(former, c.Node(b.node)); err != nil {
+					if err := b.succeed(nil); err != nil {
 						t.Fatal(err)
 					}
 					c.sweep()
@@ -466,9 +451,7 @@ func TestANodeThatStartsBeforeItsRemovalBeginsKeepsItsParts(t *testing.T) {
 		a, back := c.w[0], c.w[1]
 		by := a.removes(c)
 		k := a.mint(activations(limit))
-		c.Kill(back.node)
-		back.Abandon()
-		c.pass(30 * time.Second)
+		c.lose(back)
 		by.listed = func() {
 			back.open(c.Node(back.node))
 			for range used {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -66,10 +65,8 @@ func TestWhatARemovedNodeHadReservedCountsAsUsed(t *testing.T) {
 			}
 		}
 		gone := c.w[2]
-		c.Kill(gone.node)
-		gone.Abandon()
 		c.w = c.w[:2]
-		c.pass(30 * time.Second)
+		c.lose(gone)
 		done, err := c.w[0].RemoveNode(ctx, limiter.Operator, gone.node)
 		if err != nil || done.Accounts != 3 {
 			t.Fatalf("%+v, %v", done, err)
@@ -88,8 +85,7 @@ func TestWhatARemovedNodeHadReservedCountsAsUsed(t *testing.T) {
 			t.Errorf("the audit log ends with %s, %v", lines[len(lines)-1], err)
 		}
 
-		gone.disk = gone.disk.Restarted(false, func() bool { return true })
-		gone.files = gone.disk.Files()
+		gone.boot(false)
 		gone.open(c.Node(gone.node))
 		c.w = append(c.w, gone)
 		c.settle()
@@ -158,10 +154,8 @@ func TestARemovalThatIsCutOffAndRepeatedIsOneEntryWithAllThatWasLost(t *testing.
 						t.Fatal(refusal)
 					}
 				}
-				c.Kill(gone.node)
-				gone.Abandon()
 				c.w = c.w[:1]
-				c.pass(30 * time.Second)
+				c.lose(gone)
 				if !fails {
 					n := 0
 					c.Inject(func(string) storetest.Outcome {

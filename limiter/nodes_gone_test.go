@@ -83,8 +83,7 @@ func TestANodeThatComesBackWhileItsReserveIsWrittenOffKeepsIt(t *testing.T) {
 		time.Sleep(3 * time.Second) // a knows that it is gone
 		var running *limiter.Grant
 		meanwhile = func() {
-			b.disk = b.disk.Restarted(false, func() bool { return true })
-			b.files = b.disk.Files()
+			b.boot(false)
 			b.open(c.Node(b.node))
 			var refusal *record.Refusal
 			if running, refusal = k.on(b).ask(); refusal != nil {

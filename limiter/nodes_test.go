@@ -66,9 +66,15 @@ func (c *nodes) restartKilled(w *world, power bool) {
 	c.t.Helper()
 	c.Kill(w.node)
 	w.Abandon()
-	w.disk = w.disk.Restarted(power, func() bool { return true })
-	w.files = w.disk.Files()
+	w.boot(power)
 	w.open(c.Node(w.node))
+}
+
+// lose ends a node's process as kill -9 does, and lets the others see that it is gone.
+func (c *nodes) lose(w *world) {
+	c.Kill(w.node)
+	w.Abandon()
+	c.pass(30 * time.Second)
 }
 
 // restartClean stops a node and starts it again.

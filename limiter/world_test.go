@@ -253,8 +253,7 @@ func (w *world) kill(powerToo bool) {
 	w.t.Helper()
 	if w.files != nil {
 		w.Abandon()
-		w.disk = w.disk.Restarted(powerToo, func() bool { return true })
-		w.files = w.disk.Files()
+		w.boot(powerToo)
 		w.open(w.disk.Open())
 		return
 	}
@@ -287,6 +286,12 @@ func (w *world) kill(powerToo bool) {
 		}
 	}
 	w.open(disk.Open())
+}
+
+// boot gives a simulated machine, whose process was killed, what its disk has kept.
+func (w *world) boot(powerToo bool) {
+	w.disk = w.disk.Restarted(powerToo, func() bool { return true })
+	w.files = w.disk.Files()
 }
 
 // restart closes the limiter cleanly and opens it again.
