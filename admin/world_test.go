@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"encoding/json"
 	"log/slog"
 	"testing"
 
@@ -28,4 +29,13 @@ func serving(of *admintest.World) *world {
 	w.NoConsole, w.SealKeyNamed = ErrNoConsole, ErrSealKeyNamed
 	w.Handler = described(of.T, NewHandler(admintest.Backend{Of: w.World}, limiter.Operator, slog.New(slog.DiscardHandler)))
 	return w
+}
+
+func mustJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
