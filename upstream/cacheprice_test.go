@@ -10,10 +10,7 @@ import (
 // says how much was kept for how long (openai-ruby, models/responses/response_usage.rb).
 func TestWhatIsKeptForTwelveHoursCostsMore(t *testing.T) {
 	t.Parallel()
-	price, ok := BuiltInPrices().Find("openai", "gpt-6-sol", pricedAt)
-	if !ok {
-		t.Fatal("no price")
-	}
+	price := priced(t, "openai", "gpt-6-sol", pricedAt)
 	const chat, responses = "/v1/chat/completions", "/v1/responses"
 	for _, test := range []struct{ path, body string }{
 		{chat, `"messages":[{"role":"user","content":"x"}],"prompt_cache_options":{"ttl":"TTL"}`},
@@ -79,10 +76,7 @@ func TestWhatIsKeptForTwelveHoursCostsMore(t *testing.T) {
 func TestWhatIsPaidForACacheBesideTheInputIsHeld(t *testing.T) {
 	t.Parallel()
 	for model, want := range map[string]int64{"google/gemini-2.5-flash": 383_333, "google/gemini-2.5-pro": 1_625_000} {
-		price, ok := BuiltInPrices().Find("openrouter", model, pricedAt)
-		if !ok {
-			t.Fatal(model)
-		}
+		price := priced(t, "openrouter", model, pricedAt)
 		e, err := estimate(t, "openrouter", "/api/v1/chat/completions", `{"model":"`+model+`","messages":[{"role":"user","content":[{"type":"text","text":"x","cache_control":{"type":"ephemeral"}}]}]}`)
 		if err != nil {
 			t.Fatal(err)

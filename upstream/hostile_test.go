@@ -224,10 +224,7 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 			}
 		}
 	}
-	price, ok := BuiltInPrices().Find("openai", "gpt-5-mini", pricedAt)
-	if !ok {
-		t.Fatal("no price")
-	}
+	price := priced(t, "openai", "gpt-5-mini", pricedAt)
 	// Whatever is reported as cached, no more than the input costs less.
 	if cost, least := price.Cost(Usage{10, 1000, 1000, 1000, 5, -1}, 1000), price.Cost(Usage{10, 10, 0, 0, 5, -1}, 1000); cost != least {
 		t.Errorf("more cached than there was costs %d, all of it %d", cost, least)

@@ -317,10 +317,7 @@ func TestAFactorCostsNeverLessThanItSays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		price, ok := BuiltInPrices().Find("openai", "gpt-6-sol", time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC))
-		if !ok {
-			t.Fatal("no price")
-		}
+		price := priced(t, "openai", "gpt-6-sol", time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC))
 		u := Usage{Input: rapid.Int64Range(1, 1_000_000).Draw(t, "input"), Output: rapid.Int64Range(0, 100_000).Draw(t, "output"),
 			CachedInput: -1, CacheWrite: -1, CacheWrite1h: -1, Nanodollars: -1}
 		exact := big.NewRat(price.Cost(u, 1000)-1, 1) // which is rounded up

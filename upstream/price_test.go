@@ -11,6 +11,17 @@ import (
 	"pgregory.net/rapid"
 )
 
+var today = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// priced is what the built-in table says of a model.
+func priced(t interface{ Fatal(...any) }, provider, model string, at time.Time) *Price {
+	price, ok := BuiltInPrices().Find(provider, model, at)
+	if !ok {
+		t.Fatal(provider, model, "has no price")
+	}
+	return price
+}
+
 func TestTheBuiltInTableIsWhole(t *testing.T) {
 	t.Parallel()
 	all := BuiltInPrices().All()
@@ -219,14 +230,9 @@ func TestFixturesCostWhatTheTableSaysToTheNanodollar(t *testing.T) {
 	}
 }
 
-var today = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-
 func TestOffPeakIsCheaperOnlyWhereNoMomentMayBeAPeak(t *testing.T) {
 	t.Parallel()
-	p, ok := BuiltInPrices().Find("deepseek", "deepseek-v4-pro", today)
-	if !ok {
-		t.Fatal("no price")
-	}
+	p := priced(t, "deepseek", "deepseek-v4-pro", today)
 	// Weekdays 09-12 and 14-18 in Beijing are 01-04 and 06-10 UTC.
 	for _, test := range []struct {
 		from, to string
@@ -254,10 +260,7 @@ func TestOffPeakIsCheaperOnlyWhereNoMomentMayBeAPeak(t *testing.T) {
 
 func TestInputThatHoldsMoreThanTextIsHeldAndChargedAtItsPrice(t *testing.T) {
 	t.Parallel()
-	p, ok := BuiltInPrices().Find("gemini", "gemini-2.5-flash", today)
-	if !ok {
-		t.Fatal("no price")
-	}
+	p := priced(t, "gemini", "gemini-2.5-flash", today)
 	gemini, _ := Lookup("gemini")
 	for part, want := range map[string]int64{
 		`{"text":"hi"}`: 300_000,
@@ -279,10 +282,7 @@ func TestInputThatHoldsMoreThanTextIsHeldAndChargedAtItsPrice(t *testing.T) {
 
 func TestAPriceLineKeepsWhatItCannotSay(t *testing.T) {
 	t.Parallel()
-	old, ok := BuiltInPrices().Find("anthropic", "claude-haiku-5-5", today)
-	if !ok {
-		t.Fatal("no price")
-	}
+	old := priced(t, "anthropic", "claude-haiku-5-5", today)
 	p, err := BuiltInPrices().WithPrice("anthropic", "claude-haiku-5-5", 0.2, 1, 0, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -343,10 +343,7 @@ func TestWhoeverAnswersARoutedRequestIsHeldFor(t *testing.T) {
 // developer.puter.com/tutorials/cohere-api-pricing has it of June 2026).
 func TestPicturesCostMoreThanTextWithAnEmbeddingOfCoheres(t *testing.T) {
 	t.Parallel()
-	p, ok := BuiltInPrices().Find("cohere", "embed-v4.0", pricedAt)
-	if !ok {
-		t.Fatal("no price")
-	}
+	p := priced(t, "cohere", "embed-v4.0", pricedAt)
 	for members, want := range map[string]int64{
 		`"texts":["hi"]`: 120_000,
 		`"inputs":[{"content":[{"type":"text","text":"hi"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}]`: 470_000,

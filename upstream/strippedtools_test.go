@@ -10,15 +10,7 @@ import (
 
 func stripper(t testing.TB, preset string, names ...string) *Preset {
 	t.Helper()
-	p, ok := Lookup(preset)
-	if !ok {
-		t.Fatal(preset)
-	}
-	p, err := p.With(Options{StripTools: names})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return withOptions(t, preset, Options{StripTools: names})
 }
 
 // TestToolsAreTakenOutAndNothingElse checks, to the byte, each form in which a

@@ -119,10 +119,7 @@ func TestAFasterTierIsHeldAtItsPriceWhereverItIsServed(t *testing.T) {
 // tier served the request (docs.mistral.ai/inference/priority-tier).
 func TestMistralsStandardTierIsChargedWhereTheAnswerNamesIt(t *testing.T) {
 	t.Parallel()
-	price, ok := BuiltInPrices().Find("mistral", "mistral-medium-2604", pricedAt)
-	if !ok {
-		t.Fatal("no price")
-	}
+	price := priced(t, "mistral", "mistral-medium-2604", pricedAt)
 	for _, test := range []struct {
 		asked, served string
 		want          int64
