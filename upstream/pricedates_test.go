@@ -190,3 +190,31 @@ func TestNoRowOfTheTableIsOdd(t *testing.T) {
 		t.Errorf("%d prices of %d models hold today", n, len(prices.byModel))
 	}
 }
+
+func TestOffPeakIsCheaperOnlyWhereNoMomentMayBeAPeak(t *testing.T) {
+	t.Parallel()
+	p := priced(t, "deepseek", "deepseek-v4-pro", today)
+	// Weekdays 09-12 and 14-18 in Beijing are 01-04 and 06-10 UTC.
+	for _, test := range []struct {
+		from, to string
+		want     int64
+	}{
+		{"2026-11-24T02:00:00Z", "2026-11-24T02:00:10Z", 1000}, // Tuesday
+		{"2026-11-24T05:00:00Z", "2026-11-24T05:00:10Z", 500},
+		{"2026-11-24T05:50:00Z", "2026-11-24T05:54:00Z", 500},
+		{"2026-11-24T05:54:00Z", "2026-11-24T05:56:00Z", 1000}, // clocks differ
+		{"2026-11-24T10:06:00Z", "2026-11-25T00:54:00Z", 500},
+		{"2026-11-24T11:00:00Z", "2026-11-25T11:00:00Z", 1000}, // a day long
+		{"2026-11-28T02:00:00Z", "2026-11-29T02:00:10Z", 500},  // Saturday, Sunday
+		{"2026-11-29T23:00:00Z", "2026-11-30T02:00:10Z", 1000}, // into Monday
+	} {
+		from, err1 := time.Parse(time.RFC3339, test.from)
+		to, err2 := time.Parse(time.RFC3339, test.to)
+		if err1 != nil || err2 != nil {
+			t.Fatal(err1, err2)
+		}
+		if got := p.Discount(from, to); got != test.want {
+			t.Errorf("%s to %s: %d, want %d", test.from, test.to, got, test.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package upstream
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestNoProjectChoosesADearerTier than is held: OpenAI serves what names no tier, or
@@ -144,6 +145,22 @@ func TestMistralsStandardTierIsChargedWhereTheAnswerNamesIt(t *testing.T) {
 		m.Close()
 		if got := price.Permille(e, m, pricedAt, pricedAt); got != test.want {
 			t.Errorf("%s, served as %q: %d permille, want %d", test.asked, test.served, got, test.want)
+		}
+	}
+}
+
+// TestNoTierIsRoundedDown: a multiple of the operator's and one of the vendor's make
+// parts of a permille, and what is charged would be less than the bill.
+func TestNoTierIsRoundedDown(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	for served, want := range map[string]int64{"priority": 2503, "ultrafast": 6006, "flex": 501, "default": 1001, "scale": 1001} {
+		m := NewMeter(false)
+		m.Write([]byte(`{"service_tier":"` + served + `","usage":{"prompt_tokens":1,"completion_tokens":1}}`))
+		m.Close()
+		e := &Estimate{Model: "gpt-5.5", Asked: 1001, Permille: 1001, Flex: served == "flex"}
+		if got := (&Price{Provider: "openai"}).Permille(e, m, now, now); got != want {
+			t.Errorf("served as %s: %d permille, want %d", served, got, want)
 		}
 	}
 }
