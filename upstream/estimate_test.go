@@ -260,3 +260,35 @@ func BenchmarkEstimate(b *testing.B) {
 		}
 	}
 }
+
+// TestWhatServersAddIsHeld: a template's own system prompt counts as input.
+// LibreChat#1543: some 100 tokens for "hello"; vLLM's template for Mistral Small
+// 3 makes 192 of a body of 93 bytes, harmony 68 of one of 32.
+func TestWhatServersAddIsHeld(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, path, body string
+		least, most        int64
+	}{
+		{"together", "/v1/chat/completions", `{"model":"mistral-small-3","messages":[{"role":"user","content":"hello"}],"max_tokens":10}`, 192, 1200},
+		{"groq", "/openai/v1/responses", `{"model":"gpt-oss","input":"hi"}`, 68, 1200},
+		{"ollama", "/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 192, 1200},
+		{"mistral", "/v1/chat/completions", `{"model":"m","safe_prompt":true,"messages":[{"role":"user","content":"hi"}]}`, 192, 1250},
+		{"openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 192, 260}, // and of what calls itself so
+		{"anthropic", "/v1/messages", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 8, 260},
+		{"together", "/v1/embeddings", `{"model":"m","input":"hi"}`, 4, 100}, // no template
+		// EmbeddingChatRequest of vLLM.
+		{"vllm", "/v1/embeddings", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, 200, 1200},
+	} {
+		e, err := estimate(t, test.preset, test.path, test.body)
+		if err != nil || e.Input < test.least || e.Input > test.most {
+			t.Errorf("%s: %s: %+v, %v", test.preset, test.body, e, err)
+		}
+	}
+	own := *preset(t, "together")
+	own.InputExtra = -1
+	e, err := own.Estimate(&Call{Method: "POST", Path: "/v1/chat/completions", Body: []byte(`{"model":"m","messages":[]}`)})
+	if err != nil || e.Input > 100 {
+		t.Errorf("an operator's none: %+v, %v", e, err)
+	}
+}

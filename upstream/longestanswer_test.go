@@ -159,3 +159,50 @@ func TestAnAnswersBoundWhereLittleIsKnown(t *testing.T) {
 		}
 	}
 }
+
+// TestOllamaIsHeldToItsContext as documented; loading a model uses nothing.
+func TestOllamaIsHeldToItsContext(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		path, body string
+		longest    int64 // -1: it uses none
+	}{
+		{"/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, ollamaContext},
+		{"/api/generate", `{"model":"m","prompt":"hi"}`, ollamaContext},
+		{"/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"hi"}]}`, ollamaContext},
+		{"/api/chat", `{"model":"m","messages":[{"role":"user","content":"hi"}],"options":{"num_ctx":4096}}`, 4096},
+		{"/api/generate", `{"model":"m","prompt":"hi","options":{"num_ctx":131072,"num_predict":-1}}`, 131072},
+		{"/api/generate", `{"model":"m","prompt":"hi","options":{"num_ctx":131072,"num_predict":200}}`, 200},
+		{"/api/generate", `{"model":"m","prompt":"hi","options":{"num_ctx":null}}`, ollamaContext},
+		{"/api/generate", `{"model":"m"}`, -1},
+		{"/api/generate", `{"model":"m","prompt":"","stream":false,"keep_alive":0}`, -1},
+		{"/api/generate", `{"model":"m","prompt":null,"keep_alive":"10m","options":{"num_ctx":4096}}`, -1},
+		{"/api/chat", `{"model":"m"}`, -1},
+		{"/api/chat", `{"model":"m","messages":[ ],"keep_alive":0}`, -1},
+		{"/api/generate", `{"model":"m","prompt":" "}`, ollamaContext},
+		{"/api/generate", `{"model":"m","prompt":"","images":["AAAA"]}`, ollamaContext},
+		{"/api/generate", `{"model":"m","prompt":"","suffix":"x"}`, ollamaContext},
+		{"/api/generate", `{"model":"m","messages":[],"system":"x"}`, ollamaContext},
+	} {
+		e, err := estimate(t, "ollama", test.path, test.body)
+		if err != nil {
+			t.Errorf("%s: %v", test.body, err)
+			continue
+		}
+		n := int64(-1)
+		if e != nil {
+			n, _ = e.Longest(nil, e.Input)
+		}
+		if n != test.longest {
+			t.Errorf("%s %s: %d, want %d", test.path, test.body, n, test.longest)
+		}
+	}
+	// What its own client asks before the first prompt costs nothing.
+	for _, line := range []string{"HEAD /", "POST /api/show", "GET /api/tags", "GET /api/version", "GET /api/ps"} {
+		method, path, _ := strings.Cut(line, " ")
+		p := preset(t, "ollama")
+		if !p.IsFree(method, p.Canonical(path)) {
+			t.Errorf("%s is not free", line)
+		}
+	}
+}

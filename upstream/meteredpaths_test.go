@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"strings"
@@ -79,6 +80,44 @@ func TestEveryEndpointIsAmongTheEndings(t *testing.T) {
 			if _, err := new(Estimate).endpoint(p, path); err == nil && p.MeteredBy(scope.PathRule{Method: "*", Pattern: "/*"}) == "" {
 				t.Errorf("%s: a rule for all paths would make %s free", p.Name, path)
 			}
+		}
+	}
+}
+
+// TestWhatVendorsTakeNothingForIsNotMeasured also checks that the paths beside it
+// are.
+func TestWhatVendorsTakeNothingForIsNotMeasured(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		preset, line string
+		unbilled     bool
+	}{
+		{"openai", "POST /v1/moderations", true},
+		{"openai", "GET /v1/responses/resp_1", true},
+		{"openai", "DELETE /v1/responses/resp_1", true},
+		{"openai", "POST /v1/responses/resp_1/cancel", true},
+		{"openai", "GET /v1/responses/resp_1/input_items", true},
+		{"openai", "GET /v1/chat/completions/chatcmpl-1", true},
+		{"openai", "GET /v1/chat/completions/chatcmpl-1/messages", true},
+		{"openai", "DELETE /v1/chat/completions/chatcmpl-1", true},
+		{"xai", "GET /v1/responses/resp_1", true},
+		{"openrouter", "GET /api/v1/generation", true},
+		{"openai", "GET /v1/responses", false},
+		{"openai", "GET /v1/chat/completions", false}, // what all keys have stored
+		{"openai", "POST /v1/responses/compact", false},
+		{"openai", "POST /v1/responses/resp_1", false},
+		{"openai", "POST /v1/chat/completions/chatcmpl-1", false},
+		{"openai", "PUT /v1/moderations", false},
+		{"mistral", "POST /v1/moderations", false}, // billed by tokens: docs.mistral.ai/capabilities/guardrailing
+		{"mistral", "POST /v1/chat/moderations", false},
+		{"groq", "GET /openai/v1/responses/resp_1", false},
+		{"together", "POST /v1/moderations", false},
+		{"anthropic", "GET /v1/messages", false},
+	} {
+		method, path, _ := strings.Cut(test.line, " ")
+		e, err := preset(t, test.preset).Estimate(&Call{Method: method, Path: path})
+		if test.unbilled && (e != nil || err != nil) || !test.unbilled && !errors.Is(err, ErrNotMeterable) && !errors.Is(err, ErrBody) {
+			t.Errorf("%s: %s: %+v, %v", test.preset, test.line, e, err)
 		}
 	}
 }

@@ -269,3 +269,33 @@ func FuzzFilterModels(f *testing.F) {
 		}
 	})
 }
+
+// TestAModelThatIsNamedTwiceIsOne: Gemini's SDK names it in the path and in each
+// request of a batch (@google/genai 2.32.0), of which there may be a hundred.
+func TestAModelThatIsNamedTwiceIsOne(t *testing.T) {
+	t.Parallel()
+	one := `{"model":"models/e-1","content":{"parts":[{"text":"hi"}]},"taskType":"RETRIEVAL_QUERY"}`
+	batch := `{"requests":[` + strings.Repeat(one+",", 99) + one + `]}`
+	for _, test := range []struct {
+		preset, path, body string
+		models             int
+	}{
+		{"gemini", "/v1beta/models/e-1:embedContent", one, 1},
+		{"gemini", "/v1beta/models/e-1:batchEmbedContents", batch, 1},
+		{"gemini", "/v1beta/models/e-1:batchEmbedContents", strings.Replace(batch, "e-1", "e-2", 1), 2},
+		{"gemini", "/v1beta/models/e-2:embedContent", one, 2},
+		{"gemini", "/v1beta/models/e-1:generateContent", `{"model":"models/e-1","contents":[]}`, 1},
+		{"openrouter", "/api/v1/chat/completions", `{"model":"m","models":["m","m"],"messages":[]}`, 1},
+		{"openrouter", "/api/v1/chat/completions", `{"model":"m","models":["m","n"],"messages":[]}`, 2},
+	} {
+		p := preset(t, test.preset)
+		c := &Call{Method: "POST", Path: test.path, ContentType: "application/json", Body: []byte(test.body)}
+		models, named, err := p.Models(c)
+		if err != nil || !named || len(models) != test.models {
+			t.Errorf("%s %.80s: %v, %v", test.path, test.body, models, err)
+		}
+		if _, err := p.Estimate(c); (err == nil) != (test.models == 1) || err != nil && !errors.Is(err, ErrNotMeterable) {
+			t.Errorf("%s %.80s: %v, and it names %d", test.path, test.body, err, test.models)
+		}
+	}
+}

@@ -189,3 +189,23 @@ func TestOrdinaryToolsAreNotHeldForMuchMore(t *testing.T) {
 		}
 	}
 }
+
+// TestToolsAreHeldAsTemplatesPrintThem: Llama 3.1's prints them with an indentation of four
+// spaces. The counts were made with its tokenizer.
+func TestToolsAreHeldAsTemplatesPrintThem(t *testing.T) {
+	t.Parallel()
+	ones := strings.TrimSuffix(strings.Repeat("1,", 8000), ",")
+	nests := strings.TrimSuffix(strings.Repeat(strings.Repeat(`[`, 80)+strings.Repeat(`]`, 80)+",", 60), ",")
+	for _, test := range []struct {
+		name, enum string
+		least      int64
+	}{{"numbers", ones, 32_187}, {"nests", nests, 30_427}} {
+		for _, preset := range []string{"together", "fireworks", "groq", "vllm", "ollama"} {
+			path := map[string]string{"fireworks": "/inference/v1", "groq": "/openai/v1"}[preset] + "/chat/completions"
+			e, err := estimate(t, preset, path, `{"model":"m","messages":[],"tools":[{"type":"function","function":{"name":"f","parameters":{"enum":[`+test.enum+`]}}}]}`)
+			if err != nil || e.Input < test.least {
+				t.Errorf("%s at %s: %+v, %v; want at least %d tokens", test.name, preset, e, err, test.least)
+			}
+		}
+	}
+}
