@@ -120,9 +120,9 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 	case res.StatusCode == http.StatusUnauthorized:
 		return t.target.credentialRefused(key)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
-		return keyRefusal(key, record.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
+		return key.Refuse(record.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
 	case x.credential.shownInHeader(res.Header), x.credential.shownInHeader(res.Trailer): // of which only the names are known
-		return keyRefusal(key, record.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
+		return key.Refuse(record.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
 	}
 	if refusal := t.target.relocate(res, out, x, key); refusal != nil {
 		return refusal
@@ -136,7 +136,7 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 // credentialRefused is what a client gets for an upstream's answer that says the server's
 // credential is bad: clients would take it for one about their own.
 func (t *target) credentialRefused(key *record.Key) *record.Refusal {
-	return keyRefusal(key, record.CodeUpstreamAuthFailed,
+	return key.Refuse(record.CodeUpstreamAuthFailed,
 		"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.name)
 }
 

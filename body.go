@@ -193,7 +193,7 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 		Features: x.target.addresses + upstream.Features(r.Header),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
-		return nil, keyRefusal(key, record.CodeBadRequest, "sent two headers that describe its body")
+		return nil, key.Refuse(record.CodeBadRequest, "sent two headers that describe its body")
 	}
 	if r.Method == http.MethodConnect || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 { // a tunnel is no body
 		return call, nil
@@ -216,7 +216,7 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 func (x *exchange) strip(r *http.Request, key *record.Key, call *upstream.Call) *record.Refusal {
 	changed, err := x.target.preset.Strip(call)
 	if err != nil {
-		return keyRefusal(key, record.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
+		return key.Refuse(record.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
 	}
 	if changed {
 		x.send(r, call.Body)
@@ -231,9 +231,9 @@ func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
 		refusal.Message = "too many requests with large bodies are in memory; try again"
 		return refusal
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return keyRefusal(key, record.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
+		return key.Refuse(record.CodeBadRequest, "sent its body too slowly: one that limits must read may pause for %s, and must come with %d bytes a second", bodyPause, bodyPace)
 	case errors.Is(err, errBodyTooLarge):
-		return keyRefusal(key, record.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
+		return key.Refuse(record.CodeBodyTooLarge, "has limits for which bodies are read, and those may be %d bytes long", h.app.maxBody)
 	}
 	return brokenBody(key, err)
 }
@@ -242,9 +242,9 @@ func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
 // too much of it.
 func brokenBody(key *record.Key, err error) *record.Refusal {
 	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLong.Limit)
+		return key.Refuse(record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLong.Limit)
 	}
-	return keyRefusal(key, record.CodeBadRequest, "sent a body that broke off")
+	return key.Refuse(record.CodeBadRequest, "sent a body that broke off")
 }
 
 // smallBody is the longest body, in bytes, that is read although no limit asks for
@@ -383,11 +383,11 @@ func (b *passingBody) Close() error {
 
 func checkModels(x *exchange, key *record.Key, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
 	if x.upgrade {
-		return keyRefusal(key, record.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
+		return key.Refuse(record.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
 	}
 	models, named, err := x.target.preset.Models(call)
 	if err != nil {
-		return keyRefusal(key, record.CodeBadRequest, "is limited to some models: %s", err)
+		return key.Refuse(record.CodeBadRequest, "is limited to some models: %s", err)
 	}
 	ask.Models, ask.Named = models, named
 	ask.Listing = len(models) == 0 && x.target.preset.IsUnbilled(call.Method, call.Path)

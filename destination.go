@@ -21,7 +21,7 @@ import (
 func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key, guard bool, ask *limiter.Ask) *record.Refusal {
 	uncheckable := func(what string) *record.Refusal {
 		if len(t.allow) > 0 && !guard {
-			return keyRefusal(key, record.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
+			return key.Refuse(record.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)
 		}
 		ask.Elsewhere = what
 		return nil
@@ -37,7 +37,7 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key,
 	}
 	for _, value := range r.Header["If"] {
 		if holdsKey(eachTag(value, func(tag string) string { return x.atUpstream(tag, "") })) {
-			return keyRefusal(key, record.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
+			return key.Refuse(record.CodeBadRequest, "sent a key in an If header, which goes to the upstream; send it where the API's own key would go")
 		}
 	}
 	values, ok := r.Header["Destination"]
@@ -45,7 +45,7 @@ func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key,
 		return nil
 	}
 	bad := func(why string) *record.Refusal {
-		return keyRefusal(key, record.CodeBadRequest, "asked for a destination that is refused: %s", why)
+		return key.Refuse(record.CodeBadRequest, "asked for a destination that is refused: %s", why)
 	}
 	if len(values) != 1 {
 		return bad("there are several")

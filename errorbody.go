@@ -37,7 +37,7 @@ var errShown = errors.New("the upstream's answer shows the credential, so no mor
 func (x *exchange) searchCredential(res *http.Response) *record.Refusal {
 	key := x.grant.Key()
 	refused := func(why string) *record.Refusal {
-		return keyRefusal(key, record.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
+		return key.Refuse(record.CodeUpstreamFailed, "got an error from upstream %s %s", x.target.name, why)
 	}
 	if res.Body == http.NoBody || res.ContentLength == 0 {
 		return nil

@@ -27,7 +27,7 @@ func requestFullList(h http.Header) {
 func filterModels(res *http.Response, x *exchange) *record.Refusal {
 	key := x.grant.Key()
 	unread := func(why string) *record.Refusal {
-		return keyRefusal(key, record.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's models: %s", key.Upstream, why)
+		return key.Refuse(record.CodeUpstreamFailed, "got a list of models from upstream %s that cannot be reduced to the key's models: %s", key.Upstream, why)
 	}
 	if !decode(res, maxModelList+1) {
 		return unread("it is compressed in a way that till does not know")

@@ -119,26 +119,26 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		// A holder may ask about a key wherever its requests may go.
 		return h.serveSelf(w, r, l, &by, path)
 	case t == nil:
-		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
+		refusal = key.Refuse(record.CodeUpstreamUnknown, "is for upstream %s, which is not configured here", key.Upstream)
 	case len(h.Upstreams) > 0 && !slices.Contains(h.Upstreams, t.name):
-		refusal = keyRefusal(key, record.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
+		refusal = key.Refuse(record.CodeWrongUpstream, "is for upstream %s, which is not served at this address", t.name)
 	case strings.EqualFold(r.Method, http.MethodTrace) || strings.EqualFold(r.Method, http.MethodConnect) && !(r.Method == http.MethodConnect && upgrades(r)):
-		refusal = keyRefusal(key, record.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
+		refusal = key.Refuse(record.CodeMethodNotAllowed, "may not use method %s: it is never forwarded", r.Method)
 	case pathErr != nil:
-		refusal = keyRefusal(key, record.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
+		refusal = key.Refuse(record.CodeBadRequest, "asked for a path that is refused: %s", pathErr)
 	case own:
 		return h.serveSelf(w, r, l, &by, path)
 	case h.Guard:
 		x.override = overriding(r.URL.RawQuery)
 		if upgrades(r) {
-			refusal = keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection here")
+			refusal = key.Refuse(record.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
 			refusal = t.checkDestination(x, r, key, true, &ask)
 		}
 	case key.Custody == record.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
-		refusal = keyRefusal(key, record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or replaced by a new key", t.name)
+		refusal = key.Refuse(record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or replaced by a new key", t.name)
 	case key.Custody != record.CustodySealed && t.held.Load() == nil:
-		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+		refusal = key.Refuse(record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	default:
 		x.credential = cmp.Or(by.credential, t.held.Load())
 		var to location
@@ -249,7 +249,7 @@ func (h *Handler) answerError(w http.ResponseWriter, x *exchange, err error, fal
 	}
 	key := x.grant.Key()
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return h.answerRefusal(w, x.request, x.target, x.path, keyRefusal(key, record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
+		return h.answerRefusal(w, x.request, x.target, x.path, key.Refuse(record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLarge.Limit), 0)
 	}
 	status, what := fallback, "could not be reached"
 	switch network, ok := errors.AsType[net.Error](err); {

@@ -77,7 +77,7 @@ func (t *target) relocate(res *http.Response, out *http.Request, x *exchange, ke
 		return nil
 	}
 	refuse := func(format string, args ...any) *record.Refusal {
-		return keyRefusal(key, record.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
+		return key.Refuse(record.CodeUpstreamFailed, "was redirected by upstream "+t.name+" "+format, args...)
 	}
 	to, parseErr := parseAddress(location)
 	switch {

@@ -2,7 +2,6 @@ package till
 
 import (
 	"crypto/rand"
-	"fmt"
 	"math"
 	"net/http"
 	"net/url"
@@ -18,17 +17,6 @@ import (
 
 // newRequestID returns an id for one request, for clients and logs. It is not secret.
 func newRequestID() string { return "req_" + rand.Text() }
-
-func keyRefusal(key *record.Key, code record.Code, format string, args ...any) *record.Refusal {
-	who := "key " + key.ID
-	if key.Name != "" {
-		who += " (" + key.Name + ")"
-	}
-	return &record.Refusal{
-		Code: code, KeyID: key.ID, KeyName: key.Name, Upstream: key.Upstream,
-		Message: who + " " + fmt.Sprintf(format, args...),
-	}
-}
 
 func storeClosed() *record.Refusal {
 	return &record.Refusal{

@@ -86,11 +86,11 @@ func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (
 	}
 	to.upgrade = upgrades(r)
 	if http2, _ := upgradesTo(r); http2 { // where further requests would be forwarded unchecked
-		return to, keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
+		return to, key.Refuse(record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
 	to.override = overriding(r.URL.RawQuery)
 	if to.override != "" && (t.presetName != "" || len(t.allow) > 0) { // which go by method and path; the key's rules are the limiter's
-		return to, keyRefusal(key, record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method, path or header than the one that is checked", to.override)
+		return to, key.Refuse(record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method, path or header than the one that is checked", to.override)
 	}
 	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, opensWebSocket(r), key)
 }
@@ -110,12 +110,12 @@ func (t *target) locate(key *record.Key, path, escaped string) (to location, ref
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
 		if name != t.name {
-			return to, keyRefusal(key, record.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
+			return to, key.Refuse(record.CodeWrongUpstream, "is for upstream %s, not for %s", t.name, name)
 		}
 		to.proxied = proxyPrefix + name
 		rest, ok := strings.CutPrefix(escaped, to.proxied)
 		if !ok {
-			return to, keyRefusal(key, record.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
+			return to, key.Refuse(record.CodeBadRequest, "asked for an upstream by an escaped name: write %s", to.proxied)
 		}
 		path, escaped = path[len(to.proxied):], rest
 		if path == "" {
@@ -128,7 +128,7 @@ func (t *target) locate(key *record.Key, path, escaped string) (to location, ref
 	if path != escaped {
 		to.out = t.preset.Canonical(escaped)
 		if sent, err := url.PathUnescape(to.out); err != nil || sent != to.path {
-			return to, keyRefusal(key, record.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
+			return to, key.Refuse(record.CodeBadRequest, "asked for a path whose version is escaped: write it as it is")
 		}
 	}
 	if to.out == "/" {
@@ -148,13 +148,13 @@ func (t *target) permit(method, path string, upgrade, webSocket bool, key *recor
 	version := t.preset.Version(path)
 	switch {
 	case upgrade && !t.upgrades.Match(method, path, version):
-		return keyRefusal(key, record.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
+		return key.Refuse(record.CodeUpgradeNotAllowed, "may not upgrade the connection on path %s: upstream %s does not allow it", path, t.name)
 	case administrative:
-		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it administers the account", path)
+		return key.Refuse(record.CodePathNotAllowed, "may not use path %s: it administers the account", path)
 	case len(t.allow) > 0 && !t.allow.Match(method, path, version) && !webSocket:
-		return keyRefusal(key, record.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
+		return key.Refuse(record.CodePathNotAllowed, "may not use %s %s: upstream %s does not allow it", method, path, t.name)
 	case asynchronous && len(t.allow) == 0 && !webSocket:
-		return keyRefusal(key, record.CodePathNotAllowed, "may not use path %s: it goes on working after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
+		return key.Refuse(record.CodePathNotAllowed, "may not use path %s: it goes on working after the answer, where no limit holds; upstream %s would have to allow it", path, t.name)
 	}
 	return nil
 }

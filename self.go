@@ -45,17 +45,17 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 	key := k.Key()
 	if path == childrenPath {
 		w.Header().Set("Allow", "POST")
-		return refuse(keyRefusal(key, record.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
+		return refuse(key.Refuse(record.CodeMethodNotAllowed, "may use POST on %s, not %s", childrenPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	if path != selfPath {
-		return refuse(keyRefusal(key, record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", path, selfPath), http.StatusNotFound)
+		return refuse(key.Refuse(record.CodePathNotAllowed, "asked for %s, which does not exist: till answers on %s", path, selfPath), http.StatusNotFound)
 	}
 	view := k.View()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodDelete:
 		if !view.SelfRevoke {
-			return refuse(keyRefusal(key, record.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
+			return refuse(key.Refuse(record.CodeMethodNotAllowed, "may not be revoked by its holder"), 0)
 		}
 		var err error
 		if view, _, err = l.Revoke(r.Context(), limiter.Holder(key, clientAddr(r).String()), key.ID, "revoked by its holder"); err != nil {
@@ -64,7 +64,7 @@ func (h *Handler) serveSelf(w http.ResponseWriter, r *http.Request, l *limiter.L
 		}
 	default:
 		w.Header().Set("Allow", "GET, HEAD, DELETE")
-		return refuse(keyRefusal(key, record.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
+		return refuse(key.Refuse(record.CodeMethodNotAllowed, "may use GET and DELETE on %s, not %s", selfPath, r.Method), http.StatusMethodNotAllowed)
 	}
 	left := record.NoLimits()
 	if view.Status == record.Active || view.Status == record.Exhausted {
@@ -112,9 +112,9 @@ func (h *Handler) mintChild(w http.ResponseWriter, r *http.Request, l *limiter.L
 		refusal = storeClosed() // revoked a moment ago
 	case sealed && !slices.Equal(by.box.Origins, t.declared):
 		// A new box would be bound to the address that is configured now.
-		refusal = keyRefusal(key, record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
+		refusal = key.Refuse(record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now, and so may not mint child keys", t.name)
 	case !sealed && t.held.Load() == nil && !h.Guard:
-		refusal = keyRefusal(key, record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
+		refusal = key.Refuse(record.CodeUpstreamUnknown, "is for upstream %s, which has no credential here any more", t.name)
 	}
 	if refusal != nil {
 		setRefusedHeaders(w.Header(), key, by.k, refusal)
@@ -158,24 +158,24 @@ func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder
 	switch {
 	case errors.As(err, &refusal):
 	case errors.As(err, &short):
-		refusal = keyRefusal(key, record.CodeBudgetTooSmall, "could not mint a child key: %s", short)
+		refusal = key.Refuse(record.CodeBudgetTooSmall, "could not mint a child key: %s", short)
 		if short.Held {
-			refusal = keyRefusal(key, record.CodeBudgetHeld, "could not mint a child key: %s", short)
+			refusal = key.Refuse(record.CodeBudgetHeld, "could not mint a child key: %s", short)
 		}
 	case errors.Is(err, record.ErrNoDelegate), errors.Is(err, record.ErrDepth):
-		refusal = keyRefusal(key, record.CodeMethodNotAllowed, "could not mint a child key: %s", err)
+		refusal = key.Refuse(record.CodeMethodNotAllowed, "could not mint a child key: %s", err)
 	case errors.Is(err, limiter.ErrChildren):
-		refusal = keyRefusal(key, record.CodeConcurrency, "could not mint a child key: %s", err)
+		refusal = key.Refuse(record.CodeConcurrency, "could not mint a child key: %s", err)
 		refusal.RetryAfter = 10 * time.Second
 	case errors.Is(err, limiter.ErrParentEnded):
-		refusal = keyRefusal(key, record.CodeKeySuspended, "could not mint a child key: %s", err)
+		refusal = key.Refuse(record.CodeKeySuspended, "could not mint a child key: %s", err)
 	case status == http.StatusRequestEntityTooLarge:
-		refusal = keyRefusal(key, record.CodeBodyTooLarge, "could not mint a child key: %s", err)
+		refusal = key.Refuse(record.CodeBodyTooLarge, "could not mint a child key: %s", err)
 	case status != 0:
-		refusal = keyRefusal(key, record.CodeBadRequest, "could not mint a child key: %s", err)
+		refusal = key.Refuse(record.CodeBadRequest, "could not mint a child key: %s", err)
 	case errors.Is(err, commit.ErrOutcome):
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
-		refusal = keyRefusal(key, record.CodeStoreUnavailable, "may have minted a child key: the store began and did not say that it was done; see what is left at GET %s before you send this again", selfPath)
+		refusal = key.Refuse(record.CodeStoreUnavailable, "may have minted a child key: the store began and did not say that it was done; see what is left at GET %s before you send this again", selfPath)
 		status = http.StatusInternalServerError // of which clients are told not to retry it
 	default:
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))

@@ -110,7 +110,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	o, ok := t.origin(r, x)
 	if !ok {
 		key := x.grant.Key()
-		return x.answer(r, keyRefusal(key, record.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
+		return x.answer(r, key.Refuse(record.CodeUpstreamChanged, "was not sent on: the address is not one of upstream %s", key.Upstream)), nil
 	}
 	ctx, cancel := x.outlive(r.Context())
 	if !x.begin(cancel) {

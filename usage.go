@@ -86,7 +86,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	terms := &ask.Terms
 	tokens, dollars := terms.Tokens, terms.Dollars
 	unbounded := func(why string) *record.Refusal {
-		return keyRefusal(key, record.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
+		return key.Refuse(record.CodeNotMeterable, "has a limit in tokens or dollars, and %s", why)
 	}
 	switch {
 	case h.Guard:
@@ -106,7 +106,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 		}
 		return refusal
 	case err != nil:
-		return keyRefusal(key, record.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
+		return key.Refuse(record.CodeBadRequest, "has a limit in tokens or dollars: %s", err)
 	case e == nil:
 		return nil // it uses none
 	}
@@ -135,7 +135,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 			e.NameTier()
 		}
 	case dollars && !terms.CountOnly && !h.app.countOnly:
-		return keyRefusal(key, record.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
+		return key.Refuse(record.CodePriceUnknown, "has a limit in dollars, and the price of %s/%s is not known; add it with: price %s/%s INPUT OUTPUT", provider, e.Model, provider, e.Model)
 	case !tokens:
 		// The key does not count dollars without a price. Nothing bounds the request,
 		// and what its answer reports is counted.
@@ -154,7 +154,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	}
 	if u.stored, known = u.earlier.Bound(e.Input, u.price, longest); !known {
 		what, help := u.earlier.Worst()
-		return keyRefusal(key, record.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
+		return key.Refuse(record.CodeNotMeterable, "has a limit in tokens or dollars, and %s is stored at the vendor, where only the context window bounds it, which is not known of %s; %s", what, e.Model, help)
 	}
 	u.input = u.stored
 	if e.Window {
@@ -208,7 +208,7 @@ func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
 	left := record.Amounts{record.Tokens: math.MaxInt64 / 4, record.Nanodollars: u.maxSpend}
 	n, ok := u.fitted(left)
 	if !ok {
-		return keyRefusal(key, record.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
+		return key.Refuse(record.CodeBudgetTooSmall, "may spend $%s on one request, and this one may cost up to $%s; %s",
 			record.FormatUSD(u.maxSpend), record.FormatUSD(u.bound(u.natural)[record.Nanodollars]), cmp.Or(u.help(), limiter.LowerMaxTokens))
 	}
 	u.natural, u.output = n, n

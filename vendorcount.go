@@ -180,12 +180,12 @@ func (c *vendorCount) isPaused(key *record.Key, u *usage) bool {
 // crowded is the refusal of a request that is too large as far as is known, while other
 // requests of its key keep it from being counted.
 func crowded(key *record.Key) *record.Refusal {
-	return keyRefusal(key, record.CodeBudgetHeld, "has other requests whose inputs are being counted, and this one may fit into what is left once its own is; try again when they are done").After(time.Second)
+	return key.Refuse(record.CodeBudgetHeld, "has other requests whose inputs are being counted, and this one may fit into what is left once its own is; try again when they are done").After(time.Second)
 }
 
 // uncounted is the same while the vendor does not count.
 func uncounted(key *record.Key, again time.Duration) *record.Refusal {
-	return keyRefusal(key, record.CodeBudgetHeld, "has too little left for this request by its length, and may have enough once the vendor counts its tokens, which it does not do at the moment; try again later, or make the request shorter").After(again)
+	return key.Refuse(record.CodeBudgetHeld, "has too little left for this request by its length, and may have enough once the vendor counts its tokens, which it does not do at the moment; try again later, or make the request shorter").After(again)
 }
 
 // checkCount stops asking if an answer has more input than the count allows: a
