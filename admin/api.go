@@ -225,7 +225,7 @@ func (e *partlyDone) Error() string { return e.err.Error() }
 func (e *partlyDone) Unwrap() error { return e.err }
 
 func (a *api) fail(w http.ResponseWriter, err error) {
-	known, again, unexpected := a.told(err)
+	known, again, unexpected := a.explain(err)
 	if known.status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="till", error="invalid_token"`)
 	}
@@ -251,9 +251,9 @@ func (a *api) here(err error) error {
 	return err
 }
 
-// told is what the caller is told of an error, and after how many seconds the call may be
+// explain returns what the caller gets to know of an error, and after how many seconds the call may be
 // repeated, if that is known. The log gets an error that is unexpected.
-func (a *api) told(err error) (known *apiError, again string, unexpected bool) {
+func (a *api) explain(err error) (known *apiError, again string, unexpected bool) {
 	err = a.here(err)
 	if known, ok := errors.AsType[*apiError](err); ok {
 		return known, "", false

@@ -176,7 +176,7 @@ func TestADoubtIsToldAsItConcernsANode(t *testing.T) {
 	doubt := fmt.Errorf("reading a key: %w", store.Doubt("less was used than before"))
 	a := &api{backend: admintest.Backend{Of: w.World}, log: slog.New(slog.DiscardHandler)}
 	partly := &partlyDone{doubt, func(fault wire.Fault) any {
-		known, _, _ := a.told(doubt)
+		known, _, _ := a.explain(doubt)
 		return object{"error": fault, "done": "the first of two", "second": known.message}
 	}}
 	for node, helps := range map[string]string{"": "its anchor", "till-1": "who writes in the database besides till"} {

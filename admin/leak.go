@@ -71,7 +71,7 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 		match := wire.LeakMatch{Hint: found[i].Hint(), ID: one.ID, Name: one.Name, State: one.State}
 		if err := errs[i]; err != nil {
 			failed = append(failed, err)
-			known, _, _ := a.told(err)
+			known, _, _ := a.explain(err)
 			match.State, match.Error = limiter.LeakFailed, token.Scrub(known.message)
 		}
 		if found[i].Admin && one.ID != "" {

@@ -45,7 +45,7 @@ func inherit(notes io.Writer, paths ...string) (pass func() error, err error) {
 		if len(all) > 0 && all[0].former && e.like != "" { // one server opens them all
 			e.uid, e.gid, e.like = all[0].uid, all[0].gid, all[0].like
 		}
-		if slices.ContainsFunc(all, e.within) {
+		if slices.ContainsFunc(all, e.isPartOf) {
 			err = e.in.Close()
 		} else {
 			all = append(all, e)
@@ -122,8 +122,8 @@ func (e *estate) find() error {
 	return nil
 }
 
-// within reports whether what is made is part of what is made at another path.
-func (e *estate) within(other *estate) bool {
+// isPartOf reports whether what is made is part of what is made at another path.
+func (e *estate) isPartOf(other *estate) bool {
 	return e.path == other.path || strings.HasPrefix(e.path, other.path+"/")
 }
 

@@ -102,7 +102,7 @@ func trusted(to netip.AddrPort, address string) error {
 		}
 		all = append(all, found...)
 	}
-	return judged(accepting(to, all), trustedUsers(os.Geteuid(), everyUserHasANumber()), address)
+	return checkListeners(accepting(to, all), trustedUsers(os.Geteuid(), everyUserHasANumber()), address)
 }
 
 // everyUserHasANumber reports whether no users of this machine are outside this process's
@@ -134,8 +134,8 @@ func trustedUsers(caller int, unique bool) []int {
 	return slices.DeleteFunc(own, func(uid int) bool { return uid == overflow })
 }
 
-// judged returns an error unless all listeners belong to one of some users.
-func judged(listeners []listener, own []int, address string) error {
+// checkListeners returns an error unless all listeners belong to one of some users.
+func checkListeners(listeners []listener, own []int, address string) error {
 	if len(listeners) == 0 { // it has gone already, or is not of this machine
 		return &strangerError{"somebody who cannot be seen here", address}
 	}

@@ -64,7 +64,7 @@ func TestWhoListensIsReadFromTheKernelsTables(t *testing.T) {
 			if test.to != "" {
 				to = netip.MustParseAddrPort(test.to)
 			}
-			err := judged(accepting(to, all), []int{0, 1000, 998}, "localhost:2019")
+			err := checkListeners(accepting(to, all), []int{0, 1000, 998}, "localhost:2019")
 			if (err != nil) != (test.refused != "") || err != nil && (!strings.Contains(err.Error(), test.refused) || !strings.Contains(err.Error(), "TILL_ADDRESS")) {
 				t.Errorf("it says %v, want %q", err, test.refused)
 			}

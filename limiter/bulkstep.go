@@ -88,7 +88,7 @@ func (l *Limiter) jobsLoop() {
 			l.log.Error("a job cannot go on now", "job", j.number.Load(), "error", err)
 		}
 		if j.ready.Load() {
-			l.jobs.rest(j, bulkRetry) // the others go on meanwhile
+			l.jobs.pause(j, bulkRetry) // the others go on meanwhile
 		}
 	}
 }
@@ -126,12 +126,12 @@ func (l *Limiter) step(j *job) error {
 	}
 	var ended []*record.Key
 	var after Job
-	var over bool       // another node has done the last step
-	var cut int64       // what this one counts of j.cut
-	var passed []string // could not be read when they were to end
-	var part bool       // some are left to the next step, which begins where this one did
+	var over bool        // another node has done the last step
+	var cut int64        // what this one counts of j.cut
+	var skipped []string // could not be read when they were to end
+	var part bool        // some are left to the next step, which begins where this one did
 	err = l.committer.DoPatiently(func(b *batch) error {
-		ended, after, over, cut, passed, part = nil, s, false, 0, nil, false
+		ended, after, over, cut, skipped, part = nil, s, false, 0, nil, false
 		next, whole, already, late := next, whole, already, late
 		changed := elsewhere // counted at the end
 		before := after
@@ -163,7 +163,7 @@ func (l *Limiter) step(j *job) error {
 			key, since, err := b.endIn(&s, id)
 			switch {
 			case errors.Is(err, errUnread):
-				left, passed = unite(left, []string{id}), append(passed, id)
+				left, skipped = unite(left, []string{id}), append(skipped, id)
 			case err != nil && !errors.Is(err, store.ErrNotFound):
 				return err
 			case key != nil:
@@ -173,7 +173,7 @@ func (l *Limiter) step(j *job) error {
 			}
 		}
 		if part {
-			next, whole, already, late, left = s.Cursor, false, 0, 0, unite(s.Unread, passed)
+			next, whole, already, late, left = s.Cursor, false, 0, 0, unite(s.Unread, skipped)
 		}
 		named := min(len(left), bulkUnread)
 		after.Cursor, after.Unread, after.More = next, left[:named], after.More+int64(len(left)-named)
@@ -211,8 +211,8 @@ func (l *Limiter) step(j *job) error {
 		return err
 	}
 	whole = whole && !part
-	if j.pass(passed); whole {
-		j.passed = nil
+	if j.skip(skipped); whole {
+		j.skipped = nil
 	}
 	switch {
 	case over:
@@ -222,20 +222,20 @@ func (l *Limiter) step(j *job) error {
 		l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
 	case whole && after.Left > 0:
 		if after.Again {
-			l.jobs.rest(j, bulkAgain)
+			l.jobs.pause(j, bulkAgain)
 		}
 		return after.unreadable(true)
 	}
 	return nil
 }
 
-// pass notes keys that could not be read in this pass.
-func (j *job) pass(ids []string) {
-	if j.passed == nil {
-		j.passed = make(map[string]bool)
+// skip notes keys that could not be read in this pass.
+func (j *job) skip(ids []string) {
+	if j.skipped == nil {
+		j.skipped = make(map[string]bool)
 	}
 	for _, id := range ids {
-		j.passed[id] = true
+		j.skipped[id] = true
 	}
 }
 
@@ -257,7 +257,7 @@ func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
 		k.mu.Lock()
 		switch {
 		case k.revocation != j || k.gone || slices.Contains(but, k.key.ID):
-		case k.halt == record.CodeKeyRevoked && !j.passed[k.key.ID]:
+		case k.halt == record.CodeKeyRevoked && !j.skipped[k.key.ID]:
 			ids = append(ids, k.key.ID)
 		case k.key.EndedStatus == record.Revoked && k.key.Judged >= j.number.Load():
 			elsewhere++

@@ -52,7 +52,7 @@ func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion in
 	}
 	var epoch int64
 	var taken record.Amounts
-	var turned [record.NumKinds]bool
+	var switched [record.NumKinds]bool
 	err = l.editIn(by, audit.ActKeyUpdate, id, func(b *batch, key *record.Key, acct *record.Account) (err error) {
 		if ifVersion != 0 && ifVersion != key.Version {
 			return fmt.Errorf("%w: it is at version %d, not %d", ErrVersion, key.Version, ifVersion)
@@ -111,11 +111,11 @@ func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion in
 		if !key.ExpiresAt.Equal(old.ExpiresAt) && !key.ExpiresAt.IsZero() && !key.ExpiresAt.After(l.clock.Now()) {
 			return record.Invalid("expires_at", "must be in the future, got %s; to end the key, revoke it", record.Stamp(key.ExpiresAt))
 		}
-		taken, turned, err = k.turn(b, &old.Limit, &key.Limit, acct)
+		taken, switched, err = k.switchLimits(b, &old.Limit, &key.Limit, acct)
 		return err
 	}, func(k *Live) {
 		for i, n := range taken {
-			if turned[i] {
+			if switched[i] {
 				k.reserved[i] = n
 			}
 		}
@@ -130,25 +130,25 @@ func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion in
 	return l.viewFelt(id)
 }
 
-// turn records what is used and held of each kind that gains or loses its limit,
+// switchLimits records what is used and held of each kind that gains or loses its limit,
 // because without one nothing is reserved. Memory follows.
-func (k *Live) turn(b *batch, old, limit *record.Amounts, rec *record.Account) (taken record.Amounts, turned [record.NumKinds]bool, err error) {
+func (k *Live) switchLimits(b *batch, old, limit *record.Amounts, rec *record.Account) (taken record.Amounts, switched [record.NumKinds]bool, err error) {
 	own, err := b.own(k.id, rec)
 	if err != nil {
-		return taken, turned, err
+		return taken, switched, err
 	}
 	k.mu.Lock()
 	taken = k.taken()
 	for i := range limit {
 		if (old[i] == record.NoLimit) != (limit[i] == record.NoLimit) && !k.gone && k.lineage == rec.Lineage {
-			own.Reserved[i], turned[i] = taken[i], true
+			own.Reserved[i], switched[i] = taken[i], true
 		}
 	}
 	k.mu.Unlock()
-	if turned != [record.NumKinds]bool{} {
+	if switched != [record.NumKinds]bool{} {
 		err = b.setOwn(k.id, rec, &own)
 	}
-	return taken, turned, err
+	return taken, switched, err
 }
 
 // derive is the status that the key would have if these were its record and its
@@ -207,7 +207,7 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 		err = l.grantChild(ctx, by, k, add, more.Lifetime)
 	} else {
 		err = l.editIn(by, audit.ActKeyGrant, id, func(b *batch, key *record.Key, acct *record.Account) error {
-			return l.grow(b, by, k, key, acct, add, more.Lifetime)
+			return l.addGrant(b, by, k, key, acct, add, more.Lifetime)
 		}, func(k *Live) { k.ending = false })
 	}
 	if err != nil {

@@ -249,7 +249,7 @@ func (l *Limiter) grantChild(ctx context.Context, by Caller, k *Live, add record
 			return err
 		}
 		key = old.Clone()
-		if err := l.grow(b, by, k, key, &acct, add, lifetime); err != nil {
+		if err := l.addGrant(b, by, k, key, &acct, add, lifetime); err != nil {
 			return err
 		}
 		key.Version++

@@ -7,8 +7,8 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// grow puts a grant into a key's record, and revives it when it had run out.
-func (l *Limiter) grow(b *batch, by Caller, k *Live, key *record.Key, acct *record.Account, add record.Amounts, lifetime time.Duration) error {
+// addGrant puts a grant into a key's record, and revives it when it had run out.
+func (l *Limiter) addGrant(b *batch, by Caller, k *Live, key *record.Key, acct *record.Account, add record.Amounts, lifetime time.Duration) error {
 	old := key.Clone()
 	status, code, err := k.derive(b, key, acct)
 	switch {

@@ -103,10 +103,10 @@ func (h *history) putBack(hours []Bucket) {
 	}
 }
 
-// rest empties the history for a store that has been opened again, whose record says how
+// unbooked empties the history for a store that has been opened again, whose record says how
 // much is booked. A save of refusals alone changes no sum, and counts as one that reached
 // the store.
-func (h *history) rest(booked record.Amounts) []Bucket {
+func (h *history) unbooked(booked record.Amounts) []Bucket {
 	for _, b := range h.unsure {
 		if missing := b.booked.Minus(booked); slices.Max(missing[:]) > 0 {
 			h.putBack(b.hours)

@@ -106,8 +106,8 @@ type job struct {
 
 	// jobsLoop alone has these: the keys that could not be read in this pass, so that those
 	// in memory are not tried again in it; and what was logged last.
-	passed map[string]bool
-	logged string
+	skipped map[string]bool
+	logged  string
 
 	standing sync.Once
 }

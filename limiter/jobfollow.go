@@ -49,7 +49,7 @@ func (l *Limiter) followJobs() error {
 // finishJob ends the keys that this node has stopped for a job, but that the node which
 // worked it off has not found.
 func (l *Limiter) finishJob(j *job) error {
-	j.passed = nil
+	j.skipped = nil
 	ids, _ := l.unended(j, nil)
 	s := j.snapshot()
 	cut := int(j.cut.Load())

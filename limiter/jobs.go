@@ -91,8 +91,8 @@ func (s *jobs) delay(j *job) {
 	}
 }
 
-// rest has a job wait before it goes on.
-func (s *jobs) rest(j *job, d time.Duration) {
+// pause has a job wait before it goes on.
+func (s *jobs) pause(j *job, d time.Duration) {
 	j.ready.Store(false)
 	time.AfterFunc(d, func() {
 		j.ready.Store(true)

@@ -62,8 +62,8 @@ type rebuild struct {
 	last    func(store.Tx) error // what the last commit has besides; nil: nothing
 	why     string               // what the store was doubted for, for the audit log
 
-	log  *slog.Logger // of how far it is; nil: none
-	told int64        // how many records it has said
+	log    *slog.Logger // of how far it is; nil: none
+	logged int64        // how many records it has named
 
 	digest *integrity.Rebuild // nil if several nodes share the store
 	done   rebuilt
@@ -226,9 +226,9 @@ func (r *rebuild) each(space string, beside func(key []byte) [][]byte, fn func(t
 			return err
 		}
 		after = last
-		if r.log != nil && r.done.seen-r.told >= progressEvery {
-			r.told = r.done.seen
-			r.log.Info("the store is being repaired", "records", r.told)
+		if r.log != nil && r.done.seen-r.logged >= progressEvery {
+			r.logged = r.done.seen
+			r.log.Info("the store is being repaired", "records", r.logged)
 		}
 	}
 }

@@ -56,12 +56,12 @@ func (n *nodes) unsure(q *inquiry, a *account, nanos int64) bool {
 	return true
 }
 
-// inquire returns what once finds, again after each look at an account's books that once asks
+// inquire returns what judge finds, again after each look at an account's books that judge asks
 // for before it refuses.
-func (l *Limiter) inquire(ctx context.Context, once func(*inquiry) (*record.Refusal, parking)) *record.Refusal {
+func (l *Limiter) inquire(ctx context.Context, judge func(*inquiry) (*record.Refusal, parking)) *record.Refusal {
 	var inq inquiry
 	for {
-		refusal, look := once(&inq)
+		refusal, look := judge(&inq)
 		if look.refill == nil {
 			return refusal
 		}

@@ -71,8 +71,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 		k.mu.Lock()
 	}
 	removed := former.removed.Load() // and has counted what is not believed; see of
-	how := memory{believed: former.believed() && !removed, least: former.contradicted.Load() && !removed, booked: removed}
-	moved := make(map[*account]heir)
+	how := trust{believed: former.believed() && !removed, least: former.contradicted.Load() && !removed, booked: removed}
+	moved := make(map[*account]successor)
 	for _, a := range roles {
 		old := formerRoles[a.id]
 		if old == nil {
@@ -81,7 +81,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		old.mu.Lock()
 		a.mu.Lock()
 		how := how.of(a, old)
-		moved[old] = heir{a, how}
+		moved[old] = successor{a, how}
 		l.inheritAccount(a, nil, old, how)
 		a.mu.Unlock()
 		old.mu.Unlock()
@@ -152,14 +152,14 @@ func (all ledger) spent(id record.AccountID, lineage uint64) (spent record.Amoun
 	return a.spent, a.lineage == lineage
 }
 
-// heir is the account in memory that follows another.
-type heir struct {
+// successor is the account in memory that follows another.
+type successor struct {
 	*account
-	how memory // with what the former one held
+	how trust // with what the former one held
 }
 
-// memory says how far what a former limiter knew of its accounts is believed.
-type memory struct {
+// trust says how far what a former limiter knew of its accounts is believed.
+type trust struct {
 	believed bool // it is what was used, and is held
 	booked   bool // a removal may have counted what was reserved, and put what was used into the history
 	least    bool // at least as much was used, with all that is held: the store's own word is in doubt, too
@@ -169,9 +169,9 @@ type memory struct {
 // the node had come back, has not counted the parts that it had not reached: what was taken of
 // them is still reserved, and more where the answer to a commit was lost. Of a part that was
 // folded nothing is reserved but what answers have cost beyond it. Both accounts are held.
-func (m memory) of(a, old *account) memory {
-	if !m.booked || a.lineage != old.lineage {
-		return m
+func (t trust) of(a, old *account) trust {
+	if !t.booked || a.lineage != old.lineage {
+		return t
 	}
 	kept := false
 	for i, n := range old.taken() {
@@ -179,20 +179,20 @@ func (m memory) of(a, old *account) memory {
 			continue
 		}
 		if a.reserved[i] < min(n, old.reserved[i]) {
-			return m
+			return t
 		}
 		kept = kept || a.reserved[i] > 0
 	}
 	if !kept {
-		return m
+		return t
 	}
-	return memory{believed: true}
+	return trust{believed: true}
 }
 
 // inheritAccount takes over the books of the same account. Both are held. They are of the
 // same budget while their lineages agree; otherwise a new window had begun just
 // before, in which nothing was used. k is the key that owns it; nil for a role.
-func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) {
+func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how trust) {
 	a.first = cmp.Or(a.first, old.first)
 	if a.pin == "" {
 		a.pin = old.pin
@@ -230,7 +230,7 @@ func (l *Limiter) inheritAccount(a *account, k *Live, old *account, how memory) 
 
 // inherit takes over a key. The former one is held, and this one is not known to
 // others yet.
-func (k *Live) inherit(old *Live, how memory, roles map[*account]heir) {
+func (k *Live) inherit(old *Live, how trust, roles map[*account]successor) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	how = how.of(&k.account, &old.account)
@@ -259,7 +259,7 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]heir) {
 	if old.revocation == nil {
 		k.revocation = nil // it was judged, and did not match
 	}
-	rest := old.history.rest(k.booked)
+	rest := old.history.unbooked(k.booked)
 	for i := range rest {
 		if how.booked {
 			rest[i] = Bucket{Start: rest[i].Start, Refusals: rest[i].Refusals}
@@ -277,7 +277,7 @@ func (k *Live) inherit(old *Live, how memory, roles map[*account]heir) {
 
 // inherited is the window to which a request belongs from now on: the present one if
 // the request was in that, and the books were carried over with what it holds.
-func inherited(epoch int64, from, to *account, how memory) int64 {
+func inherited(epoch int64, from, to *account, how trust) int64 {
 	past := epoch != from.epoch || to.lineage != from.lineage
 	switch {
 	case epoch < noEpoch:

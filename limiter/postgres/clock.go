@@ -13,7 +13,7 @@ type Clock struct {
 	last time.Duration // boottime of the measurement in use
 
 	ahead atomic.Int64 // the database's Unix nanoseconds less boottime
-	told  atomic.Int64 // the latest time that was returned
+	shown atomic.Int64 // the latest time that was returned
 }
 
 // Now returns the database's time, and the time elapsed since this machine was started.
@@ -22,11 +22,11 @@ func (c *Clock) Now() (shown time.Time, steady time.Duration) {
 	steady = boottime()
 	now := c.ahead.Load() + int64(steady)
 	for {
-		told := c.told.Load()
-		if now <= told {
-			return time.Unix(0, told).UTC(), steady
+		last := c.shown.Load()
+		if now <= last {
+			return time.Unix(0, last).UTC(), steady
 		}
-		if c.told.CompareAndSwap(told, now) {
+		if c.shown.CompareAndSwap(last, now) {
 			return time.Unix(0, now).UTC(), steady
 		}
 	}

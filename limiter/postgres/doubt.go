@@ -48,7 +48,7 @@ func (s *Store) outlastDoubt() {
 			s.log.Warn("the reason to doubt the database is gone: it can be opened again")
 			return
 		}
-		s.rest(certainEvery)
+		s.pause(certainEvery)
 	}
 }
 

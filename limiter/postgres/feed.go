@@ -147,12 +147,12 @@ func (s *Store) tellStale() {
 		}
 		f.mu.Lock() // once it has lapsed, nothing makes it fresh before the follower was told
 		left := time.Duration(s.fresh.Load()) - boottime()
-		told := f.stale && (final || s.failure.Load() == nil)
+		reported := f.stale && (final || s.failure.Load() == nil)
 		f.mu.Unlock()
 		switch {
 		case left > 0:
 			lapse.Reset(left)
-		case !told && s.ending.Err() == nil:
+		case !reported && s.ending.Err() == nil:
 			err := s.lapse()
 			f.follower.Stale(err)
 			final = !errors.Is(err, store.ErrStale)

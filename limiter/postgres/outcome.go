@@ -94,7 +94,7 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 		}
 		s.log.Debug("asking for the outcome of a commit", "error", err)
 		s.unblock(faultOf(err))
-		if s.rest(pause) {
+		if s.pause(pause) {
 			return false, fmt.Errorf("%s: the store was closed before the outcome of its last commit was known: %s", s.where, err)
 		}
 		pause = min(2*pause, time.Second)

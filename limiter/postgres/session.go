@@ -87,7 +87,7 @@ func (s *Store) begin(l *listener) error {
 		case time.Since(start) > joinPatience:
 			return fmt.Errorf("node %s: a process with this name is alive: give each node a name of its own", s.options.Node)
 		}
-		if s.rest(joinEvery) {
+		if s.pause(joinEvery) {
 			return store.ErrClosed
 		}
 	}
@@ -181,7 +181,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 // Then it ends the session, and stays on if the database is in doubt.
 func (s *Store) keep(l *listener) {
 	var due time.Time // of the next renewal
-	var asked, told time.Time
+	var asked, reported time.Time
 	lost, pause, prune := false, 50*time.Millisecond, false
 	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
 		if l == nil {
@@ -193,7 +193,7 @@ func (s *Store) keep(l *listener) {
 					s.log.Warn("the connection to the database is lost: it is tried again", "error", err)
 				}
 				lost = true
-				s.rest(pause)
+				s.pause(pause)
 				pause = min(2*pause, time.Second)
 				continue
 			}
@@ -206,13 +206,13 @@ func (s *Store) keep(l *listener) {
 		if now := time.Now(); !now.Before(due) {
 			more, err := s.renew(l, prune || renewals%pruneEvery == pruneEvery-1)
 			if f := (*fault)(nil); errors.As(err, &f) {
-				if now.Sub(told) >= tellEvery {
-					told = now
+				if now.Sub(reported) >= tellEvery {
+					reported = now
 					s.log.Warn("renewing this node's session", "error", err)
 				}
 				s.unblock(f)
 				if !f.killed && s.rollback(l) == nil {
-					s.rest(pause)
+					s.pause(pause)
 					continue
 				}
 				l.drop()
@@ -284,10 +284,10 @@ func (s *Store) leave(l *listener) {
 	}
 }
 
-// rest waits, unless the store is closed, and reports whether it is.
-func (s *Store) rest(pause time.Duration) (closed bool) {
+// pause waits, unless the store is closed, and reports whether it is.
+func (s *Store) pause(d time.Duration) (closed bool) {
 	select {
-	case <-time.After(pause):
+	case <-time.After(d):
 		return false
 	case <-s.ending.Done():
 		return true

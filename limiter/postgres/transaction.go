@@ -62,13 +62,13 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 		s.unblock(f)
 		if f.unvouched && time.Since(start) < vouchPatience {
 			try-- // it has not begun
-			s.rest(vouchEvery)
+			s.pause(vouchEvery)
 			continue
 		}
 		if !f.again() || try == mostTries || time.Since(start) > enoughTime {
 			return s.refuse(f)
 		}
-		if s.rest(time.Duration(rand.Int64N(int64(try) * int64(10*time.Millisecond)))) {
+		if s.pause(time.Duration(rand.Int64N(int64(try) * int64(10*time.Millisecond)))) {
 			return s.refuse(f)
 		}
 	}

@@ -22,7 +22,7 @@ type Cluster struct {
 	mu      sync.Mutex
 	began   time.Time
 	added   time.Duration
-	changed chan struct{} // is closed, and made anew, when a wait may be over
+	changed chan struct{} // is closed and replaced when a wait may be over
 
 	rows    table
 	feed    []entry  // all that nodes follow, in the order of commits
@@ -131,9 +131,9 @@ func NewCluster() *Cluster {
 	}
 }
 
-// told lets everybody who waits look again. It is called with the lock held, as all
+// wakeAll lets everybody who waits look again. It is called with the lock held, as all
 // methods with a small first letter are.
-func (c *Cluster) told() {
+func (c *Cluster) wakeAll() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -175,7 +175,7 @@ func (c *Cluster) do(change func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	change()
-	c.told()
+	c.wakeAll()
 }
 
 // names are those of the nodes that have joined.

@@ -113,7 +113,7 @@ func (n *clusterNode) follow() {
 		if n.online && n.said != n.followed {
 			n.said = n.followed
 		}
-		c.told()
+		c.wakeAll()
 	}
 }
 

@@ -176,7 +176,7 @@ func (n *clusterNode) Join(f store.Follower) error {
 	c.sessions[n.name] = n
 	n.running.Go(n.follow)
 	n.running.Go(n.watch)
-	c.told()
+	c.wakeAll()
 	return nil
 }
 
@@ -296,7 +296,7 @@ func (n *clusterNode) Fence(node string) error {
 			return fmt.Errorf("%w: %s", store.ErrAlive, node)
 		}
 		other.left, other.fenced = true, true
-		c.told()
+		c.wakeAll()
 	}
 	return nil
 }

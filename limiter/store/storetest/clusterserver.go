@@ -97,7 +97,7 @@ func (n *clusterNode) trusts() bool {
 	c := n.c
 	if !n.vouched {
 		n.vouched, n.since = true, c.elapsed()
-		c.told()
+		c.wakeAll()
 		if n.ahead > 0 {
 			n.heard = store.Doubt("the database lacks %d commits of %s", n.ahead, n.name)
 			if c.flaw != Misplaced {

@@ -99,7 +99,7 @@ func (c *Cluster) release(t *transaction) {
 	}
 	t.held = nil
 	delete(c.open, t)
-	c.told()
+	c.wakeAll()
 }
 
 // abort gives up what runs of a node, or of all.
@@ -241,7 +241,7 @@ func (n *clusterNode) finish(t *transaction, outcome Outcome) error {
 // learn waits until a node is connected again, and so can learn what has become of a
 // commit.
 func (n *clusterNode) learn() error {
-	n.c.told()
+	n.c.wakeAll()
 	n.c.wait(func() (bool, time.Duration) { return n.gone() || n.reachable(), forever })
 	switch {
 	case n.killed:

@@ -23,13 +23,13 @@ type follower struct {
 	missed   int
 	fails    int           // so many calls of Changed and Missed fail from now on
 	hold     chan struct{} // Changed waits for it; nil: it does not
-	news     chan struct{} // is closed, and made anew, with each of these
+	news     chan struct{} // is closed and replaced with each of these
 }
 
 func newFollower() *follower { return &follower{news: make(chan struct{})} }
 
-// told says that something has come. It is called with the lock held.
-func (f *follower) told() {
+// wakeAll lets everybody who waits look again. It is called with the lock held.
+func (f *follower) wakeAll() {
 	close(f.news)
 	f.news = make(chan struct{})
 }
@@ -49,7 +49,7 @@ func (f *follower) Changed(keys [][]byte) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer f.told()
+	defer f.wakeAll()
 	if f.fails > 0 {
 		f.fails--
 		return errNotFollowed
@@ -64,7 +64,7 @@ func (f *follower) Changed(keys [][]byte) error {
 func (f *follower) Missed() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer f.told()
+	defer f.wakeAll()
 	if f.fails > 0 {
 		f.fails--
 		return errNotFollowed
@@ -77,7 +77,7 @@ func (f *follower) Missed() error {
 func (f *follower) Recalled(account []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	defer f.told()
+	defer f.wakeAll()
 	f.recalled = append(f.recalled, string(account))
 }
 
@@ -100,13 +100,13 @@ func (f *follower) release() {
 	}
 }
 
-// await waits until something has been told.
-func (f *follower) await(t *testing.T, what string, told func() bool) {
+// await waits until a condition holds.
+func (f *follower) await(t *testing.T, what string, came func() bool) {
 	t.Helper()
 	late := time.After(sharedPatience)
 	for {
 		f.mu.Lock()
-		over, news := told(), f.news
+		over, news := came(), f.news
 		f.mu.Unlock()
 		if over {
 			return
