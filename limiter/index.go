@@ -27,7 +27,7 @@ const spaceIndexes = "x/"
 const (
 	byOwner       = 'o'
 	byRole        = 'r'
-	byStatus      = 's' // as recorded; see status.go
+	byStatus      = 's' // as recorded; see statussources.go
 	byUpstream    = 'u'
 	byCreator     = 'c'
 	byToken       = 't' // the admin token that minted it
