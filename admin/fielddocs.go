@@ -7,7 +7,7 @@ import (
 
 // fieldDocs explains the fields of requests and answers. A name means the same
 // everywhere. The fields that are set on a key are explained in
-// [limiter.KeyFields].
+// [record.KeyFields].
 var fieldDocs = map[string]string{
 	"above_input_tokens":     "number of input tokens above which these prices apply",
 	"accounts":               "keys and roles' budgets that the server had a part of",

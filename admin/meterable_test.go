@@ -11,7 +11,7 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// TestNoKeyIsMintedWhoseLimitsItsUpstreamCannotTell combines every limit that needs
+// TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter combines every limit that needs
 // metered use with an upstream that reports its use and one that does not.
 func TestNoKeyIsMintedWithLimitsThatItsUpstreamCannotMeter(t *testing.T) {
 	t.Parallel()

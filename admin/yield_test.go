@@ -146,7 +146,7 @@ func TestNobodyIsGivenAKeyThatTheyCouldNotMint(t *testing.T) {
 	}
 }
 
-// TestWhoCouldMintAKeyIsGivenIt is the opposite: with ceilings that the keys do not
+// TestACallerWhoCouldMintAKeyIsGivenIt is the opposite: with ceilings that the keys do not
 // exceed, every call succeeds.
 func TestACallerWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 	t.Parallel()
@@ -177,7 +177,7 @@ func TestACallerWhoCouldMintAKeyIsGivenIt(t *testing.T) {
 	w.tryYield(as, "POST /keys/{id}/suspend", bareKey, ``, http.StatusOK, "")
 }
 
-// TestKeysOfOnesOwnAreRotatedWithinOnesCeilings is about a caller who sees only his
+// TestCallersRotateTheirOwnKeysWithinTheirCeilings is about a caller who sees only his
 // own keys, even after a ceiling was lowered.
 func TestCallersRotateTheirOwnKeysWithinTheirCeilings(t *testing.T) {
 	t.Parallel()

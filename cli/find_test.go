@@ -109,7 +109,7 @@ func TestADecoyEndsNoOtherKey(t *testing.T) {
 	}
 }
 
-// ChildOf mints a child as the key's holder would, and returns its id.
+// childOf mints a child as the key's holder would, and returns its id.
 func (w *world) childOf(parent *wire.Minted, name string) string {
 	w.T.Helper()
 	live := w.Live(parent)

@@ -58,7 +58,7 @@ type Ask struct {
 	Named, Listing bool
 
 	// Terms are those that the request was read under. If they no longer apply, it
-	// is not admitted; see [Refusal.Moved]. The zero value is not compared.
+	// is not admitted; see [record.Refusal.Moved]. The zero value is not compared.
 	Terms Terms
 
 	// Waits says that the request may wait for what others hold, and Keeps is how
@@ -75,7 +75,7 @@ type Ask struct {
 // reserved: the records of its key, of the key's ancestors, and of its role's budget.
 // Reading takes time, in which the records may change. So a request carries the terms
 // under which it was read, and is reserved only where they still suffice; see
-// [Refusal.Moved].
+// [record.Refusal.Moved].
 type Terms struct {
 	// Models says that a key lists models, so those of the request must be known.
 	Models bool

@@ -15,7 +15,7 @@ import (
 //
 // What a node knows of the others is as old as its last transaction on the account.
 // That can make it ask for a block in vain, which the transaction finds out, but must
-// not make it refuse a request; see [Limiter.unsure].
+// not make it refuse a request; see [nodes.unsure].
 
 // own is this node's part of an account whose record is rec: all of it, where the
 // store is not shared.

@@ -38,8 +38,8 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *re
 // Change lets fn edit a copy of a live key: name, labels, owner, purpose,
 // scope, limits, expiry. The rest stays as it is. Only the name and the labels of
 // a dead key may change; otherwise the error is ErrDead. ifVersion, unless 0, must
-// be the key's version; otherwise it is ErrVersion. judge sees the outcome, with
-// what ceilings have filled in, and may refuse it.
+// be the key's version; otherwise it is ErrVersion. Each of the checks sees the outcome,
+// with what ceilings have filled in, and may refuse it.
 func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, checks ...func(old, key *record.Key) error) (View, error) {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {

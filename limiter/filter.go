@@ -56,7 +56,7 @@ type Filter struct {
 // MaxExcept bounds what a filter leaves out: each key is compared with all of it.
 const MaxExcept = 1000
 
-// Within is what a caller sees; see [Sight].
+// Within is what a caller sees; see [record.Sight].
 type Within struct{ Token, Role string }
 
 // FilterField is one of the names under which the management API picks and orders

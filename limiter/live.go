@@ -228,7 +228,7 @@ func (k *Live) idleSince(now time.Time) time.Time {
 }
 
 // strict reports whether an admitted activation cannot come back by the answer's
-// outcome. See [account.judge].
+// outcome. See [account.canDebit].
 func (k *Live) strict() bool { return k.key.Charge != record.ChargeSuccess }
 
 // Count adds a refusal that was decided outside the limiter to the key's

@@ -82,7 +82,7 @@ func TestACountIsBelievedWhereItMakesSense(t *testing.T) {
 	}
 }
 
-// FuzzCountingchecks that the body is one JSON object of members that the endpoint
+// FuzzCounting checks that the body is one JSON object of members that the endpoint
 // accepts, whatever the request is.
 func FuzzCounting(f *testing.F) {
 	f.Add(`{"model":"claude-sonnet-5-5","max_tokens":10,"messages":[{"role":"user","content":"hi"}]}`)

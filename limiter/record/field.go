@@ -54,7 +54,7 @@ type Field struct {
 	widens func(key, old *Key) bool
 
 	// hold says what the ceilings of a role demand of the key, after hold has
-	// filled in what the key leaves out; see [Limiter.ceilings].
+	// filled in what the key leaves out.
 	hold func(r *Role, operator bool, old, key *Key) string
 	// lacks says what a key without the field lacks, if hold would fill in the
 	// value that as has.

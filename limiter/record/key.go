@@ -18,7 +18,7 @@ import (
 
 // Status says whether a key works and, if not, why. It is derived from the
 // record, the account and the clock each time it is asked for; see
-// [Live.Status].
+// Live.status in package limiter.
 type Status string
 
 // These are the statuses of a key. Exhausted and expired keys live again when more is
