@@ -57,6 +57,7 @@ func (u *usage) rememberAnswer(status int) {
 	u.memory.Teach(u.earlier, u.meter.IDs(), o)
 }
 
+// used returns what the request is charged, and whether the answer reports all of it.
 func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	var reported upstream.Usage
 	final := false

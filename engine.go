@@ -46,14 +46,14 @@ type engine struct {
 	failed      error            // why it could not be opened; the next attempt is at nextTry
 	opening     chan struct{}    // closed at the end of the attempt in progress; nil if there is none
 	repaired    bool             // the store was repaired since limiter was closed
-	doubted     time.Time        // when a record contradicted limiter last
-	halted      error            // that has come too often, so the store stays closed; nil: it has not
+	doubted     time.Time        // when a record last contradicted limiter
+	halted      error            // set once that has come too often: the store stays closed
 	nextTry     time.Time
 	loggedError string // the error that was logged last, at loggedAt
 	loggedAt    time.Time
 	way         string // how it was reached when it was opened; see Place.Way
 	opened      OpenedStore
-	differs     string // which nodes are configured otherwise, as that was logged last
+	differs     string // which nodes have another configuration, as logged last
 	claimed     bool   // in openStores
 	delivering  bool   // events.run has been started
 	cutter      *cutter
@@ -70,8 +70,8 @@ const (
 	reopenAfter        = time.Second
 	reopenDamagedAfter = 10 * time.Second
 
-	// doubtsApart is the time in which a record may contradict what this node knows once:
-	// the second time is no accident, and a person has to look.
+	// doubtsApart is the time within which a record may contradict what this node knows only
+	// once: a second contradiction is no accident, and a person has to look.
 	doubtsApart = time.Hour
 
 	// outOfTouchAfter is how long a store that nodes share may take to open before what
@@ -156,12 +156,12 @@ func (e *engine) failure() error {
 // open returns the limiter. It opens the store at the first call, and again after it
 // failed, and waits for that at most as long as patience; 0 means for ever. A store
 // that was found to be in doubt while it was open is not opened again: the same would
-// be found again, only later. It is different where nodes share it and it lacks none of
-// their commits: then what this node knew counts as spent, and it goes on, but not twice
-// within doubtsApart. While the store cannot be opened, open returns the last
+// be found again, only later. The exception is a store that nodes share and that lacks none of
+// their commits: what this node has used and holds counts as spent, and it goes on, but
+// not twice within doubtsApart. While the store cannot be opened, open returns the last
 // limiter, if there was one. That limiter refuses every request, and still stops keys
-// in memory. A request may come by a configuration that is not in force yet, or not any
-// more.
+// in memory. A request may come through a configuration that is not in force yet, or no
+// longer.
 func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -205,8 +205,8 @@ func (e *engine) shouldOpen() bool {
 	return failed == nil || !time.Now().Before(e.nextTry)
 }
 
-// noteContradiction says that the store is about to be closed because a record contradicts
-// what this node knows, if it is, and whether it may be opened again. The caller holds e.mu.
+// noteContradiction logs, if the store is about to be closed because a record contradicts
+// what this node knows, that it is, and whether it may be opened again. The caller holds e.mu.
 func (e *engine) noteContradiction(log *slog.Logger) {
 	if e.failed != nil || e.limiter == nil || !e.limiter.Contradicted() {
 		return

@@ -36,7 +36,7 @@ type exchange struct {
 	request       *http.Request           // as the handler received it
 	foundFront    *front                  // see front
 	headers       headerValues
-	stoppedAsking bool // it showed that streams must not be asked for usage
+	stoppedAsking bool // its answer showed that streams must not be asked for usage
 
 	// Facts, written by the transport (or the guard) and read by the handler.
 	dispatched atomic.Bool           // a byte may have been sent to the upstream
@@ -119,10 +119,10 @@ func (x *exchange) closeUnlessRead() {
 	}
 }
 
-// closeAfterAnswer has net/http's server close an HTTP/1 connection after the answer as
-// after a body that is too long: it takes nothing more from it for a request, and closes
-// its own half some time before the rest, since clients that still write may lose an
-// answer to a reset (https://golang.org/issue/3595).
+// closeAfterAnswer has net/http's server close an HTTP/1 connection after the answer, as it
+// does after a body that is too long: it reads no further request from it, and closes its
+// own half some time before the rest, since clients that still write may lose an answer to
+// a reset (https://golang.org/issue/3595).
 func closeAfterAnswer(w http.ResponseWriter) {
 	w.Header()["Connection"] = []string{"close"}
 	for {
@@ -132,7 +132,7 @@ func closeAfterAnswer(w http.ResponseWriter) {
 		}
 		w = wrapper.Unwrap()
 	}
-	// The reader tells the server. What it returns is that the body is too long.
+	// The reader tells the server that the body is too long, and returns just that.
 	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 

@@ -170,7 +170,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // find looks up the key that a request came with. by.target stays nil unless the sender has
-// shown the whole key, because refusals in a dialect tell whose API the key is for.
+// shown the whole key, because refusals in a dialect reveal whose API the key is for.
 func (h *Handler) find(r *http.Request) (l *limiter.Limiter, by holder, refusal *record.Refusal) {
 	if refusal = tooEarly(r); refusal != nil {
 		return nil, by, refusal
@@ -195,7 +195,7 @@ func (h *Handler) find(r *http.Request) (l *limiter.Limiter, by holder, refusal 
 	t := h.app.targets[by.key.Upstream]
 	if by.number, refusal = by.k.Number(by.key, parsed.Lookup, clientAddr(r)); refusal != nil {
 		if refusal.Code == record.CodeKeyRevoked && by.key.Custody != record.CustodySealed {
-			by.target = t // a box would not be opened any more, so nobody could show that one
+			by.target = t // the box of a revoked key is not opened, so nobody can show all of a sealed one
 		}
 		return nil, by, refusal
 	}
@@ -283,7 +283,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, t *target, path
 }
 
 // answerRefusal answers with a refusal in the dialect of the key's upstream. t is nil if
-// that is not configured, or not to be told. If status is 0, the code and the path
+// that is not configured, or must not be revealed. If status is 0, the code and the path
 // determine it.
 func (h *Handler) answerRefusal(w http.ResponseWriter, r *http.Request, t *target, path string, refusal *record.Refusal, status int) error {
 	dialect, name := upstream.Unified, ""

@@ -42,7 +42,7 @@ type location struct {
 // overrideParameters are such parameters: of Laravel, Symfony, Spring, Express and
 // WordPress, of Salesforce, of Haskell's WAI, of Google's APIs and its library for pages
 // (https://cloud.google.com/apis/docs/system-parameters and goog.net.rpc.HttpCors), and of
-// those that read the headers in overrides from the query, too.
+// servers that read the headers in overrides from the query, too.
 var overrideParameters = []string{
 	"_method", "_httpmethod", "_method_override", "$httpmethod", "$httpheaders", "$ct",
 	"x-http-method-override", "x-http-method", "x-method-override", "rest_route",
@@ -89,7 +89,7 @@ func (t *target) route(r *http.Request, key *record.Key, path, escaped string) (
 		return to, key.Refuse(record.CodeUpgradeNotAllowed, "may not upgrade the connection to HTTP/2")
 	}
 	to.override = overriding(r.URL.RawQuery)
-	if to.override != "" && (t.presetName != "" || len(t.allow) > 0) { // which go by method and path; the key's rules are the limiter's
+	if to.override != "" && (t.presetName != "" || len(t.allow) > 0) { // whose rules go by method and path; the limiter applies the key's
 		return to, key.Refuse(record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method, path or header than the one that is checked", to.override)
 	}
 	return to, t.permit(forwardedMethod(r), to.path, to.upgrade, opensWebSocket(r), key)
@@ -105,7 +105,7 @@ func forwardedMethod(r *http.Request) string {
 	return r.Method
 }
 
-// locate returns what a path of this server is at the upstream.
+// locate returns where a path of this server leads at the upstream.
 func (t *target) locate(key *record.Key, path, escaped string) (to location, refusal *record.Refusal) {
 	if rest, ok := strings.CutPrefix(path, proxyPrefix); ok {
 		name, _, _ := strings.Cut(rest, "/")
@@ -140,9 +140,9 @@ func (t *target) locate(key *record.Key, path, escaped string) (to location, ref
 }
 
 // permit applies the upstream's own rules. A server may ignore an Upgrade and answer the
-// request as it stands (RFC 9110, section 7.8), so upgrades allows only the GET of a
-// WebSocket, and what a request with another method or for another protocol does has to
-// be allowed as ever.
+// request as it stands (RFC 9110, section 7.8). So upgrades allows the GET of a WebSocket
+// alone: a request with another method or for another protocol has to be allowed like any
+// other.
 func (t *target) permit(method, path string, upgrade, webSocket bool, key *record.Key) *record.Refusal {
 	administrative, asynchronous := t.preset.Denied(method, path)
 	version := t.preset.Version(path)
@@ -160,8 +160,8 @@ func (t *target) permit(method, path string, upgrade, webSocket bool, key *recor
 }
 
 // costsNothing reports whether a request is free, because of the preset or of the
-// operator's rules. What is metered never is, however wide a pattern is, and no
-// upgraded connection is, nor what may be another request to its server.
+// operator's rules. Metered requests never are, however wide a pattern is. Neither are
+// upgraded connections, and requests that their server may take for another.
 func (t *target) costsNothing(x *exchange, method string) bool {
 	switch {
 	case x.upgrade, x.override != "":
@@ -206,8 +206,8 @@ func opensWebSocket(r *http.Request) bool {
 	return r.Method == http.MethodGet && len(offers) == 1 && strings.EqualFold(strings.Trim(offers[0], " \t"), "websocket")
 }
 
-// upgradesTo reports what the request wants to upgrade its connection to: HTTP/2, or
-// something other.
+// upgradesTo reports what the request wants to upgrade its connection to: HTTP/2, another
+// protocol, or both.
 func upgradesTo(r *http.Request) (http2, other bool) {
 	for _, line := range r.Header["Upgrade"] {
 		for name := range strings.SplitSeq(line, ",") {
@@ -224,13 +224,13 @@ func upgradesTo(r *http.Request) (http2, other bool) {
 	return http2, other
 }
 
-// dropIgnoredUpgrade removes an Upgrade that is none, see upgrades, and a request's
-// offer to go on in HTTP/2 on the same connection, which a server may ignore and which
-// RFC 9113, section 3.1, has deprecated: Java's client makes it with every request
-// without TLS. A client that names another protocol beside it wants an upgrade.
+// dropIgnoredUpgrade removes an Upgrade header that asks for no upgrade, see upgrades, and
+// a request's offer to go on in HTTP/2 on the same connection, which a server may ignore
+// and which RFC 9113, section 3.1, has deprecated: Java's client makes it with every
+// request without TLS. A client that names another protocol beside it wants an upgrade.
 func dropIgnoredUpgrade(r *http.Request) {
 	if !upgrades(r) {
-		delete(r.Header, "Upgrade") // nor may a handler behind a guard take it for one
+		delete(r.Header, "Upgrade") // a handler behind a guard may not take it for one either
 		return
 	}
 	if http2, other := upgradesTo(r); !http2 || other || r.Method == http.MethodConnect {

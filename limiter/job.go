@@ -68,8 +68,8 @@ type Job struct {
 // Done reports whether nothing is left to do.
 func (j *Job) Done() bool { return !j.DoneAt.IsZero() }
 
-// unreadable says that only keys are left whose records cannot be read. One is named only
-// to who sees all keys: nobody knows whose they are.
+// unreadable says that only keys are left whose records cannot be read. One of them is named
+// to callers who see all keys alone, because nobody knows whose they are.
 func (j *Job) unreadable(named bool) error {
 	among := ""
 	if named && len(j.Unread) > 0 {

@@ -130,7 +130,7 @@ type Limiter struct {
 	damaged                          // records, which are left out
 	dueResume atomic.Pointer[[]byte] // where the next sweep of due keys begins; nil: at the front
 	closed    atomic.Bool
-	// contradicted is Contradicted of a Limiter that is closed.
+	// contradicted is what Contradicted returned when the Limiter was closed.
 	contradicted atomic.Bool
 	// removed says that the node was removed from the store while this Limiter ran: what
 	// it has in memory was counted then.
@@ -166,7 +166,7 @@ func Open(o Options) (_ *Limiter, err error) {
 		if err == nil {
 			return
 		}
-		l.closed.Store(true) // no lockdown is to write by it
+		l.closed.Store(true) // so that no lockdown writes through it
 		if l.committer != nil {
 			l.committer.Close()
 		}
@@ -233,7 +233,7 @@ func Open(o Options) (_ *Limiter, err error) {
 			}
 		}
 	}
-	if o.After != nil { // from here on nothing may fail: the former one no longer has what runs
+	if o.After != nil { // from here on nothing may fail: what runs has left the former one
 		if err := l.inherit(o.After); err != nil {
 			return nil, err
 		}
@@ -309,7 +309,7 @@ func (l *Limiter) startCommitter(o *Options, jobs []Job) {
 	l.outbox.Start(l.committer.Writer())
 }
 
-// closePatience is how long Close waits for a database. What that has not taken by then
+// closePatience is how long Close waits for a database. Whatever it has not taken by then
 // counts as used.
 const closePatience = 10 * time.Second
 
@@ -334,8 +334,8 @@ func (l *Limiter) Close() error {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}
 	if l.awaitsBlocks() {
-		// What is on its way is given back as well. If the store does not answer, it counts
-		// as used, and what follows meets the same error.
+		// Blocks on their way are given back as well. If the store does not answer, they
+		// count as used, and what follows meets the same error.
 		_ = l.committer.Do(func(*batch) error { return nil }, nil)
 	}
 	now := l.clock.Now().UnixNano()

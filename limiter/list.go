@@ -85,8 +85,8 @@ func (l *Limiter) unloaded(r store.Reader, key *record.Key) (*Live, error) {
 	return k, err
 }
 
-// above is the key above a child: the one that is in memory, or else one as it would be if
-// it were loaded. To load it takes a view, and none may be opened within another.
+// above is the key above a child: the one that is in memory, and otherwise one as it would
+// be if it were loaded. To load it takes a view, and none may be opened within another.
 func (l *Limiter) above(r store.Reader, child *record.Key) (*Live, error) {
 	if k := l.loaded(child.Parent); k != nil {
 		return k, nil

@@ -28,7 +28,7 @@ type Live struct {
 	places            places // see MaxConcurrency
 
 	// halt is set while a revocation or suspension holds in memory, which is
-	// before it is durable; unsaved tries again to make it so.
+	// before it is durable; unsaved tries again to make it durable.
 	halt       record.Code
 	haltBy     record.Stopper // of a suspension
 	revocation *job           // the pending revocation that it matched, which will end it
@@ -95,8 +95,8 @@ func (k *Live) View() View {
 	return k.view(now)
 }
 
-// viewIn is the view of a key in memory, beside what the store says that other nodes
-// have used.
+// viewIn is the view of a key in memory, with what other nodes have used according to the
+// store.
 func (k *Live) viewIn(r store.Reader) (View, error) {
 	var rec record.Account
 	var own record.Part
@@ -246,7 +246,7 @@ func (k *Live) Touch(ctx context.Context, addr netip.Addr) *record.Refusal {
 	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.touch(addr, inq) })
 }
 
-// touch judges a question once, and says which books to look at before: another node may
+// touch judges a question once, and says which books to look at first: another node may
 // know to which address a key is bound.
 func (k *Live) touch(addr netip.Addr, inq *inquiry) (_ *record.Refusal, look parking) {
 	now := k.l.clock.Now()

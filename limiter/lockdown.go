@@ -184,7 +184,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 	}
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
 	if before := d.state.Load(); before != nil && !before.Since.IsZero() {
-		// Who sets it again without a reason does not take away the one that was given.
+		// To set it again without a reason does not take away the one that was given.
 		s.Since, s.Reason = before.Since, cmp.Or(reason, before.Reason)
 	}
 	reason = s.Reason

@@ -242,7 +242,7 @@ func (k *Live) Precheck(ctx context.Context, ask *Ask) *record.Refusal {
 	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.precheck(ask, inq) })
 }
 
-// precheck judges a request once, and says which books to look at before it is refused.
+// precheck judges a request once, and says which books to look at before refusing it.
 func (k *Live) precheck(ask *Ask, inq *inquiry) (refusal *record.Refusal, look parking) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
@@ -312,7 +312,7 @@ func (k *Live) Refuse(ctx context.Context, ask *Ask, refusal *record.Refusal) *r
 	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.precedes(ask, refusal, inq) })
 }
 
-// precedes returns the refusal that a client gets, and says which books to look at before.
+// precedes returns the refusal that a client gets, and says which books to look at first.
 func (k *Live) precedes(ask *Ask, refusal *record.Refusal, inq *inquiry) (_ *record.Refusal, look parking) {
 	now := k.l.clock.Now()
 	if k = k.present(); k == nil {

@@ -103,7 +103,7 @@ func (l *Limiter) refresh(n news) error {
 	if n.jobs { // after the keys, which a job does not pick if they changed after it
 		err = errors.Join(err, l.followJobs())
 	}
-	if len(n.events) > 0 { // last, so that who hears of one finds what it tells
+	if len(n.events) > 0 { // last, so that whoever hears of one finds what it is about
 		err = errors.Join(err, l.outbox.Follow(n.events))
 	}
 	return err

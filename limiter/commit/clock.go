@@ -78,8 +78,8 @@ func (w *Watch) Now() time.Time {
 	return w.At(shown, base)
 }
 
-// At returns the time by which limits are judged when the machine's clock shows shown and the steady one says
-// base.
+// At returns the time by which limits are judged when the machine's clock shows shown and
+// the steady one says base.
 func (w *Watch) At(shown, base time.Time) time.Time {
 	if ahead := shown.Sub(base); ahead < 0 || ahead > maxLead {
 		shown = base

@@ -32,7 +32,7 @@ type change[B any] struct {
 }
 
 // together reports whether a change may share a batch with the next one in the queue.
-// Looks are apart from changes. A change whose rows are not known does not join those
+// Looks share none with changes. A change whose rows are not known does not join those
 // before it whose rows are: the batch would then have to wait for all nodes.
 func (ch *change[B]) together(next *change[B]) bool {
 	return (ch.look == nil) == (next.look == nil) && (ch.rows == nil || next.rows != nil)
@@ -126,7 +126,7 @@ func (c *Committer[B]) Backlog() int64 { return c.backlog.Load() }
 // written to last.
 func (c *Committer[B]) Full() bool { return c.wasFull.Load() }
 
-// Running is since when the present commit runs; zero when none does.
+// Running returns when the present commit began; zero if none runs.
 func (c *Committer[B]) Running() time.Time {
 	if began := c.began.Load(); began != 0 {
 		return time.Unix(0, began)

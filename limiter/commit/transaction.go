@@ -28,8 +28,8 @@ func (t *Transaction) begin(tx store.Tx, shared, rows bool) {
 	*t = Transaction{Tx: tx, guard: t.guard, shared: shared, rows: rows}
 }
 
-// Shared reports whether several nodes write to the store, so that memory is not to
-// be believed.
+// Shared reports whether several nodes write to the store, so that memory cannot be
+// relied on.
 func (t *Transaction) Shared() bool { return t.shared }
 
 // Exclusive reports whether the transaction may touch any row. Otherwise it holds a

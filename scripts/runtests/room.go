@@ -44,8 +44,8 @@ func newRoom() (*room, error) {
 // and builds keep takes some 2 GB at most.
 const enough = 8 << 30
 
-// parent is where the files of a run go: where TMPDIR says or else, if there is enough of
-// it, in memory. A disk that others keep busy makes a store refuse requests after a few
+// parent is where the files of a run go: where TMPDIR says, and without that in memory, if
+// there is enough of it. A disk that others keep busy makes a store refuse requests after a few
 // seconds, as it should, and most tests are about something else.
 func parent() string {
 	if os.Getenv("TMPDIR") == "" && freeMemory() >= enough {
