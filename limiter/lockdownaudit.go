@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
@@ -78,9 +79,9 @@ func (d *Lockdown) audit() {
 
 // commit writes the acts that are not yet in the audit log. Callers have the turn.
 func (d *Lockdown) commit(l *Limiter) error {
-	state := d.state.Load()
+	state, acts := d.state.Load(), slices.Clone(d.acts) // this may still run once the turn is over
 	err := l.committer.Do(func(b *batch) error {
-		for _, a := range d.acts {
+		for _, a := range acts {
 			if err := b.shareLockdown(&a); err != nil {
 				return err
 			}

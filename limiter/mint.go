@@ -41,12 +41,12 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 		}
 		spec.Role = by.Role
 	}
-	key, err := l.newborn(by, by, spec, birth)
+	born, err := l.newborn(by, by, spec, birth)
 	if err != nil {
 		return View{}, l.noted(by, err)
 	}
-	if key.Role != "" {
-		a, err := l.role(key.Role)
+	if born.Role != "" {
+		a, err := l.role(born.Role)
 		if err != nil {
 			return View{}, err
 		}
@@ -54,11 +54,15 @@ func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Bir
 		absent := a.absent
 		a.mu.Unlock()
 		if absent {
-			return View{}, record.Invalid("role", "must name a configured role, got %q", key.Role)
+			return View{}, record.Invalid("role", "must name a configured role, got %q", born.Role)
 		}
 	}
-	acct := record.Account{Limit: key.Limit, Lineage: 1, Epoch: key.Renews.Epoch(key.CreatedAt)}
-	err = l.committer.Do(func(b *batch) error { return writeNew(b, by, key, &acct, birth) }, nil)
+	var key *record.Key
+	var acct record.Account
+	err = l.committer.Do(func(b *batch) error {
+		key, acct = born.Clone(), record.Account{Limit: born.Limit, Lineage: 1, Epoch: born.Renews.Epoch(born.CreatedAt)}
+		return writeNew(b, by, key, &acct, birth)
+	}, nil)
 	if err != nil {
 		return View{}, fmt.Errorf("minting: %w", err)
 	}

@@ -132,13 +132,13 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 		}, nil)
 	}
 	if errors.Is(err, store.ErrAlive) || errors.Is(err, ErrNodeLives) {
-		return done, ErrNodeLives
+		return NodeRemoved{}, ErrNodeLives
 	}
 	if errors.Is(err, ErrNoNode) {
-		return done, ErrNoNode
+		return NodeRemoved{}, ErrNoNode
 	}
 	if err != nil {
-		return done, fmt.Errorf("removing node %s: %w", name, err)
+		return NodeRemoved{}, fmt.Errorf("removing node %s: %w", name, err)
 	}
 	l.forfeited.Add(done.Forfeited[record.Activations])
 	l.log.Warn("a node was removed, and what it had reserved counts as spent", "node", name, "by", by.Name,

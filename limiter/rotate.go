@@ -24,10 +24,10 @@ func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Is
 	if err != nil {
 		return View{}, 0, err
 	}
-	var old, key *record.Key
+	var key *record.Key
 	err = l.committer.Do(func(b *batch) error {
-		var acct record.Account
-		if old, acct, err = record.ReadKey(b, id); err != nil {
+		old, acct, err := record.ReadKey(b, id)
+		if err != nil {
 			return err
 		}
 		if status, _, err := k.derive(b, old, &acct); err != nil || status == record.Revoked {
