@@ -328,7 +328,7 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 		m.invalidate()
 		return
 	}
-	u, err := usageOf(o)
+	u, err := usageOf(o, m.Several)
 	if err != nil {
 		m.usage.merge(u)
 		m.invalidate()

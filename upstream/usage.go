@@ -78,7 +78,8 @@ var (
 	cachedFields = []string{"prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens", "cachedContentTokenCount",
 		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"}
 	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens",
-		"prompt_tokens_details.cache_creation_input_tokens", "prompt_tokens_details.cache_creation_tokens"}
+		"prompt_tokens_details.cache_creation_input_tokens", "prompt_tokens_details.cache_creation_tokens",
+		"prompt_tokens_details.cached_creation_tokens", "input_tokens_details.cached_creation_tokens"}
 	// OpenAI's parts of what was written, by how long they are kept (openai-ruby,
 	// models/responses/response_usage.rb).
 	longFields    = []string{"input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens"}
@@ -180,9 +181,10 @@ func (c usageCounts) first(names ...string) int64 {
 }
 
 // usageOf reads a usage object by its contents, whichever vendor it is from: the
-// vendors copy each other, and their copies differ. If the error is errNoNumber, the
-// returned Usage is what the rest of the object reports.
-func usageOf(o rawObject) (Usage, error) {
+// vendors copy each other, and their copies differ. several says that it may be the
+// sum of several answers. If the error is errNoNumber, the returned Usage is what the
+// rest of the object reports.
+func usageOf(o rawObject, several bool) (Usage, error) {
 	c := spareCounts.Get().(usageCounts)
 	defer func() {
 		clear(c)
@@ -202,8 +204,8 @@ func usageOf(o rawObject) (Usage, error) {
 	u := unreported
 	u.Input = c.first(inputFields...)
 	u.Output = c.first(outputFields...)
-	u.CachedInput = c.first(cachedFields...)
-	u.CacheWrite = c.first(writtenFields...)
+	cached, stored := c.first(cachedFields...), c.first(writtenFields...)
+	u.CachedInput, u.CacheWrite = cached, stored
 	if long := c.first(longFields...); long >= 0 {
 		u.CacheWrite, u.CacheWrite1h = max(u.CacheWrite, add(long, max(c.first(shortFields...), 0))), long
 	}
@@ -214,6 +216,13 @@ func usageOf(o rawObject) (Usage, error) {
 		if u.Input >= 0 && c.beside(u, add(max(read, 0), max(written, 0)), total) {
 			u.Input = add(u.Input, add(max(read, 0), max(written, 0)))
 		}
+	}
+	if u.Input >= 0 && max(cached, stored) > u.Input && !several {
+		// These names mean a part of the input. Gateways that write Claude's counts
+		// under them leave the input as Claude counts it, without that part
+		// (QuantumNous/new-api#2744, Helicone/helicone#5652). Of several answers, a
+		// server may have added up what each read from a cache, as SGLang once did.
+		u.Input = add(u.Input, add(max(cached, 0), max(stored, 0)))
 	}
 	// Gemini counts thoughts and what its tools read separately.
 	if n := c.first(thoughtFields...); n > 0 {
