@@ -233,6 +233,8 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "pi#2017", "in a choice (Moonshot)", true, data(text, `{"choices":[{"index":0,"delta":{},"finish_reason":"stop","usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}]}`, "[DONE]"), 10, 5, right),
 		as(reportedAnswer{preset: "openai", asks: `,"n":2`}, "pi#2017", "in one of several choices", false, `{"choices":[{"index":0,"message":{"content":"x"},"usage":{"prompt_tokens":10,"completion_tokens":5}},{"index":1,"message":{"content":"x"}}]}`, held, held, sum),
 		as(embed, "embeddings", "a total alone", false, `{"object":"list","data":[{"object":"embedding","embedding":[0.1]}],"usage":{"total_tokens":4}}`, 4, 0, 80),
+		as(embed, "openai-python#1490, which asks for base64 by default", "a total alone, and base64", false, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEAAAEBA"}],"usage":{"total_tokens":4}}`, 4, 0, 80),
+		as(embed, "openai-python#1490, which asks for base64 by default", "a prompt alone, and base64", false, `{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEAAAEBA"}],"usage":{"prompt_tokens":4}}`, 4, 0, 80),
 		as(openai, "embeddings", "a total alone, of an answer in words", false, chat(`{"total_tokens":15}`), held, held, sum),
 		as(openai, "html.spec.whatwg.org server-sent-events", "several lines of data", true, "data: {\"choices\":[],\ndata: \"usage\":\ndata: {\"prompt_tokens\":10,\ndata:\"completion_tokens\":5}}\n\ndata: [DONE]\n\n", 10, 5, right),
 		as(openai, "html.spec.whatwg.org server-sent-events", "carriage returns", true, strings.ReplaceAll(data(text, usage, "[DONE]"), "\n", "\r"), 10, 5, right),

@@ -342,6 +342,8 @@ func (s *scan) open(m *Meter) {
 		if at == inError {
 			s.begin(aWord)
 		}
+	case keyEmbedding: // in base64
+		m.pending.embeds = true
 	}
 }
 
