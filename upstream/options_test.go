@@ -161,7 +161,8 @@ func TestWhatAServerAddsIsHeld(t *testing.T) {
 
 // TestStreamsAreAskedForUsageWhereThatIsNeeded: Anthropic's page about OpenAI's
 // SDK has stream_options, Cohere's Compatibility API refuses it (strandsagents.com,
-// Cohere provider), and new-api#418 and llxprt-code#114 are strict servers.
+// Cohere provider), and new-api#418 and llxprt-code#114 are strict servers. Streams of
+// Kimi K3 at Together report nothing otherwise (vercel/ai#17986, models.dev#3783).
 func TestStreamsAreAskedForUsageWhereThatIsNeeded(t *testing.T) {
 	t.Parallel()
 	on, off := true, false
@@ -178,6 +179,9 @@ func TestStreamsAreAskedForUsageWhereThatIsNeeded(t *testing.T) {
 		{"cohere", "/compatibility/v1/chat/completions", nil, false},
 		{"cohere", "/compatibility/v1/chat/completions", &on, true},
 		{"cohere", "/v2/chat", nil, false},
+		{"together", "/v1/chat/completions", nil, true},
+		{"together", "/v1/completions", nil, true},
+		{"together", "/v1/chat/completions", &off, false},
 		{"mistral", "/v1/chat/completions", nil, false},
 		{"mistral", "/v1/chat/completions", &on, true},
 		{"vllm", "/v1/chat/completions", nil, true},

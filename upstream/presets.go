@@ -138,7 +138,8 @@ var presets = []*Preset{
 	}, {
 		// https://docs.together.ai/reference
 		Name: "together", Origin: "https://api.together.xyz", Dialect: OpenAI, Auth: bearer, Prefix: "/v1",
-		Free: modelList,
+		AsksForUsage: true, // streams of some models, such as Kimi K3, report none otherwise: vercel/ai#17986
+		Free:         modelList,
 		Asynchronous: slices.Concat(below("/endpoints", "/deployments", "/projects", "/compute", "/clusters", "/queue", "/jobs", "/finetune", "/evaluation", "/tci"),
 			scope.MustPathRules("POST /models")),
 		Administrative: slices.Concat(below("/deployments/secrets"), scope.MustPathRules("DELETE /projects/*/models/*")),
