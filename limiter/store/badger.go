@@ -60,9 +60,10 @@ const memTable = 16 << 20
 const minFree = 4 * memTable
 
 // OpenBadger opens the Badger directory dir, and makes it with mode 0700 if it is
-// missing. An error that wraps ErrLocked says that another process has it open, on this
-// machine or on another one; one that wraps ErrNoLocks says that it cannot be known, and one
-// that wraps ErrExposed that others may read or change it.
+// missing; an empty one of this user that others can only read is given that mode. An error
+// that wraps ErrLocked says that another process has it open, on this machine or on another
+// one; one that wraps ErrNoLocks says that it cannot be known, and one that wraps ErrExposed
+// that others may read or change it.
 func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if _, busy := closings.Load(dir); busy {
 		return nil, fmt.Errorf("opening store %s: this process is still closing it, and waits for its disk, or for a backup that is still being read", dir)
@@ -72,8 +73,12 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the store's directory: %w", err)
 	}
-	if err := private(dir); err != nil {
+	shut, err := shutEmpty(dir)
+	if err := errors.Join(private(dir), err); err != nil {
 		return nil, fmt.Errorf("opening store: %w", err)
+	}
+	if shut {
+		log.Info("the store's directory was empty, and now only this user can open it", "directory", dir, "mode", "0700")
 	}
 	s := &Badger{dir: dir, ClosePatience: closePatience}
 	if err := s.enoughSpace(); err != nil {

@@ -3,6 +3,9 @@
 package store
 
 import (
+	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -29,6 +32,44 @@ func ownerOf(info os.FileInfo) int {
 		return int(s.Uid)
 	}
 	return -1
+}
+
+// shutEmpty gives an empty directory of this user the mode 0700, as initdb of PostgreSQL does,
+// and reports whether it did: install -d and service managers make directories with mode 0755.
+// It leaves every other one to be judged as it is: one that others may write to, because they
+// could have put something there, and one with a special bit, because somebody shares it by
+// intent, such as the volume of a pod with an fsGroup.
+func shutEmpty(path string) (bool, error) {
+	info, err := os.Lstat(path)
+	if err != nil || !opensToReaders(info) {
+		return false, err
+	}
+	// What is judged and changed is one directory, whatever is put into its place meanwhile.
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return false, err
+	}
+	shut, err := shutIfEmpty(dir)
+	return shut, errors.Join(err, dir.Close())
+}
+
+func shutIfEmpty(dir *os.File) (bool, error) {
+	info, err := dir.Stat()
+	if err != nil || !opensToReaders(info) {
+		return false, err
+	}
+	if _, err := dir.Readdirnames(1); !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	err = dir.Chmod(0o700)
+	return err == nil, err
+}
+
+// opensToReaders reports whether something is a directory of this user that others can read
+// or enter, but not change.
+func opensToReaders(info fs.FileInfo) bool {
+	mode := info.Mode()
+	return mode&^0o055 == fs.ModeDir|0o700 && mode&0o055 != 0 && ownerOf(info) == os.Geteuid()
 }
 
 // BootID names this boot of the machine. It is empty where the system does not
