@@ -144,8 +144,9 @@ export const lift = ({ api, browse, plan, signIn }) => browse({}, async ({ page,
 export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ page, context, expecting }) => {
   const k = await mint({ name: 'nightly', max_activations: 5 }), notice = page.locator('#notice');
   expecting('Failed to load resource');
-  const fails = async (url, status) => {
+  const fails = async (url, status, visit = () => {}) => {
     await context.route(url, (route) => route.fulfill({ status, body: 'not from till' }));
+    await visit();
     await notice.getByText(`This page is out of date. The server answered ${status}.`).waitFor();
     await context.unroute(url);
     await until('the notice goes', async () => await notice.innerText() === '');
@@ -156,9 +157,9 @@ export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ 
   await fails('**/till/api/**', 503); // of a proxy: till says more
   await fails('**/till/api/lockdown', 504); // only what every page looks at
   await fails('**/till/api/keys?*', 403); // only what this page shows
-  const drawn = page.waitForResponse('**/usage');
-  await open(page, 'keys/' + k.id, 'nightly');
-  await drawn;
+  await fails('**/usage', 404, () => open(page, 'keys/' + k.id, 'nightly'));
+  await page.getByRole('button', { name: 'Revoke' }).waitFor();
+  await page.getByRole('img', { name: /Requests per hour: 0 in all/ }).waitFor(); // which it did not claim before it knew
   await fails('**/usage', 404);
 });
 

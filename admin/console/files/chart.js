@@ -51,10 +51,11 @@ function draw(all, measure, size, W) {
 // usageChart shows a history, by the hour or the day, in the measures that are not
 // empty. It is updated in place.
 export function usageChart() {
-  const tabs = h('div', { class: 'tabs' }), shown = h('div', { class: 'stack' }), el = h('div', {}, tabs, shown);
-  let per = 'hours', measure = 'requests', usage = { hours: [], days: [] }, was = '', listed = '';
+  const tabs = h('div', { class: 'tabs' }), shown = h('div', { class: 'stack' }, h('p', { class: 'hint' }, 'Reading…')), el = h('div', {}, tabs, shown);
+  let per = 'hours', measure = 'requests', usage = null, was = '', listed = '';
   const pick = (text, on, f) => h('button', { type: 'button', class: 'small quiet', 'aria-pressed': String(on), onclick: () => { f(); was = ''; el.update(usage); } }, text);
   el.update = (now) => {
+    if (!now) return; // it has another width, and nothing to show yet
     usage = now;
     const W = Math.max(260, Math.min(900, Math.round(shown.clientWidth || 560)));
     const key = JSON.stringify([now, per, measure, W, Math.floor(Date.now() / HOUR)]);

@@ -71,7 +71,7 @@ export async function keyPage({ main, signal, may, behind, id }) {
   const head = h('div', {}), about = h('p', { class: 'faint' }), limits = h('div', { class: 'cards' }), fresh = h('div', {}), chart = usageChart();
   const refused = h('div', {}), details = h('div', {}), kinds = h('div', {}), children = h('div', {}), trail = h('div', {});
   const waiting = (el) => put(el, h('p', { class: 'hint' }, 'Reading…'));
-  [children, trail].forEach(waiting);
+  [refused, children, trail].forEach(waiting);
 
   const act = (f) => async () => { try { await f(); await refresh(); await audit(); } catch (e) { if (e.name !== 'AbortError') say(e.sentence || e.message, true); } };
   const to = (what, done) => async () => { await api.post(`keys/${id}/${what}`); say(done); };
@@ -134,9 +134,8 @@ export async function keyPage({ main, signal, may, behind, id }) {
   put(main, head, about, fresh, limits, h('div', { class: 'two' }, h('div', { class: 'stack' }, card('Use', chart), card('This key', details)),
     h('div', { class: 'stack' }, card('Refusals in 90 days, by reason', refused), kinds, card('Children', children), card('What was done to it', trail))));
   draw();
-  used({ hours: [], days: [] });
   below();
   audit();
-  await refresh();
+  await refresh().catch(behind);
   every(signal, 3000, refresh, behind);
 }
