@@ -139,6 +139,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"steady":   "a row keeps the focus while one above it goes",
 		"lift":     "a lockdown can be lifted by who signs in after somebody who cannot",
 		"outdated": "a page that cannot be read again says so",
+		"hanging":  "a page that waits for ever is not taken for a fresh one",
 	} {
 		t.Run(flow, func(t *testing.T) {
 			t.Parallel()

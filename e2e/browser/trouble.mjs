@@ -163,6 +163,28 @@ export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ 
   await fails('**/usage', 404);
 });
 
+// hanging asks for a list that never comes: the page says that it is out of date, until a
+// list has come.
+export const hanging = ({ browse, mint, signIn }) => browse({}, async ({ page, context }) => {
+  await mint({ name: 'nightly', max_activations: 5 });
+  const old = page.locator('#notice').getByText('This page is out of date. The server has not answered for 30 seconds.');
+  let asked = 0;
+  await signIn(page);
+  await page.getByRole('row', { name: /nightly/ }).waitFor();
+  await page.clock.install();
+  await context.route('**/till/api/keys?*', () => { asked++; });
+  await until('the list is read again', () => asked === 1);
+  await page.clock.runFor(30000);
+  await old.waitFor();
+  await mint({ name: 'event', max_activations: 5 });
+  await until('the list is read because of an event', () => asked > 1);
+  await page.clock.runFor(10000); // the regular refresh finds that it is being read
+  check(await old.count() === 1, 'it takes itself for fresh although no list has come');
+  await context.unroute('**/till/api/keys?*');
+  await page.getByRole('row', { name: /event/ }).waitFor();
+  await until('the notice goes', async () => { await page.clock.runFor(1000); return await old.count() === 0; });
+});
+
 // long gives everything the longest names there may be, of one word. No page
 // grows beyond the window, where nobody finds what stands there.
 export const long = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page }) => {

@@ -23,7 +23,7 @@ export async function activityPage({ main, signal, q, go }) {
   const chain = h('p', { class: 'hint', role: 'status' });
   const verify = () => part(chain, async (tell) => {
     tell('Checking every entry…');
-    try { const a = await api.get('audit/verify', null, signal); return a.ok ? `The chain is complete: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`; } catch (e) { return e.sentence || e.message; }
+    try { const a = await api.patiently('audit/verify', signal); return a.ok ? `The chain is complete: ${count(a.entries)} entries, head ${a.head}.` : `The chain is broken at entry ${a.seq}: ${a.why}.`; } catch (e) { return e.sentence || e.message; }
   });
   put(main, heading('Activity'), h('div', { class: 'two' },
     h('section', { class: 'card' }, h('h2', {}, 'Happening now'), state, live),

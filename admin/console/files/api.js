@@ -51,8 +51,23 @@ const query = (q) => {
   return set.length ? '?' + new URLSearchParams(set) : '';
 };
 
+const LATE = 30000; // ms after which a read is given up
+
+// read gives up what a server does not answer: a page that waits for ever shows what is old
+// as if it were new.
+async function read(url, signal) {
+  const late = new AbortController(), timer = setTimeout(() => late.abort(), LATE);
+  try {
+    return await json(await send('GET', url, { signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal }));
+  } catch (e) {
+    throw late.signal.aborted && !signal?.aborted ? new Failure(0, 'unreachable', `the server has not answered for ${LATE / 1000} seconds`) : e;
+  } finally { clearTimeout(timer); }
+}
+
 const base = '/till/api/';
-export const get = async (path, q, signal) => json(await send('GET', base + path + query(q), { signal }));
+export const get = (path, q, signal) => read(base + path + query(q), signal);
+// patiently reads what may take a server very long.
+export const patiently = async (path, signal) => json(await send('GET', base + path, { signal }));
 // all follows the pages of a list to its end.
 export async function all(path, of, signal) {
   const found = [];
@@ -80,7 +95,7 @@ export const remove = async (path, signal) => json(await send('DELETE', base + p
 
 const session = '/till/session';
 // whoami is null when nobody is signed in.
-export const whoami = async () => json(await send('GET', session));
+export const whoami = () => read(session);
 export async function signIn(shown) {
   const me = await json(await send('POST', session, { body: shown }));
   proof = me.proof;

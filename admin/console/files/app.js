@@ -91,7 +91,7 @@ function refused(l) {
 // itself (late).
 let seen = { locked: null, closed: '', away: '', late: '' }, looks = 0;
 
-// behind shows that the open page could not be read again, and why, until e is null.
+// behind shows that the open page could not be read again, and why, until it was: e is null.
 function behind(e) {
   const late = e ? sentence(e) : '';
   if (late !== seen.late) { seen.late = late; tell(); }

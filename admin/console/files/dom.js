@@ -37,14 +37,13 @@ setInterval(() => {
 }, 5000);
 
 // every calls f regularly while the page is visible, until signal ends. After
-// failures it tries again more and more slowly. It tells of each failure, and with
-// null of each success.
+// failures it tries again more and more slowly, and tells of each.
 export function every(signal, ms, f, told = () => {}) {
   let timer, slow = 1;
   const next = () => { clearTimeout(timer); if (!signal.aborted) timer = setTimeout(run, ms * slow); };
   const run = async () => {
     if (document.hidden) return next();
-    try { await f(); slow = 1; told(null); } catch (e) { if (e.name === 'AbortError') return; slow = Math.min(slow * 2, 8); told(e); }
+    try { await f(); slow = 1; } catch (e) { if (e.name === 'AbortError') return; slow = Math.min(slow * 2, 8); told(e); }
     next();
   };
   const seen = () => { if (!document.hidden) { slow = 1; clearTimeout(timer); run(); } };

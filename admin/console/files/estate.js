@@ -120,7 +120,9 @@ export async function estatePage({ main, signal, may, behind }) {
   api.get('prices', null, signal).then((p) => { prices = p; return refresh(); }).catch(() => { /* the page works without them */ });
   const refresh = async () => {
     const mine = ++turn, stats = await api.get('stats', null, signal);
-    if (mine === turn) put(well, health(stats, prices));
+    if (mine !== turn) return;
+    put(well, health(stats, prices));
+    behind(null);
   };
   part(list, (tell) => stale(list, tell, signal, may));
   part(spend, (tell) => spending(tell, signal));

@@ -120,6 +120,7 @@ export async function keyPage({ main, signal, may, behind, id }) {
     k = now;
     draw();
     used(usage);
+    behind(null);
   }
   const audit = () => part(trail, async () => entries((await api.get('audit', { key: id, sort: '-seq', limit: 50 }, signal)).entries, 'Nothing has been done to this key yet.'));
   const below = () => part(children, async () => {

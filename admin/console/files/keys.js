@@ -276,6 +276,7 @@ export async function keysPage({ main, signal, may, go, behind, q }) {
     if (mine !== turn) return;
     const parts = Object.entries(stats.keys || {}).filter(([, n]) => n > 0).map(([status, n]) => `${compact(n)} ${status}`);
     put(total, parts.join(' · '), stats.holds ? ` · ${plural(stats.holds, 'request')} running now` : '');
+    behind(null);
   }
   async function attempt() {
     const mine = ++turn;
