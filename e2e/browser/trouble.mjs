@@ -112,10 +112,10 @@ export const ticks = ({ browse, mint, signIn }) => browse({}, async ({ page, con
   check(await ticked.count() === 0 && await end.count() === 0, 'keys without a tick can be ended');
 });
 
-// steady has the focus in a row while one above it goes.
-export const steady = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page }) => {
-  await mint({ name: 'first', max_activations: 5 });
-  await mint({ name: 'second', max_activations: 5 });
+// steady has the focus in a row while one above it goes, or moves down, and while it moves.
+export const steady = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page, context }) => {
+  const first = await mint({ name: 'first', max_activations: 5 });
+  const second = await mint({ name: 'second', max_activations: 5 });
   const third = await mint({ name: 'third', max_activations: 5 });
   await signIn(page);
   await open(page, 'keys?status=active', 'Keys');
@@ -124,7 +124,29 @@ export const steady = ({ api, browse, mint, open, signIn }) => browse({}, async 
   await revoke.focus();
   check((await api('POST', `keys/${third.id}/revoke`)).code === 200, 'the key is not revoked');
   await until('its row is gone', async () => await page.getByRole('row', { name: /third/ }).count() === 0);
-  check(await revoke.evaluate((e) => e === document.activeElement), 'a row that stays loses the focus');
+  const held = () => revoke.evaluate((e) => e === document.activeElement);
+  check(await held(), 'a row that stays loses the focus');
+
+  // As when the list is sorted by their last use, which moves rows once in a minute.
+  const fourth = await mint({ name: 'fourth', max_activations: 5 });
+  let sorted = [];
+  await context.route('**/till/api/keys?*', async (route) => {
+    const response = await route.fetch(), json = await response.json();
+    json.keys.sort((a, b) => sorted.indexOf(a.id) - sorted.indexOf(b.id));
+    await route.fulfill({ response, json });
+  });
+  const order = (...keys) => {
+    sorted = keys.map((k) => k.id);
+    return until('the list is sorted', async () => (await page.locator('.keys tbody tr').evaluateAll((all) => all.map((r) => r.dataset.id))).join() === sorted.join());
+  };
+  await order(first, second, fourth);
+  await revoke.focus();
+  await revoke.evaluate((e) => e.addEventListener('focus', () => { globalThis.refocused = true; }));
+  await order(second, fourth, first);
+  check(await held() && !await page.evaluate(() => globalThis.refocused), 'a row loses the focus when one above it moves down');
+  await order(fourth, first, second);
+  check(await held(), 'a row that moves loses the focus');
+  await context.unrouteAll({ behavior: 'wait' });
 });
 
 // lift looks at a lockdown as who may not lift it, and then as who may, in the same page.

@@ -193,11 +193,15 @@ export async function keysPage({ main, signal, may, go, behind, q }) {
       // What is gone goes first, or each row below it would be put in anew, and lose the focus.
       const seen = new Set(page.keys.map((k) => k.id));
       for (const [id, r] of rows) if (!seen.has(id)) { r.remove(); rows.delete(id); chosen.delete(id); }
+      const focused = document.activeElement;
       page.keys.forEach((k, i) => {
+        const there = body.children[i];
         let r = rows.get(k.id);
         if (r) r.update(k); else { r = row(k, chosen, afterRevoke, may('keys:revoke')); rows.set(k.id, r); }
-        if (body.children[i] !== r) body.insertBefore(r, body.children[i] || null);
+        if (there && there.nextSibling === r) body.append(there); // it moves down, and the others stay
+        else if (there !== r) body.insertBefore(r, there || null);
       });
+      if (body.contains(focused)) focused.focus({ preventScroll: true }); // in a row that has moved
     }
     const at = cursors().length, turnTo = (list) => change({ cursors: list.join('.') }, 'pushState').then(() => scrollTo(0, 0));
     offer(pager, at > 0 && h('button', { type: 'button', onclick: () => turnTo(cursors().slice(0, -1)) }, 'Previous'),
