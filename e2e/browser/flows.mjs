@@ -259,6 +259,7 @@ flows.key = ({ api, browse, chat, mint, open, signIn }) => browse({}, async ({ p
   await dialog.getByRole('button', { name: 'Revoke' }).click();
   await page.getByText('Ended for ever.').waitFor();
   check(await chat(fresh) === 403, 'a revoked key works');
+  check(await page.locator('.secret').count() === 0, 'the string of a revoked key stays');
   await page.getByText(/the work is done/).first().waitFor();
   const trail = page.locator('section', { has: page.getByRole('heading', { name: 'What was done to it' }) });
   for (const act of ['key create', 'key grant', 'key suspend', 'key resume', 'key rotate', 'key revoke']) await trail.getByText(act, { exact: true }).waitFor();

@@ -1,5 +1,5 @@
 // Flows about acts whose answer comes only once, and strings that are shown only once.
-import { check } from './browser.mjs';
+import { check, until } from './browser.mjs';
 
 // closing closes dialogs that are still working: a browser lets no page hold one open
 // twice. What was asked for is told all the same when it is done, or fails.
@@ -85,6 +85,12 @@ export const left = ({ api, browse, chat, hold, mint, open, plan, signIn }) => b
   await page.getByRole('link', { name: 'Estate' }).click();
   await page.getByRole('heading', { name: 'Estate' }).waitFor();
   check(await string.count() === 1, 'the string goes with a page that is not its own');
+  const former = await string.innerText();
+  await open(page, 'keys/' + k.id, 'nightly');
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  await dialog.getByRole('button', { name: 'Rotate' }).click();
+  await until('another string is shown', async () => (await string.allInnerTexts()).some((text) => text !== former));
+  check(await string.count() === 1, 'two strings of one key are shown');
   await page.getByRole('button', { name: 'Done' }).click();
   check(await string.count() === 0, 'the string stays when somebody is done with it');
 

@@ -1,6 +1,6 @@
 // Access: roles, and the admin tokens that have them.
 import * as api from './api.js';
-import { ask, field, h, heading, note, part, put, say, time } from './dom.js';
+import { ask, field, h, heading, note, part, put, say, strike, time } from './dom.js';
 import { showSecret } from './clients.js';
 
 const write = (v) => (Array.isArray(v) ? v.join(', ') : v && typeof v === 'object' ? Object.entries(v).map(([k, w]) => `${k.replaceAll('_', ' ')} ${write(w)}`).join(', ') : String(v));
@@ -27,7 +27,7 @@ export async function accessPage({ main, signal, me, may }) {
       act: () => api.post('tokens', { name: name.value.trim(), role: role.value, ...(expires.value.trim() ? { expires_in: expires.value.trim() } : {}) }),
     });
     if (!answer) return;
-    note(signal, fresh, `The token of ${answer.done.name}`, showSecret(answer.done.token)).dataset.token = answer.done.id;
+    note(signal, fresh, `The token of ${answer.done.name}`, showSecret(answer.done.token)).dataset.of = answer.done.id;
     say(`The token of ${answer.done.name} is shown once.`);
     await list();
   }
@@ -38,17 +38,8 @@ export async function accessPage({ main, signal, me, may }) {
     say(`The token of ${t.name} is revoked.`);
     strike(t.id);
     if (made.length > 0) note(signal, fresh, `Made with the token of ${t.name}`,
-      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', { class: 'names' }, made.map((m) => h('li', { 'data-token': m.id }, `${m.name} (${m.id})`))));
+      h('p', {}, 'These tokens still work. Revoke those that nobody vouches for.'), h('ul', { class: 'names' }, made.map((m) => h('li', { 'data-of': m.id }, `${m.name} (${m.id})`))));
     await list();
-  }
-  // strike removes what is noted of a token that is revoked: its string, or that it still works.
-  function strike(id) {
-    for (const el of document.querySelectorAll('[data-token]')) {
-      if (el.dataset.token !== id) continue;
-      const card = el.closest('section');
-      el.remove();
-      if (!card.querySelector('[data-token]')) card.remove();
-    }
   }
   const list = () => part(tokens, async () => {
     const all = await api.all('tokens', 'tokens', signal);

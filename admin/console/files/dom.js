@@ -152,6 +152,17 @@ export function note(signal, place, title, ...kids) {
   return card;
 }
 
+// strike removes what is noted of a key or an admin token: its string, or that it still
+// works. A card of which nothing is left goes, too.
+export function strike(id) {
+  for (const el of document.querySelectorAll('[data-of]')) {
+    if (el.dataset.of !== id) continue;
+    const card = el.closest('section');
+    el.remove();
+    if (!card.querySelector('[data-of]')) card.remove();
+  }
+}
+
 // part fills an element with what load returns or tells meanwhile, or says in it what
 // could not be loaded; but not if it is to be filled anew by then.
 export async function part(el, load) {

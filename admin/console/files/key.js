@@ -1,6 +1,6 @@
 // One key: what is left, what it did, and what can be done about it.
 import * as api from './api.js';
-import { ask, copier, every, field, h, heading, note, part, put, say, time } from './dom.js';
+import { ask, copier, every, field, h, heading, note, part, put, say, strike, time } from './dom.js';
 import { badge, bar, revokeDialog } from './keys.js';
 import { count, limitsOf, plural, reason, statuses, usd } from './text.js';
 import { shares, usageChart } from './chart.js';
@@ -60,8 +60,8 @@ async function rotate(k, signal, place) {
   });
   if (!answer) return;
   const lines = h('div', { class: 'below' });
-  put(place); // a former string
-  note(signal, place, `The new string of ${k.name || k.id}`, showSecret(answer.done.scoped_key), lines);
+  strike(k.id); // a former string
+  note(signal, place, `The new string of ${k.name || k.id}`, showSecret(answer.done.scoped_key), lines).dataset.of = k.id;
   say('Rotated: the new string is shown once.');
   put(lines, await clientLines({ ...k, ...answer.done }));
 }
@@ -81,6 +81,7 @@ export async function keyPage({ main, signal, may, behind, id }) {
     if (key !== drawn) {
       drawn = key;
       const dead = k.status === 'revoked', revoke = may('keys:revoke') && !dead;
+      if (dead) strike(id);
       put(head, heading(k.name || k.id, may('keys:update') && !dead && h('button', { type: 'button', onclick: act(() => grant(k, signal)) }, 'Grant more'),
         may('keys:rotate') && !dead && h('button', { type: 'button', onclick: act(() => rotate(k, signal, fresh)) }, 'Rotate'),
         revoke && k.status === 'active' && h('button', { type: 'button', onclick: act(to('suspend', 'Suspended: it is refused until it is resumed.')) }, 'Suspend'),

@@ -1,6 +1,6 @@
 // The list of keys: live, filtered, searched, page by page.
 import * as api from './api.js';
-import { ask, empty, every, field, h, heading, problem, put, say, time, uid } from './dom.js';
+import { ask, empty, every, field, h, heading, problem, put, say, strike, time, uid } from './dom.js';
 import { follow } from './feed.js';
 import { compact, count, limitsOf, plural, statuses } from './text.js';
 
@@ -84,6 +84,7 @@ export async function revokeDialog(k, signal) {
   });
   if (!answer) return null;
   const cut = answer.done.streams_cut;
+  strike(k.id);
   say(`${k.name || k.id} is revoked${cut ? ', and ' + plural(cut, 'stream') + ' cut' : ''}.`);
   return answer.done;
 }
@@ -228,6 +229,7 @@ export async function keysPage({ main, signal, may, go, behind, q }) {
           who.throwIfAborted(); // whoever signs in next has not asked for the rest
           await api.post(`keys/${id}/revoke`, {});
           chosen.set(id, false);
+          strike(id);
         }
       },
     });

@@ -112,7 +112,7 @@ async function minted({ main, signal, go }, key) {
   }
   const lines = h('div', { class: 'below' }, h('p', { class: 'hint' }, 'Reading the lines for each tool…'));
   if (signal.aborted) {
-    note(signal, main, title, showSecret(key.scoped_key), lines);
+    note(signal, main, title, showSecret(key.scoped_key), lines).dataset.of = key.id;
     say(title + ': its string is shown once.');
   } else {
     put(main, heading(title), showSecret(key.scoped_key), lines, again);
