@@ -177,10 +177,13 @@ flows.keys = ({ browse, chat, mint, said, signIn }) => browse({}, async ({ page 
   await dialog.getByLabel('Reason').fill('drill');
   await dialog.getByRole('button', { name: 'Lock down' }).click();
   await page.getByRole('alert').getByText('Locked down').waitFor();
+  const titled = () => until('the focus is where the page begins', () => page.evaluate(() => document.activeElement.innerText === 'Keys'));
+  await titled(); // the button that had it is gone
   check(await chat(live.scoped_key) === 403, 'a key works in a lockdown');
   await page.getByRole('button', { name: 'Lift the lockdown' }).click();
   await dialog.getByRole('button', { name: 'Lift the lockdown' }).click();
   await said(page, 'The lockdown is lifted.');
+  await titled();
   check(await chat(live.scoped_key) === 200, 'no key works after the lockdown');
 });
 

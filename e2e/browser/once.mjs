@@ -93,6 +93,7 @@ export const left = ({ api, browse, chat, hold, mint, open, plan, signIn }) => b
   check(await string.count() === 1, 'two strings of one key are shown');
   await page.getByRole('button', { name: 'Done' }).click();
   check(await string.count() === 0, 'the string stays when somebody is done with it');
+  check(await page.evaluate(() => document.activeElement.innerText) === 'nightly', 'Done leaves the focus nowhere');
 
   const submit = async (name) => {
     await open(page, 'mint', 'Mint a key');

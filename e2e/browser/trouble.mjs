@@ -163,7 +163,7 @@ export const lift = ({ api, browse, plan, signIn }) => browse({}, async ({ page,
 });
 
 // outdated gets other answers than the page can show: it says that it is out of date.
-export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ page, context, expecting }) => {
+export const outdated = ({ api, browse, mint, open, signIn }) => browse({}, async ({ page, context, expecting }) => {
   const k = await mint({ name: 'nightly', max_activations: 5 }), notice = page.locator('#notice');
   expecting('Failed to load resource');
   const fails = async (url, status, visit = () => {}) => {
@@ -183,6 +183,14 @@ export const outdated = ({ browse, mint, open, signIn }) => browse({}, async ({ 
   await page.getByRole('button', { name: 'Revoke' }).waitFor();
   await page.getByRole('img', { name: /Requests per hour: 0 in all/ }).waitFor(); // which it did not claim before it knew
   await fails('**/usage', 404);
+
+  // One banner comes while another stays as it is.
+  check((await api('POST', 'lockdown', { reason: 'drill' })).code === 200, 'there is no lockdown');
+  const lift = await page.getByRole('button', { name: 'Lift the lockdown' }).elementHandle();
+  await lift.focus();
+  await context.route('**/usage', (route) => route.fulfill({ status: 500, body: 'not from till' }));
+  await notice.getByText('This page is out of date.').waitFor();
+  check(await lift.evaluate((e) => e === document.activeElement), 'a banner that says the same is drawn anew');
 });
 
 // hanging asks for a list that never comes: the page says that it is out of date, until a

@@ -1,7 +1,7 @@
 // The frame around the pages: who is signed in, which page is open, and whether
 // the server is in order.
 import * as api from './api.js';
-import { ask, every, field, h, newSeat, problem, put, say, seat, sentence, time } from './dom.js';
+import { ask, every, field, h, newSeat, problem, put, say, seat, sentence, time, toTitle } from './dom.js';
 import { keysPage } from './keys.js';
 
 // All pages but the first are loaded when they are opened.
@@ -19,7 +19,8 @@ const loaded = async (load) => {
 
 const main = document.getElementById('main');
 const top = document.getElementById('top');
-const notice = document.getElementById('notice');
+const banners = [h('div'), h('div'), h('div')]; // a lockdown, a closed store, a page that is out of date
+document.getElementById('notice').append(...banners);
 let me = null;
 let leave = new AbortController();
 
@@ -65,7 +66,7 @@ let first = true;
 function arrived() {
   const title = main.querySelector('h1');
   document.title = (title ? title.textContent + ' · ' : '') + 'till';
-  if (!first && title && !main.contains(document.activeElement)) title.focus();
+  if (!first && !main.contains(document.activeElement)) toTitle();
   first = false;
 }
 
@@ -118,14 +119,23 @@ async function watch() {
 function tell() {
   const { locked, closed } = seen, old = seen.away || (!closed && seen.late);
   const lockButton = document.getElementById('lock');
-  if (lockButton) lockButton.hidden = Boolean(locked);
-  const key = JSON.stringify([locked, closed, old, may('*')]);
-  if (notice.dataset.key === key) return;
-  notice.dataset.key = key;
-  put(notice,
-    locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, locked.reason ? ': ' + locked.reason : '', '. ', refused(locked)), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')),
-    closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)),
-    old && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'This page is out of date. '), old, ' Trying again.')));
+  if (lockButton) {
+    if (locked && lockButton === document.activeElement) toTitle();
+    lockButton.hidden = Boolean(locked);
+  }
+  show(0, [locked, may('*')], locked && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'Locked down'), locked.since ? [' ', time(locked.since)] : '', locked.by && ` by ${locked.by}`, locked.reason ? ': ' + locked.reason : '', '. ', refused(locked)), may('*') && h('button', { type: 'button', class: 'small', onclick: unlock }, 'Lift the lockdown')));
+  show(1, closed, closed && h('div', { class: 'banner bad', role: 'alert' }, h('p', {}, h('strong', {}, 'The store is closed, and every key is refused. '), closed)));
+  show(2, old, old && h('div', { class: 'banner', role: 'alert' }, h('p', {}, h('strong', {}, 'This page is out of date. '), old, ' Trying again.')));
+}
+
+// show draws a banner anew only if it says something else, because screen readers read what
+// is drawn anew.
+function show(i, says, banner) {
+  const el = banners[i], key = JSON.stringify([says]), had = el.contains(document.activeElement);
+  if (el.dataset.key === key) return;
+  el.dataset.key = key;
+  put(el, banner);
+  if (had) { const button = el.querySelector('button'); if (button) button.focus(); else toTitle(); }
 }
 
 async function lock() {
@@ -161,8 +171,7 @@ function signInPage(note, bad) {
   newSeat();
   me = null;
   top.hidden = true;
-  put(notice);
-  delete notice.dataset.key;
+  for (const i of banners.keys()) show(i, '');
   seen.late = '';
   const input = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true, placeholder: 'till_admin_…' });
   const button = h('button', { type: 'submit', class: 'primary' }, 'Sign in');

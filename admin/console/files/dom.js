@@ -70,6 +70,9 @@ export function problem(e, retry) {
     retry && h('button', { type: 'button', onclick: retry }, 'Try again'));
 }
 
+// toTitle puts the focus where a page begins, when what had it is gone.
+export const toTitle = () => document.querySelector('#main h1')?.focus();
+
 let serial = 0;
 export const uid = (prefix) => prefix + '-' + ++serial;
 
@@ -145,7 +148,7 @@ export function ask({ title, body, button, danger, busy, act, ready, signal }) {
 // shown above what is open.
 export function note(signal, place, title, ...kids) {
   const id = uid('note'), card = h('section', { class: 'card', 'aria-labelledby': id }, h('h2', { id }, title), kids,
-    h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => card.remove() }, 'Done')));
+    h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => { card.remove(); toTitle(); } }, 'Done')));
   (signal.aborted || !place.isConnected ? document.getElementById('notes') : place).prepend(card);
   seat().addEventListener('abort', () => card.remove());
   card.scrollIntoView({ block: 'nearest' });
