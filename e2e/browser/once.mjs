@@ -91,8 +91,11 @@ export const left = ({ api, browse, chat, hold, mint, open, plan, signIn }) => b
   await dialog.getByRole('button', { name: 'Rotate' }).click();
   await until('another string is shown', async () => (await string.allInnerTexts()).some((text) => text !== former));
   check(await string.count() === 1, 'two strings of one key are shown');
+  await page.getByText('Put it to use').waitFor();
+  await page.evaluate(() => { globalThis.card = new WeakRef(document.querySelector('.secret').closest('section')); });
   await page.getByRole('button', { name: 'Done' }).click();
   check(await string.count() === 0, 'the string stays when somebody is done with it');
+  await until('the page forgets the string', async () => { await page.requestGC(); return page.evaluate(() => !globalThis.card.deref()); });
   check(await page.evaluate(() => document.activeElement.innerText) === 'nightly', 'Done leaves the focus nowhere');
 
   const submit = async (name) => {

@@ -82,6 +82,7 @@ let sitting = new AbortController();
 export const seat = () => sitting.signal;
 export function newSeat() {
   sitting.abort();
+  for (const card of document.querySelectorAll('.note')) card.remove();
   sitting = new AbortController();
   return sitting.signal;
 }
@@ -147,10 +148,9 @@ export function ask({ title, body, button, danger, busy, act, ready, signal }) {
 // is of was left, or gave way to what went wrong, before there was anything to show, it is
 // shown above what is open.
 export function note(signal, place, title, ...kids) {
-  const id = uid('note'), card = h('section', { class: 'card', 'aria-labelledby': id }, h('h2', { id }, title), kids,
+  const id = uid('note'), card = h('section', { class: 'card note', 'aria-labelledby': id }, h('h2', { id }, title), kids,
     h('div', { class: 'actions below' }, h('button', { type: 'button', onclick: () => { card.remove(); toTitle(); } }, 'Done')));
   (signal.aborted || !place.isConnected ? document.getElementById('notes') : place).prepend(card);
-  seat().addEventListener('abort', () => card.remove());
   card.scrollIntoView({ block: 'nearest' });
   return card;
 }
