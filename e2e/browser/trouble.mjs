@@ -295,7 +295,7 @@ export const label = ({ browse, mint, open, signIn }) => browse({}, async ({ pag
 });
 
 // tabs signs in as somebody else in another tab: every tab says who acts in it.
-export const tabs = ({ browse, hold, open, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
+export const tabs = ({ api, browse, hold, open, plan, signIn }) => browse({}, async ({ page, context, expecting }) => {
   expecting('status of 401'); // for the former session, which is over
   await signIn(page);
   check(await page.locator('.who .name').innerText() === 'ops', 'it is not signed in as ops');
@@ -320,6 +320,22 @@ export const tabs = ({ browse, hold, open, plan, signIn }) => browse({}, async (
     await tab.reload();
     await tab.locator('.who .name').getByText('operator').waitFor();
   }
+
+  // A string that is shown goes before the page knows who has signed in, and it says so.
+  await page.getByLabel('Activations').fill('3');
+  await page.getByRole('button', { name: 'Mint key' }).click();
+  await page.locator('.secret').waitFor();
+  let tell;
+  const told = new Promise((resolve) => { tell = resolve; });
+  await page.route('**/till/session', async (route) => { await told; await route.continue(); });
+  const asked = page.waitForRequest('**/till/session');
+  await other.goto((await api('POST', 'console/link')).url);
+  await other.locator('.who .name').getByText('ops').waitFor();
+  await asked;
+  check(await page.locator('.secret').count() === 0, 'a string is shown to who has signed in in another tab');
+  tell();
+  await page.getByRole('heading', { name: 'A string is not shown any more' }).waitFor();
+  check(await other.getByText('A string is not shown any more').count() === 0, 'a tab that showed no string says that one is gone');
 });
 
 // late gives the page answers that it asked for before others after those: what was drawn

@@ -1,7 +1,7 @@
 // The frame around the pages: who is signed in, which page is open, and whether
 // the server is in order.
 import * as api from './api.js';
-import { ask, every, field, h, newSeat, problem, put, say, seat, sentence, time, toTitle } from './dom.js';
+import { ask, every, field, h, newSeat, note, problem, put, say, seat, sentence, time, toTitle } from './dom.js';
 import { keysPage } from './keys.js';
 
 // All pages but the first are loaded when they are opened.
@@ -166,7 +166,17 @@ async function signOut() {
   signInPage('You are signed out.');
 }
 
-function signInPage(note, bad) {
+let lost = false; // a string that was shown once went because somebody signed in again
+
+// vacate ends what is shown or under way for whoever was signed in.
+function vacate() {
+  lost ||= Boolean(document.querySelector('.once'));
+  leave.abort();
+  newSeat();
+  put(main, h('p', { class: 'wait' }, 'Opening the console…'));
+}
+
+function signInPage(why, bad) {
   leave.abort();
   newSeat();
   me = null;
@@ -175,7 +185,7 @@ function signInPage(note, bad) {
   seen.late = '';
   const input = h('input', { type: 'password', autocomplete: 'off', spellcheck: 'false', required: true, placeholder: 'till_admin_…' });
   const button = h('button', { type: 'submit', class: 'primary' }, 'Sign in');
-  const wrong = h('div', { 'aria-live': 'assertive' }, note && h('p', { class: bad ? 'problem' : 'hint' }, note));
+  const wrong = h('div', { 'aria-live': 'assertive' }, why && h('p', { class: bad ? 'problem' : 'hint' }, why));
   const enter = async (event) => {
     event.preventDefault();
     if (button.disabled) return;
@@ -199,13 +209,16 @@ function signInPage(note, bad) {
 async function begin(who) {
   turn++;
   me = who;
+  vacate();
   frame();
-  every(newSeat(), 5000, watch);
+  if (lost) note(leave.signal, main, 'A string is not shown any more', h('p', {}, 'Somebody has signed in again in this browser, perhaps you. If the string is lost, rotate the key, or create another token.'));
+  lost = false;
+  every(seat(), 5000, watch);
   watch();
   await open();
 }
 
-document.addEventListener('signedin', () => { leave.abort(); newSeat(); start(); }); // their cookie is this tab's already
+document.addEventListener('signedin', () => { vacate(); start(); }); // their cookie is this tab's already
 document.addEventListener('signedout', () => { if (me) signInPage('Your session is over: sign in again.'); });
 addEventListener('hashchange', () => { if (location.hash.startsWith('#signin=')) start(); else open(); });
 addEventListener('keydown', (e) => {

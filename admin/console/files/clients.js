@@ -6,7 +6,7 @@ import { copier, h, snippet } from './dom.js';
 const blank = 'till_sk_...';
 
 // showSecret is a string that will not be shown again.
-export const showSecret = (text) => h('div', {}, h('div', { class: 'secret' }, h('code', {}, text), copier(text, 'the key')),
+export const showSecret = (text) => h('div', { class: 'once' }, h('div', { class: 'secret' }, h('code', {}, text), copier(text, 'the key')),
   h('p', { class: 'hint' }, 'Copy it now: it is shown only this once, and the server keeps only its hash.'));
 
 // clientLines are the exact lines for each tool, with the key in them.
