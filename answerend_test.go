@@ -221,7 +221,7 @@ func oneAtATime(t *testing.T, preset string) (*Handler, *limiter.Live, *exchange
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
+	if _, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
 		t.Fatal(err)
 	}
 	k, refusal := l.Find(t.Context(), lookup)

@@ -108,7 +108,7 @@ func (r *reloads) mint(role string) (limiter.View, error) {
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits(), Role: role}
 	spec.Limit[record.Activations] = 1
-	return l.Mint(r.t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+	return l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 }
 
 // ended is a key of a role that was revoked two hours ago.
@@ -150,7 +150,7 @@ func TestARefusedConfigurationDeletesNothing(t *testing.T) {
 		r.e.leave(second)
 		r.inForce("first")
 		time.Sleep(2 * time.Minute)
-		if _, err := r.e.current().Get(t.Context(), limiter.Operator, v.ID); err != nil {
+		if _, err := r.e.current().Get(limiter.Operator, v.ID); err != nil {
 			t.Errorf("the ended key: %v", err)
 		}
 
@@ -160,7 +160,7 @@ func TestARefusedConfigurationDeletesNothing(t *testing.T) {
 		r.e.leave(first)
 		r.inForce("second")
 		time.Sleep(2 * time.Minute)
-		if _, err := r.e.current().Get(t.Context(), limiter.Operator, v.ID); !errors.Is(err, store.ErrNotFound) {
+		if _, err := r.e.current().Get(limiter.Operator, v.ID); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("the ended key, once it need not be kept: %v", err)
 		}
 	})
@@ -366,7 +366,7 @@ func TestAStoreThatIsOpenLateHasTheSettingsInForce(t *testing.T) {
 			time.Sleep(time.Second)
 			r.inForce(test.inForce)
 			time.Sleep(2 * time.Minute)
-			_, err := r.e.current().Get(t.Context(), limiter.Operator, v.ID)
+			_, err := r.e.current().Get(limiter.Operator, v.ID)
 			if keeps := test.inForce == "first"; keeps && err != nil || !keeps && !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("opened by the %s, and in force is the %s: %v", test.by, test.inForce, err)
 			}

@@ -88,7 +88,7 @@ func mintIn(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 	spec.Limit[record.Activations] = n
 	until(t, func() error {
-		_, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+		_, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 		return err
 	})
 	return lookup
@@ -187,7 +187,7 @@ func TestARevocationWhileTheStoreCannotBeOpenedHoldsAndCutsWhatRuns(t *testing.T
 		t.Fatalf("a store that works again: %v", err)
 	}
 	running.Settle(record.Amounts{record.Activations: 1})
-	view, err := l.Get(t.Context(), limiter.Operator, k.Key().ID)
+	view, err := l.Get(limiter.Operator, k.Key().ID)
 	if err != nil || view.Status != record.Revoked || view.InFlight != 0 || view.Used[record.Activations] != 1 {
 		t.Errorf("afterwards: %s, %d in flight, %v used, %v", view.Status, view.InFlight, view.Used, err)
 	}

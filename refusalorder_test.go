@@ -65,7 +65,7 @@ var reasons = []reason{
 		}
 	}},
 	{place: 2, name: "suspended", code: record.CodeKeySuspended, above: true, act: func(t *testing.T, s *site, on minted) {
-		if _, err := s.Suspend(context.Background(), limiter.Operator, on.id); err != nil {
+		if _, err := s.Suspend(limiter.Operator, on.id); err != nil {
 			t.Fatal(err)
 		}
 	}},

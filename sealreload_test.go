@@ -40,7 +40,7 @@ func TestAReloadKeepsTheSealKeysThatAreNeeded(t *testing.T) {
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: keys[0].ID(), Origins: []string{"https://a"}}
 	spec.Limit[record.Activations] = 1
-	v, err := r.e.current().Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
+	v, err := r.e.current().Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestAReloadKeepsTheFileOfSealKeysThatAreNeeded(t *testing.T) {
 			}
 			spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: keys[0].ID(), Origins: []string{"https://a"}}
 			spec.Limit[record.Activations] = 1
-			if _, err := r.e.current().Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))}); err != nil {
+			if _, err := r.e.current().Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))}); err != nil {
 				t.Fatal(err)
 			}
 			second.sealing = &sealing{file: first.sealing.file}

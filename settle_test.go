@@ -94,7 +94,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			view, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+			view, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +120,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 				}
 			}()
 			x.settle() // a second time changes nothing
-			view, err = l.Get(context.Background(), limiter.Operator, view.ID)
+			view, err = l.Get(limiter.Operator, view.ID)
 			if err != nil {
 				t.Fatal(err)
 			}

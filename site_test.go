@@ -116,7 +116,7 @@ func (s *site) mint(fields ...func(*record.Key)) minted {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	view, err := s.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+	view, err := s.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func (s *site) change(k minted, fn func(*record.Key)) {
 
 func (s *site) view(k minted) limiter.View {
 	s.t.Helper()
-	v, err := s.Get(context.Background(), limiter.Operator, k.id)
+	v, err := s.Get(limiter.Operator, k.id)
 	if err != nil {
 		s.t.Fatal(err)
 	}

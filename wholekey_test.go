@@ -69,14 +69,14 @@ func TestOnlyWhoShowsAWholeKeyIsRefusedInItsDialect(t *testing.T) {
 		text, first := issue()
 		spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: first.Box.SealKey, Origins: first.Box.Origins}
 		spec.Limit[record.Activations] = 10
-		v, err := s.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: first.Lookup, Salt: first.Box.Salt})
+		v, err := s.Mint(limiter.Operator, spec, limiter.Birth{Lookup: first.Lookup, Salt: first.Box.Salt})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return minted{v.ID, text}
 	}
 	rotate := func(k minted, next record.Issue) minted {
-		if _, _, err := s.Rotate(t.Context(), limiter.Operator, k.id, next, 0); err != nil {
+		if _, _, err := s.Rotate(limiter.Operator, k.id, next, 0); err != nil {
 			t.Fatal(err)
 		}
 		return k

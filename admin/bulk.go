@@ -53,7 +53,7 @@ func (a *api) revokeMany(l *limiter.Limiter, r *http.Request) (any, error) {
 	f.Except = slices.Compact(body.Except)
 	for _, id := range f.Except {
 		// A key whose id is misspelt here would be revoked.
-		if _, err := l.Get(r.Context(), a.caller, id); err != nil {
+		if _, err := l.Get(a.caller, id); err != nil {
 			return nil, invalid("except: %s: %v", prose.Cut(id, 64), err)
 		}
 	}

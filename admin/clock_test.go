@@ -37,7 +37,7 @@ func TestLifetimesAreCountedByTheClockOfTheLimiter(t *testing.T) {
 	w := newWorldAt(t, clock)
 	m := w.NewKey(`{"upstream":"openai","max_activations":5,"expires_in":"24h"}`)
 	key := admintest.Get[wire.KeyObject](t, w.Do("PATCH", "/keys/"+m.ID, `{"expires_in":"48h"}`))
-	parent, err := w.Get(t.Context(), limiter.Operator, m.ID)
+	parent, err := w.Get(limiter.Operator, m.ID)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]
 
 // tokenFindings returns findings about the admin tokens that the caller sees.
 func tokenFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
-	tokens, err := l.ListTokens(ctx, by)
+	tokens, err := l.ListTokens(by)
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func TestAPatchOfAFieldChangesThatAlone(t *testing.T) {
 		}
 		id := w.NewKey(mint).ID
 		facts := func() map[string]any {
-			v, err := w.Get(t.Context(), limiter.Operator, id)
+			v, err := w.Get(limiter.Operator, id)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -50,13 +50,13 @@ func once(permission record.Permission, first call) call {
 		if err := l.Authorise(a.caller, permission); err != nil {
 			return nil, err
 		}
-		done, replayed, err := l.Replay(r.Context(), a.caller)
+		done, replayed, err := l.Replay(a.caller)
 		if err == nil && !replayed {
 			var answer any
 			if answer, err = first(a, l, r); !errors.Is(err, limiter.ErrReplayed) {
 				return answer, err
 			}
-			done, _, err = l.Replay(r.Context(), a.caller)
+			done, _, err = l.Replay(a.caller)
 		}
 		var again any
 		switch {

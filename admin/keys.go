@@ -34,7 +34,7 @@ func (a *api) mint(l *limiter.Limiter, r *http.Request) (any, error) {
 	u, _ := a.upstreamNamed(spec.Upstream)
 	birth := limiter.Birth{Lookup: issue.Lookup, Salt: issue.Box.Salt, Unlimited: body.Unlimited, Unmetered: u.Dialect == ""}
 	spec.SealKey, spec.Origins, spec.Fingerprint = issue.Box.SealKey, issue.Box.Origins, issue.Fingerprint
-	view, err := l.Mint(r.Context(), a.caller, spec, birth)
+	view, err := l.Mint(a.caller, spec, birth)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func filterNames() (names []string) {
 }
 
 func (a *api) show(l *limiter.Limiter, r *http.Request) (any, error) {
-	return keyAnswer(l.Get(r.Context(), a.caller, r.PathValue("id")))
+	return keyAnswer(l.Get(a.caller, r.PathValue("id")))
 }
 
 func keyAnswer(view limiter.View, err error) (any, error) {
@@ -145,7 +145,7 @@ func (a *api) forget(l *limiter.Limiter, r *http.Request) (any, error) {
 }
 
 func (a *api) usage(l *limiter.Limiter, r *http.Request) (any, error) {
-	history, err := l.Usage(r.Context(), a.caller, r.PathValue("id"))
+	history, err := l.Usage(a.caller, r.PathValue("id"))
 	return wire.UsageOf(history), err
 }
 
@@ -159,11 +159,11 @@ func (a *api) grant(l *limiter.Limiter, r *http.Request) (any, error) {
 }
 
 func (a *api) suspend(l *limiter.Limiter, r *http.Request) (any, error) {
-	return keyAnswer(l.Suspend(r.Context(), a.caller, r.PathValue("id")))
+	return keyAnswer(l.Suspend(a.caller, r.PathValue("id")))
 }
 
 func (a *api) resume(l *limiter.Limiter, r *http.Request) (any, error) {
-	return keyAnswer(l.Resume(r.Context(), a.caller, r.PathValue("id")))
+	return keyAnswer(l.Resume(a.caller, r.PathValue("id")))
 }
 
 func (a *api) revoke(l *limiter.Limiter, r *http.Request) (any, error) {

@@ -326,7 +326,7 @@ func TestHoldersSeeOnlyWhatConcernsThem(t *testing.T) {
 	m := w.NewKey(`{"name":"n","upstream":"openai","max_activations":5,"owner":"SECRET-owner","purpose":"SECRET-purpose","role":"ci",
 		"labels":{"SECRET-label":"x"},"metadata":{"SECRET-meta":"x"},"rate":"5/s"}`)
 	w.Use(m, 1)
-	view, err := w.Get(t.Context(), limiter.Operator, m.ID)
+	view, err := w.Get(limiter.Operator, m.ID)
 	if err != nil {
 		t.Fatal(err)
 	}

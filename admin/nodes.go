@@ -9,7 +9,7 @@ import (
 )
 
 func (a *api) nodes(l *limiter.Limiter, r *http.Request) (any, error) {
-	nodes, err := l.ListNodes(r.Context(), a.caller)
+	nodes, err := l.ListNodes(a.caller)
 	return wire.NodesAnswer{Nodes: describeNodes(nodes, a.backend.Node())}, err
 }
 

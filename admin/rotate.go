@@ -56,7 +56,7 @@ func (a *api) rotate(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	view, cut, err := l.Rotate(r.Context(), a.caller, id, issue, time.Duration(body.Grace))
+	view, cut, err := l.Rotate(a.caller, id, issue, time.Duration(body.Grace))
 	if err != nil {
 		return nil, err
 	}

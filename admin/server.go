@@ -113,7 +113,7 @@ func (a *api) repair(_ *limiter.Limiter, r *http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		now, err := l.RepairClock(r.Context(), a.caller)
+		now, err := l.RepairClock(a.caller)
 		return wire.RepairedAnswer{Now: &now}, err
 	}
 	done, err := a.backend.Forfeit(a.caller, ask.DryRun)
@@ -163,7 +163,7 @@ func (a *api) consoleLink(*limiter.Limiter, *http.Request) (any, error) {
 }
 
 func (a *api) webhooks(l *limiter.Limiter, r *http.Request) (any, error) {
-	hooks, err := l.ListHooks(r.Context(), a.caller)
+	hooks, err := l.ListHooks(a.caller)
 	answer := wire.WebhooksAnswer{Webhooks: make([]wire.WebhookState, 0, len(hooks))}
 	for _, h := range hooks {
 		s := wire.WebhookState{Events: h.Events, Pending: h.Pending, Dropped: h.Dropped, Delivery: a.backend.Delivery(h.URL)}

@@ -45,7 +45,7 @@ func (a *api) createToken(l *limiter.Limiter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	spec.Lookup = lookup
-	made, err := l.CreateToken(r.Context(), a.caller, spec)
+	made, err := l.CreateToken(a.caller, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func (a *api) listTokens(l *limiter.Limiter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := l.ListTokens(r.Context(), a.caller)
+	all, err := l.ListTokens(a.caller)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func pageOf(q url.Values) (size int, cursor string, err error) {
 }
 
 func (a *api) revokeToken(l *limiter.Limiter, r *http.Request) (any, error) {
-	t, err := l.RevokeToken(r.Context(), a.caller, r.PathValue("id"))
+	t, err := l.RevokeToken(a.caller, r.PathValue("id"))
 	if errors.Is(err, store.ErrNotFound) {
 		err = &apiError{http.StatusNotFound, "not_found", "there is no such token"}
 	}

@@ -42,7 +42,7 @@ func authenticated(b Backend, from func(*http.Request) string, log *slog.Logger)
 			door.fail(w, &apiError{http.StatusUnauthorized, "unauthorized", "send an admin token: Authorization: Bearer till_admin_…"})
 			return
 		}
-		caller, err := l.Authenticate(r.Context(), strings.TrimSpace(text), from(r))
+		caller, err := l.Authenticate(strings.TrimSpace(text), from(r))
 		if err != nil {
 			door.fail(w, err)
 			return

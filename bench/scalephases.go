@@ -37,7 +37,7 @@ func (e estate) mint(say func(measured)) (err error) {
 		}
 		spec.Limit[record.Activations] = 500
 		spec.ExpiresAt = began.Add(90 * 24 * time.Hour)
-		_, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: e.lookup(i)})
+		_, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: e.lookup(i)})
 		return err
 	})
 	took := time.Since(began)
@@ -229,7 +229,7 @@ func (e estate) turn(round int) (err error) {
 			Limit: record.NoLimits(),
 		}
 		spec.Limit[record.Activations] = 500
-		_, err := l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: e.lookup(round*e.keys + i)})
+		_, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: e.lookup(round*e.keys + i)})
 		return err
 	})
 	if err != nil {

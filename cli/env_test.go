@@ -52,7 +52,7 @@ func TestEnvAsksTheServerWhichUpstreamAStringIsFor(t *testing.T) {
 			http.Error(rw, "no", http.StatusUnauthorized)
 			return
 		}
-		view, err := w.Get(r.Context(), limiter.Operator, m.ID)
+		view, err := w.Get(limiter.Operator, m.ID)
 		if err != nil {
 			t.Error(err)
 		}

@@ -43,7 +43,7 @@ func TestTokensOnTheCommandLine(t *testing.T) {
 	}
 	// The same command line, over the API with a token.
 	site := httptest.NewServer(http.StripPrefix("/till/api", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		caller, err := w.Authenticate(r.Context(), strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), "192.0.2.1")
+		caller, err := w.Authenticate(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), "192.0.2.1")
 		if err != nil {
 			t.Error(err)
 		}
@@ -89,7 +89,7 @@ func TestTheCommandsSayWhichTokensWereMadeWithOneThatEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	anna, err := w.CreateToken(t.Context(), limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "lead"})
+	anna, err := w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "lead"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestTheCommandsSayWhichTokensWereMadeWithOneThatEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	by := limiter.Caller{Name: anna.Name, Token: anna.ID, Role: anna.Role}
-	ben, err := w.CreateToken(t.Context(), by, limiter.TokenSpec{Lookup: lookup, Name: "ben-" + strings.Repeat("x", 90), Role: "member"})
+	ben, err := w.CreateToken(by, limiter.TokenSpec{Lookup: lookup, Name: "ben-" + strings.Repeat("x", 90), Role: "member"})
 	if err != nil {
 		t.Fatal(err)
 	}

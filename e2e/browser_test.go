@@ -391,7 +391,7 @@ func mintMany(t *testing.T, dir string, n int) {
 				k := &record.Key{Name: fmt.Sprintf("agent-%06d", i), Upstream: "mock", Custody: record.CustodyHeld, Owner: fmt.Sprintf("team-%d", i%100), Limit: record.NoLimits()}
 				k.Limit[record.Activations] = 500
 				for {
-					_, err = l.Mint(t.Context(), limiter.Operator, k, limiter.Birth{Lookup: lookup})
+					_, err = l.Mint(limiter.Operator, k, limiter.Birth{Lookup: lookup})
 					if !errors.Is(err, commit.ErrBusy) { // nothing was done: a disk that others keep busy
 						break
 					}

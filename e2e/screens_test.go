@@ -144,7 +144,7 @@ func livedMonth(t *testing.T, dir string, names []string) map[string]string {
 				if k.lasts > 0 {
 					spec.ExpiresAt = at.Add(k.lasts)
 				}
-				view, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+				view, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -159,10 +159,10 @@ func TestWhoMintedAParentSeesItsChildrenAndTheirRoleBinds(t *testing.T) {
 	c := p.mustChild(delegating(activations(50)))
 	leaf := c.mustChild(activations(20))
 	for _, k := range []*key{p, c, leaf} {
-		if _, err := w.Get(ctx, ann, k.id); err != nil {
+		if _, err := w.Get(ann, k.id); err != nil {
 			t.Errorf("who minted the root: %v", err)
 		}
-		if _, err := w.Get(ctx, bob, k.id); !errors.Is(err, store.ErrNotFound) {
+		if _, err := w.Get(bob, k.id); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("another token of the role: %v", err)
 		}
 	}
@@ -203,7 +203,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 		if code := k.use(); code != record.CodeKeySuspended {
 			t.Errorf("a key of a backup: %q", code)
 		}
-		if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
+		if _, err := w.Resume(limiter.Operator, k.id); err != nil {
 			t.Fatal(err)
 		}
 	}

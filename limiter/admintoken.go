@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -22,7 +21,7 @@ import (
 
 // Authenticate returns the caller that an admin token stands for. Unknown tokens
 // are limited per address, and reported in the audit log once a minute.
-func (l *Limiter) Authenticate(_ context.Context, text, from string) (Caller, error) {
+func (l *Limiter) Authenticate(text, from string) (Caller, error) {
 	if err := l.fresh(); err != nil { // it could have been revoked on another node
 		return Caller{}, err
 	}
@@ -86,7 +85,7 @@ type TokenSpec struct {
 
 // CreateToken makes an admin token. Its role must be within the caller's own,
 // and it ends no later than the caller's own token.
-func (l *Limiter) CreateToken(_ context.Context, by Caller, spec TokenSpec) (record.AdminToken, error) {
+func (l *Limiter) CreateToken(by Caller, spec TokenSpec) (record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return record.AdminToken{}, err
 	}
@@ -174,7 +173,7 @@ func (l *Limiter) tokenSpec(by Caller, spec *TokenSpec, now time.Time) error {
 }
 
 // ListTokens returns the tokens that the caller sees, the newest first.
-func (l *Limiter) ListTokens(_ context.Context, by Caller) ([]record.AdminToken, error) {
+func (l *Limiter) ListTokens(by Caller) ([]record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return nil, err
 	}
@@ -218,7 +217,7 @@ func (l *Limiter) MadeWith(by Caller, ids ...string) (made []record.AdminToken) 
 }
 
 // RevokeToken ends an admin token for ever. Revoking twice changes nothing.
-func (l *Limiter) RevokeToken(_ context.Context, by Caller, id string) (record.AdminToken, error) {
+func (l *Limiter) RevokeToken(by Caller, id string) (record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return record.AdminToken{}, err
 	}

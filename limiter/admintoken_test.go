@@ -47,10 +47,10 @@ func (w *world) hire(by limiter.Caller, name, role string) (string, limiter.Call
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if _, err := w.CreateToken(ctx, by, limiter.TokenSpec{Lookup: lookup, Name: name, Role: role}); err != nil {
+	if _, err := w.CreateToken(by, limiter.TokenSpec{Lookup: lookup, Name: name, Role: role}); err != nil {
 		w.t.Fatal(err)
 	}
-	caller, err := w.Authenticate(ctx, secret.Reveal(), "192.0.2.1")
+	caller, err := w.Authenticate(secret.Reveal(), "192.0.2.1")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -69,30 +69,30 @@ func TestAnAdminTokenWorksUntilItIsRevokedOrExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: "lead", ExpiresAt: w.clock.time().Add(time.Hour)}
-	if _, err := w.CreateToken(ctx, limiter.Operator, spec); err != nil {
+	if _, err := w.CreateToken(limiter.Operator, spec); err != nil {
 		t.Fatal(err)
 	}
 	w.restart()
-	if _, err := w.Authenticate(ctx, anna, ""); err != nil {
+	if _, err := w.Authenticate(anna, ""); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
 	w.clock.advance(time.Hour)
-	if _, err := w.Authenticate(ctx, secret.Reveal(), ""); !errors.Is(err, limiter.ErrToken) {
+	if _, err := w.Authenticate(secret.Reveal(), ""); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("an expired token: %v", err)
 	}
 	for range 2 {
-		if _, err := w.RevokeToken(ctx, limiter.Operator, caller.Token); err != nil {
+		if _, err := w.RevokeToken(limiter.Operator, caller.Token); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := w.Authenticate(ctx, anna, ""); !errors.Is(err, limiter.ErrToken) {
+	if _, err := w.Authenticate(anna, ""); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("a revoked token: %v", err)
 	}
 	w.kill(true)
-	if _, err := w.Authenticate(ctx, anna, ""); !errors.Is(err, limiter.ErrToken) {
+	if _, err := w.Authenticate(anna, ""); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("a revoked token after a power cut: %v", err)
 	}
-	list, err := w.ListTokens(ctx, limiter.Operator)
+	list, err := w.ListTokens(limiter.Operator)
 	if err != nil || len(list) != 2 || list[1].LastUsedAt.IsZero() {
 		t.Errorf("the list is %+v, %v", list, err)
 	}
@@ -133,7 +133,7 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 			t.Fatal(err)
 		}
 		spec := limiter.TokenSpec{Lookup: lookup, Name: fmt.Sprint("token ", i), Role: test.role, ExpiresAt: test.ends}
-		if _, err := w.CreateToken(ctx, test.by, spec); !errors.Is(err, test.want) {
+		if _, err := w.CreateToken(test.by, spec); !errors.Is(err, test.want) {
 			t.Errorf("%s gives %s: %v, want %v", test.by.Name, test.role, err, test.want)
 		}
 	}
@@ -143,7 +143,7 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 		{Name: "new", Role: ""}, {Name: "new", Role: "nosuch"}, {Name: "new", Role: "lead", ExpiresAt: w.clock.time()},
 	} {
 		spec.Lookup = token.Lookup{1}
-		if _, err := w.CreateToken(ctx, limiter.Operator, spec); !errors.As(err, &wrong) {
+		if _, err := w.CreateToken(limiter.Operator, spec); !errors.As(err, &wrong) {
 			t.Errorf("%+v: %v, want an InvalidError", spec, err)
 		}
 	}
@@ -154,18 +154,18 @@ func TestATokenEndsNoLaterThanTheOneItWasMadeWith(t *testing.T) {
 	w := newTeam(t)
 	_, lookup, _ := token.MintAdmin()
 	ends := w.clock.time().Add(time.Hour)
-	first, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "lena", Role: "lead", ExpiresAt: ends})
+	first, err := w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "lena", Role: "lead", ExpiresAt: ends})
 	if err != nil {
 		t.Fatal(err)
 	}
 	lena := limiter.Caller{Name: first.Name, Token: first.ID, Role: first.Role}
-	second, err := w.CreateToken(ctx, lena, limiter.TokenSpec{Lookup: token.Lookup{2}, Name: "job", Role: "member"})
+	second, err := w.CreateToken(lena, limiter.TokenSpec{Lookup: token.Lookup{2}, Name: "job", Role: "member"})
 	if err != nil || !second.ExpiresAt.Equal(ends) {
 		t.Errorf("it ends at %s, %v, want %s", second.ExpiresAt, err, ends)
 	}
 	var wrong *record.InvalidError
 	spec := limiter.TokenSpec{Lookup: token.Lookup{3}, Name: "later", Role: "member", ExpiresAt: ends.Add(1)}
-	if _, err := w.CreateToken(ctx, lena, spec); !errors.As(err, &wrong) {
+	if _, err := w.CreateToken(lena, spec); !errors.As(err, &wrong) {
 		t.Errorf("a later end: %v", err)
 	}
 }
@@ -176,13 +176,13 @@ func TestATokenThatHasEndedMakesNoOther(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)
 	_, lena := w.hire(limiter.Operator, "lena", "lead")
-	if _, err := w.RevokeToken(ctx, limiter.Operator, lena.Token); err != nil {
+	if _, err := w.RevokeToken(limiter.Operator, lena.Token); err != nil {
 		t.Fatal(err)
 	}
-	if made, err := w.CreateToken(ctx, lena, limiter.TokenSpec{Lookup: token.Lookup{2}, Name: "job", Role: "member"}); !errors.Is(err, limiter.ErrToken) {
+	if made, err := w.CreateToken(lena, limiter.TokenSpec{Lookup: token.Lookup{2}, Name: "job", Role: "member"}); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("%v: it has made %+v", err, made)
 	}
-	if all, err := w.ListTokens(ctx, limiter.Operator); err != nil || len(all) != 1 {
+	if all, err := w.ListTokens(limiter.Operator); err != nil || len(all) != 1 {
 		t.Errorf("%v: there are %d tokens", err, len(all))
 	}
 }
@@ -194,16 +194,16 @@ func TestTokensAreSeenAndRevokedOnlyWithinOnesSight(t *testing.T) {
 	_, other := w.hire(limiter.Operator, "omar", "lead")
 	_, auditor := w.hire(limiter.Operator, "ada", "auditor")
 	_, boss := w.hire(limiter.Operator, "boss", "*")
-	list, err := w.ListTokens(ctx, lena)
+	list, err := w.ListTokens(lena)
 	if err != nil || len(list) != 2 {
 		t.Errorf("lena, who sees her role, sees %+v, %v", list, err)
 	}
 	for _, id := range []string{auditor.Token, boss.Token, "tok_nosuch"} {
-		if _, err := w.RevokeToken(ctx, lena, id); !errors.Is(err, store.ErrNotFound) {
+		if _, err := w.RevokeToken(lena, id); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("lena revokes %s: %v, want ErrNotFound", id, err)
 		}
 	}
-	if _, err := w.RevokeToken(ctx, lena, other.Token); err != nil {
+	if _, err := w.RevokeToken(lena, other.Token); err != nil {
 		t.Error(err)
 	}
 }
@@ -220,7 +220,7 @@ func TestTokensThatWereMadeWithOneAreFound(t *testing.T) {
 	_, eve := w.hire(ben, "eve", "member")
 	_, lena := w.hire(limiter.Operator, "lena", "lead")
 	for _, ended := range []limiter.Caller{carl, anna} {
-		if _, err := w.RevokeToken(ctx, limiter.Operator, ended.Token); err != nil {
+		if _, err := w.RevokeToken(limiter.Operator, ended.Token); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -271,7 +271,7 @@ func TestUnknownTokensAreLimitedPerAddressAndReportedOnceAMinute(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = w.Authenticate(ctx, secret.Reveal(), "198.51.100.9")
+		_, err = w.Authenticate(secret.Reveal(), "198.51.100.9")
 		switch {
 		case errors.Is(err, limiter.ErrAttempts):
 			limited++
@@ -282,10 +282,10 @@ func TestUnknownTokensAreLimitedPerAddressAndReportedOnceAMinute(t *testing.T) {
 	if limited != 80 || refused() != 1 {
 		t.Errorf("%d of 100 were limited, and the log has %d entries; want 80 and 1", limited, refused())
 	}
-	if _, err := w.Authenticate(ctx, "garbage", "203.0.113.4"); !errors.Is(err, limiter.ErrToken) {
+	if _, err := w.Authenticate("garbage", "203.0.113.4"); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("from another address: %v", err)
 	}
-	if _, err := w.Authenticate(ctx, anna, "198.51.100.9"); err != nil {
+	if _, err := w.Authenticate(anna, "198.51.100.9"); err != nil {
 		t.Errorf("a good token from the same address: %v", err)
 	}
 	w.clock.advance(time.Minute)
@@ -334,7 +334,7 @@ func TestNamesHoldNothingThatSteersATerminal(t *testing.T) {
 		spec := &record.Key{Name: name, Upstream: "mock", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 		spec.Limit[record.Activations] = 1
 		var wrong *record.InvalidError
-		if _, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup}); !errors.As(err, &wrong) {
+		if _, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup}); !errors.As(err, &wrong) {
 			t.Errorf("a key named %q: %v, want that it is refused", name, err)
 		}
 	}

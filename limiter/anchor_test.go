@@ -193,7 +193,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 			t.Errorf("%s: %q, want %q", k.id, code, want)
 		}
 	}
-	if _, err := w.Resume(ctx, limiter.Operator, shared.id); err != nil {
+	if _, err := w.Resume(limiter.Operator, shared.id); err != nil {
 		t.Fatal(err)
 	}
 	if code := shared.use(); code != record.CodeActivationsExhausted {
@@ -277,7 +277,7 @@ func TestWhatLivesAgainWithoutAKeyClosesTheStore(t *testing.T) {
 			}
 			before := records()
 			w.clock.advance(time.Hour)
-			if _, err := w.RevokeToken(ctx, limiter.Operator, anna.Token); err != nil {
+			if _, err := w.RevokeToken(limiter.Operator, anna.Token); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := w.RevokeMany(limiter.Operator, limiter.Filter{Owner: "nobody"}, false, ""); err != nil {

@@ -51,10 +51,10 @@ func TestEveryActAndEveryEndIsInTheAuditLogOnce(t *testing.T) {
 	if _, err := w.Change(ctx, by, k.id, 0, func(key *record.Key) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Suspend(ctx, by, k.id); err != nil {
+	if _, err := w.Suspend(by, k.id); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Resume(ctx, by, k.id); err != nil {
+	if _, err := w.Resume(by, k.id); err != nil {
 		t.Fatal(err)
 	}
 	k.drain(record.CodeActivationsExhausted)

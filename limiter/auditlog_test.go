@@ -41,14 +41,14 @@ func TestTheAuditLogIsListedByActorActionKeyAndTime(t *testing.T) {
 	k := w.mint(activations(5))                         // 2
 	w.clock.advance(time.Hour)
 	later := w.clock.time()
-	mine, err := w.Mint(ctx, lena, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: [32]byte{7}}) // 3
+	mine, err := w.Mint(lena, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: [32]byte{7}}) // 3
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil { // 4
+	if _, err := w.Suspend(limiter.Operator, k.id); err != nil { // 4
 		t.Fatal(err)
 	}
-	if _, err := w.Suspend(ctx, lena, mine.ID); err != nil { // 5
+	if _, err := w.Suspend(lena, mine.ID); err != nil { // 5
 		t.Fatal(err)
 	}
 	for want, f := range map[string]audit.Filter{
@@ -93,11 +93,11 @@ func newTeamWithReader(t *testing.T) *world {
 func TestTheAuditLogIsShownWithinOnesSight(t *testing.T) {
 	t.Parallel()
 	w := newTeamWithReader(t)
-	_, rita := w.hire(limiter.Operator, "rita", "reader")                                                                                                   // 1: about her own token
-	_, ada := w.hire(limiter.Operator, "ada", "auditor")                                                                                                    // 2
-	_, lena := w.hire(limiter.Operator, "lena", "lead")                                                                                                     // 3
-	foreign := w.mint(activations(1))                                                                                                                       // 4
-	_, err := w.Mint(ctx, rita, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{7}}) // 5
+	_, rita := w.hire(limiter.Operator, "rita", "reader")                                                                                              // 1: about her own token
+	_, ada := w.hire(limiter.Operator, "ada", "auditor")                                                                                               // 2
+	_, lena := w.hire(limiter.Operator, "lena", "lead")                                                                                                // 3
+	foreign := w.mint(activations(1))                                                                                                                  // 4
+	_, err := w.Mint(rita, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{7}}) // 5
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestAFreedNameGivesNoSightOfWhatItsFormerHolderDid(t *testing.T) {
 	w := newTeamWithReader(t)
 	mint := func(by limiter.Caller, lookup byte) string {
 		t.Helper()
-		v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{lookup}})
+		v, err := w.Mint(by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.Amounts{1, -1, -1, -1}}, limiter.Birth{Lookup: [32]byte{lookup}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +140,7 @@ func TestAFreedNameGivesNoSightOfWhatItsFormerHolderDid(t *testing.T) {
 	}
 	_, former := w.hire(limiter.Operator, "rita", "reader")
 	mint(former, 7)
-	if _, err := w.RevokeToken(ctx, limiter.Operator, former.Token); err != nil {
+	if _, err := w.RevokeToken(limiter.Operator, former.Token); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.advance(91 * 24 * time.Hour)

@@ -24,7 +24,7 @@ func (w *world) hang() (release func()) {
 		}
 		<-gate
 	})
-	go func() { _, _ = w.RepairClock(ctx, limiter.Operator) }() // something to hang in
+	go func() { _, _ = w.RepairClock(limiter.Operator) }() // something to hang in
 	<-begun
 	return sync.OnceFunc(func() {
 		w.disk.BeforeCommit(nil)

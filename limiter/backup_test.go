@@ -83,7 +83,7 @@ func TestABackupIsTakenWhileRequestsRunAndComesBackSuspended(t *testing.T) {
 			t.Errorf("%s: %q, want %q", old.id, code, want)
 		}
 	}
-	if _, err := next.Resume(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := next.Resume(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	if n := (&key{next, k.id, k.lookup}).drain(record.CodeActivationsExhausted); n > 90 || n < 20 {
@@ -107,7 +107,7 @@ func TestABackupHoldsSaltsOnlyWhenAsked(t *testing.T) {
 	}
 	const salt = "salt-salt-salt-salt-salt-salt-00"
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: token.SealKeyID{1}}
-	if _, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(salt), Unlimited: true}); err != nil {
+	if _, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(salt), Unlimited: true}); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(string(w.backup(false)), salt) {
@@ -220,18 +220,18 @@ func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
 	w := newTeam(t)
 	text, anna := w.hire(limiter.Operator, "anna", "lead")
 	backup, old := w.backup(false), w.disk.Snapshot()
-	if _, err := w.RevokeToken(ctx, limiter.Operator, anna.Token); err != nil {
+	if _, err := w.RevokeToken(limiter.Operator, anna.Token); err != nil {
 		t.Fatal(err)
 	}
 	next, done := w.restored(backup, false)
-	if _, err := next.Authenticate(ctx, text, ""); !errors.Is(err, limiter.ErrToken) || done.Tokens != 1 {
+	if _, err := next.Authenticate(text, ""); !errors.Is(err, limiter.ErrToken) || done.Tokens != 1 {
 		t.Errorf("after a restore: %v, %+v", err, done)
 	}
 	if _, err := next.AuditVerify(ctx, limiter.Operator); err != nil {
 		t.Error(err)
 	}
 	trusted, done := w.restored(backup, true)
-	if _, err := trusted.Authenticate(ctx, text, ""); err != nil || done.Tokens != 0 {
+	if _, err := trusted.Authenticate(text, ""); err != nil || done.Tokens != 0 {
 		t.Errorf("after a restore of a trusted backup: %v, %+v", err, done)
 	}
 	if err := w.Close(); err != nil {
@@ -248,7 +248,7 @@ func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
 	if err := w.reopen(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Authenticate(ctx, text, ""); !errors.Is(err, limiter.ErrToken) || repaired.Tokens != 1 {
+	if _, err := w.Authenticate(text, ""); !errors.Is(err, limiter.ErrToken) || repaired.Tokens != 1 {
 		t.Errorf("after a repair: %v, %+v", err, repaired)
 	}
 	w.agree(t)

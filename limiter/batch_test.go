@@ -75,14 +75,14 @@ func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
 			if err := w.SetRoles(map[string]record.Role{"maker": role}); err != nil {
 				return err
 			}
-			_, _, err := w.Rotate(ctx, by, k.id, record.Issue{Lookup: lookup()}, 0)
+			_, _, err := w.Rotate(by, k.id, record.Issue{Lookup: lookup()}, 0)
 			return err
 		}, "max_activations above the ceiling of role maker"},
 		"resume": {func(w *world, by limiter.Caller, k *key) error {
-			if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+			if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 				return err
 			}
-			_, err := w.Resume(ctx, by, k.id)
+			_, err := w.Resume(by, k.id)
 			return err
 		}, "the suspension by operator"},
 	} {
@@ -123,7 +123,7 @@ func TestWhatIsRefusedInsideATransactionIsOneAttempt(t *testing.T) {
 // memory is what others see of a limiter's memory.
 func (w *world) memory(t *testing.T, ids ...string) (all []string) {
 	t.Helper()
-	hooks, err := w.ListHooks(ctx, limiter.Operator)
+	hooks, err := w.ListHooks(limiter.Operator)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func (w *world) memory(t *testing.T, ids ...string) (all []string) {
 	all = append(all, fmt.Sprintf("hooks %+v, audit %d %s, onces %d, stats %+v", hooks, seq, hash, onces, w.Stats()))
 	for _, id := range ids {
 		reserved, _, err := w.Reserved(id)
-		v, err2 := w.Get(ctx, limiter.Operator, id)
+		v, err2 := w.Get(limiter.Operator, id)
 		if err := errors.Join(err, err2); err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +170,7 @@ func TestATransactionThatIsRolledBackChangesNothingInMemory(t *testing.T) {
 			return err
 		},
 		"a token": func(w *world, _ *key) error {
-			_, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup(), Name: "ci", Role: record.OperatorRole})
+			_, err := w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup(), Name: "ci", Role: record.OperatorRole})
 			return err
 		},
 		"a message": func(w *world, _ *key) error {
@@ -239,7 +239,7 @@ func TestMessagesThatComeAndGoBesideAChangeOfHooksAreCountedOnce(t *testing.T) {
 				}
 			},
 			func() {
-				if _, err := w.Suspend(ctx, limiter.Operator, m.id); err != nil {
+				if _, err := w.Suspend(limiter.Operator, m.id); err != nil {
 					t.Error(err)
 				}
 			})

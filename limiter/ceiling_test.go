@@ -98,7 +98,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 				k.Upstream = rapid.SampledFrom([]string{"openai", "github"}).Draw(rt, "upstream")
 				alter(rt, k)
 				text := lookup()
-				v, err := w.Mint(ctx, by, k, limiter.Birth{Lookup: text, Unlimited: true})
+				v, err := w.Mint(by, k, limiter.Birth{Lookup: text, Unlimited: true})
 				expected(rt, err)
 				if err == nil {
 					ids, lookups[v.ID] = append(ids, v.ID), text
@@ -126,7 +126,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			"rotate": func(rt *rapid.T) {
 				by, id := pick(rt)
 				text := lookup()
-				_, _, err := w.Rotate(ctx, by, id, record.Issue{Lookup: text}, 0)
+				_, _, err := w.Rotate(by, id, record.Issue{Lookup: text}, 0)
 				expected(rt, err)
 				if err == nil {
 					lookups[id] = text
@@ -155,7 +155,7 @@ func TestNothingRaisesAKeyAboveACeiling(t *testing.T) {
 			"time": func(rt *rapid.T) { w.clock.advance(time.Duration(rapid.IntRange(1, 10).Draw(rt, "hours")) * time.Hour) },
 			"": func(rt *rapid.T) {
 				for _, id := range ids {
-					v, err := w.Get(ctx, limiter.Operator, id)
+					v, err := w.Get(limiter.Operator, id)
 					if err != nil {
 						rt.Fatal(err)
 					}
@@ -187,7 +187,7 @@ func TestWhatAMintLeavesOutTakesTheCeiling(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, by := w.hire(limiter.Operator, "anna", "capped")
-	v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup()})
+	v, err := w.Mint(by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestWhatAMintLeavesOutTakesTheCeiling(t *testing.T) {
 		t.Errorf("minted %+v", v.Key)
 	}
 	var wrong *record.InvalidError
-	_, err = w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup(), Unmetered: true})
+	_, err = w.Mint(by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup(), Unmetered: true})
 	if !errors.As(err, &wrong) {
 		t.Errorf("at an upstream that does not tell its use: %v", err)
 	}
@@ -212,7 +212,7 @@ func TestACeilingThatWasLoweredLeavesWhatDoesNotChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, by := w.hire(limiter.Operator, "anna", "capped")
-	v, err := w.Mint(ctx, by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup()})
+	v, err := w.Mint(by, &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}, limiter.Birth{Lookup: lookup()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -220,7 +220,7 @@ func (l *Limiter) GrantMore(ctx context.Context, by Caller, id string, more More
 // Suspend stops a key until it is resumed, and cuts its running requests. It takes
 // effect in memory at once; an error says that it could not be made durable. Where
 // nodes share the store, it waits for the others to do the same.
-func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error) {
+func (l *Limiter) Suspend(by Caller, id string) (View, error) {
 	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
 		return View{}, err
@@ -257,7 +257,7 @@ func (l *Limiter) Suspend(_ context.Context, by Caller, id string) (View, error)
 
 // Resume ends a suspension, if it is the caller's to end; see mayLift. A key that
 // was not suspended stays as it is.
-func (l *Limiter) Resume(_ context.Context, by Caller, id string) (View, error) {
+func (l *Limiter) Resume(by Caller, id string) (View, error) {
 	k, err := l.reach(by, record.KeysRevoke, id)
 	if err != nil {
 		return View{}, err

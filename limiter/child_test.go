@@ -141,7 +141,7 @@ func TestASuspendedParentStopsItsChildrenWhileItLasts(t *testing.T) {
 	if refusal != nil {
 		t.Fatal(refusal)
 	}
-	if _, err := w.Suspend(ctx, limiter.Operator, root.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, root.id); err != nil {
 		t.Fatal(err)
 	}
 	if g.Cut() == nil || g.Cut().KeyID != leaf.id {
@@ -154,7 +154,7 @@ func TestASuspendedParentStopsItsChildrenWhileItLasts(t *testing.T) {
 	if _, err := c.child(activations(1)); err == nil {
 		t.Error("a child of a suspended key's child was minted")
 	}
-	if _, err := w.Resume(ctx, limiter.Operator, root.id); err != nil {
+	if _, err := w.Resume(limiter.Operator, root.id); err != nil {
 		t.Fatal(err)
 	}
 	if code := leaf.use(); code != "" {

@@ -73,7 +73,7 @@ func TestRepairingTheClockBelievesItAgain(t *testing.T) {
 	if off := w.Stats().ClockOff; off == 0 {
 		t.Fatal("nobody says that the clock is off")
 	}
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	if off := w.Stats().ClockOff; off != 0 {
@@ -143,7 +143,7 @@ func TestABudgetThatRenewedInAWrongYearRenewsAgainOnceTheClockIsRepaired(t *test
 		if restarted {
 			w.restart()
 		}
-		if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		if _, err := w.RepairClock(limiter.Operator); err != nil {
 			t.Fatal(err)
 		}
 		if restarted {
@@ -203,7 +203,7 @@ func TestARepairOfTheClockTakesBudgetsBackWhoseBlockIsOnItsWay(t *testing.T) {
 			w.clock.set(-wrong)
 			repaired := make(chan error, 1)
 			go func() {
-				_, err := w.RepairClock(ctx, limiter.Operator)
+				_, err := w.RepairClock(limiter.Operator)
 				repaired <- err
 			}()
 			for w.Backlog() < 3 {
@@ -266,7 +266,7 @@ func TestARepairOfTheClockLeavesNothingInTheFuture(t *testing.T) {
 	}
 
 	w.clock.set(-wrong)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	if v := left.view(); v.LastUsedAt.After(w.Now()) {
@@ -301,7 +301,7 @@ func TestARepairOfTheClockLeavesNothingInTheFuture(t *testing.T) {
 	}
 	w.kill(true)
 	var n int64
-	used, err := w.Usage(ctx, limiter.Operator, busy.id)
+	used, err := w.Usage(limiter.Operator, busy.id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,7 +84,7 @@ type counts struct {
 func (w *world) counts(k *key) counts {
 	w.t.Helper()
 	v := k.view()
-	u, err := w.Usage(ctx, limiter.Operator, k.id)
+	u, err := w.Usage(limiter.Operator, k.id)
 	if err != nil {
 		w.t.Fatal(err)
 	}

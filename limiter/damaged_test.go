@@ -1,7 +1,6 @@
 package limiter_test
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -89,7 +88,7 @@ func TestADamagedRecordHoldsUpNothingElse(t *testing.T) {
 				w.Retain(time.Hour)
 				c.pass(25 * time.Hour)
 				w.SweepEnded()
-				if _, err := w.Get(ctx, limiter.Operator, good.id); !errors.Is(err, store.ErrNotFound) {
+				if _, err := w.Get(limiter.Operator, good.id); !errors.Is(err, store.ErrNotFound) {
 					t.Errorf("it is not forgotten: %v", err)
 				}
 			}},
@@ -237,11 +236,11 @@ func TestADamagedRowOfWhatNodesTellEachOtherHoldsUpNothing(t *testing.T) {
 				t.Errorf("%s: not followed by %q", name, pending)
 			}
 		}
-		if _, err := b.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+		if _, err := b.Authenticate(secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 			t.Errorf("a token whose record cannot be read: %v", err)
 		}
 		c.restartClean(b)
-		if _, err := b.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+		if _, err := b.Authenticate(secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 			t.Errorf("after a start: %v", err)
 		}
 	}, func(w *world) { w.roles = roles })
@@ -307,7 +306,7 @@ func TestAnEntryOfAStrangeLengthHoldsUpNoSweep(t *testing.T) {
 				c.pass(25 * time.Hour)
 				w.SweepEnded()
 				for _, k := range []*key{k, other} {
-					if _, err := w.Get(context.Background(), limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+					if _, err := w.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 						t.Errorf("key %s is not forgotten: %v", k.id, err)
 					}
 				}

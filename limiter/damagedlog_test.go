@@ -41,7 +41,7 @@ func TestVeryManyDamagedRecordsDoNotFloodTheLog(t *testing.T) {
 		t.Errorf("hours later: %d lines", n)
 	}
 	w.clock.set(-365 * day)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	if n := sweep(); n != limiter.MaxReported {

@@ -66,7 +66,7 @@ func TestAChildDoesNotOutliveItsParentsDamage(t *testing.T) {
 				if code := child.on(w).use(); code != "" {
 					t.Fatalf("once its parent can be read again: %q", code)
 				}
-				if _, err := c.w[0].Suspend(ctx, limiter.Operator, parent.id); err != nil {
+				if _, err := c.w[0].Suspend(limiter.Operator, parent.id); err != nil {
 					t.Fatal(err)
 				}
 				c.settle()
@@ -130,21 +130,21 @@ func TestATokenWhoseRecordIsOfAnotherDoesNotWork(t *testing.T) {
 				former, ended := a.hire(limiter.Operator, "bert", "maker")
 				c.felt(a)
 				living := c.row(record.TokenKey(ended.Token))
-				if _, err := a.RevokeToken(ctx, limiter.Operator, ended.Token); err != nil {
+				if _, err := a.RevokeToken(limiter.Operator, ended.Token); err != nil {
 					t.Fatal(err)
 				}
 				c.felt(a)
 				c.mend(map[string][]byte{string(record.TokenKey(caller.Token)): value(living)})
 				for _, w := range []*world{a, b} {
 					for who, secret := range map[string]string{"the token": secret, "one that was revoked": former} {
-						if _, err := w.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+						if _, err := w.Authenticate(secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 							t.Errorf("%s on %s: %v", who, w.node, err)
 						}
 					}
 				}
 				c.restartClean(b)
 				for who, secret := range map[string]string{"the token": secret, "one that was revoked": former} {
-					if _, err := b.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+					if _, err := b.Authenticate(secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 						t.Errorf("%s after a start: %v", who, err)
 					}
 				}
@@ -158,7 +158,7 @@ func TestATokenWhoseRecordIsOfAnotherDoesNotWork(t *testing.T) {
 func TestATokenThatTurnsOutToBeDamagedStopsWorking(t *testing.T) {
 	for name, meets := range map[string]func(t *testing.T, w *world, by limiter.Caller){
 		"when it is revoked": func(t *testing.T, w *world, by limiter.Caller) {
-			if _, err := w.RevokeToken(ctx, limiter.Operator, by.Token); err == nil {
+			if _, err := w.RevokeToken(limiter.Operator, by.Token); err == nil {
 				t.Error("its end is said to be durable")
 			}
 		},
@@ -170,7 +170,7 @@ func TestATokenThatTurnsOutToBeDamagedStopsWorking(t *testing.T) {
 				secret, caller := w.hire(limiter.Operator, "anna", "maker")
 				c.Write(t, func(tx store.Tx) error { return tx.Set(record.TokenKey(caller.Token), []byte("{")) })
 				meets(t, w, caller)
-				if _, err := w.Authenticate(ctx, secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+				if _, err := w.Authenticate(secret, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 					t.Errorf("it still works: %v", err)
 				}
 			}, makers)
@@ -190,7 +190,7 @@ func TestADamagedTokenKeepsNobodyFromMakingOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"}); err == nil {
+		if _, err := a.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"}); err == nil {
 			t.Error("its name is free")
 		}
 	}, makers)

@@ -98,7 +98,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 		{
 			name: "revoke a suspended key", runs: true,
 			end: func(t *testing.T, m *mortal) {
-				if _, err := m.w.Suspend(ctx, limiter.Operator, m.id); err != nil {
+				if _, err := m.w.Suspend(limiter.Operator, m.id); err != nil {
 					t.Error(err)
 				}
 				if _, _, err := m.w.Revoke(ctx, limiter.Operator, m.id, ""); err != nil {
@@ -147,7 +147,7 @@ func TestEveryEndIsWrittenAuditedReportedAndCutOnce(t *testing.T) {
 			name: "in bulk, inside a suspension", runs: true,
 			end: func(t *testing.T, m *mortal) {
 				m.together(func() { m.w.mint(never) }, func() {
-					if _, err := m.w.Suspend(ctx, limiter.Operator, m.id); err != nil {
+					if _, err := m.w.Suspend(limiter.Operator, m.id); err != nil {
 						t.Error(err)
 					}
 				}, func() { m.revokeAnns(t) })

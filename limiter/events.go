@@ -1,8 +1,6 @@
 package limiter
 
 import (
-	"context"
-
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
@@ -12,7 +10,7 @@ import (
 func (l *Limiter) Outbox() *event.Outbox { return l.outbox }
 
 // ListHooks lists the webhooks for the operator.
-func (l *Limiter) ListHooks(_ context.Context, by Caller) ([]event.HookState, error) {
+func (l *Limiter) ListHooks(by Caller) ([]event.HookState, error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return nil, err
 	}

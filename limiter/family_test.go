@@ -134,7 +134,7 @@ func TestTheBooksOfATreeBalance(t *testing.T) {
 					return
 				}
 				_, err := w.Change(ctx, limiter.Operator, k.id, 0, func(key *record.Key) error {
-					v, err := w.Get(ctx, limiter.Operator, k.id)
+					v, err := w.Get(limiter.Operator, k.id)
 					if err != nil {
 						return err
 					}

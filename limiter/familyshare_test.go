@@ -93,7 +93,7 @@ func TestAFamilyWaitsInAsManyPlacesAsAKey(t *testing.T) {
 // left is how many tokens the key has left.
 func left(t *testing.T, k *key) int64 {
 	t.Helper()
-	v, err := k.w.Get(ctx, limiter.Operator, k.id)
+	v, err := k.w.Get(limiter.Operator, k.id)
 	if err != nil {
 		t.Fatal(err)
 	}

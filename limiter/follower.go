@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"time"
@@ -55,7 +54,7 @@ func (l *Limiter) join(o *Options) error {
 }
 
 // ListNodes is Nodes for a caller.
-func (l *Limiter) ListNodes(_ context.Context, by Caller) ([]store.Node, error) {
+func (l *Limiter) ListNodes(by Caller) ([]store.Node, error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return nil, err
 	}

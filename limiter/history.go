@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -232,7 +231,7 @@ const (
 )
 
 // Usage returns the history of a key.
-func (l *Limiter) Usage(_ context.Context, by Caller, id string) (History, error) {
+func (l *Limiter) Usage(by Caller, id string) (History, error) {
 	k, err := l.reach(by, record.KeysRead, id)
 	if err != nil {
 		return History{}, err

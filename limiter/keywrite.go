@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -147,7 +146,7 @@ func (l *Limiter) viewFelt(id string) (View, error) {
 }
 
 // Get returns one key.
-func (l *Limiter) Get(_ context.Context, by Caller, id string) (View, error) {
+func (l *Limiter) Get(by Caller, id string) (View, error) {
 	k, err := l.reach(by, record.KeysRead, id)
 	if err != nil {
 		return View{}, err

@@ -73,7 +73,7 @@ func large(k *record.Key) {
 func (w *world) forgotten(keys []*key) {
 	w.t.Helper()
 	for i, k := range keys {
-		if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+		if _, err := w.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 			w.t.Fatalf("key %d of %d: %v", i, len(keys), err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestAKeyThatNoCommitHasRoomForHoldsUpNoOthersThatHaveEnded(t *testing.T) {
 	w := newWorld(t)
 	large, family, other := w.mint(activations(5)), w.mint(delegating(activations(5))), w.mint(activations(5))
 	for range 16 { // each leaves a row
-		if _, _, err := w.Rotate(ctx, limiter.Operator, large.id, record.Issue{Lookup: lookup()}, time.Hour); err != nil {
+		if _, _, err := w.Rotate(limiter.Operator, large.id, record.Issue{Lookup: lookup()}, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -62,7 +62,7 @@ func TestALeakedKeyIsRevokedWhateverItsStatus(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)
 	live, suspended, exhausted, revoked := w.mint(activations(5)), w.mint(activations(5)), w.mint(activations(1)), w.mint(activations(5))
-	if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, suspended.id); err != nil {
 		t.Fatal(err)
 	}
 	exhausted.use()
@@ -156,17 +156,17 @@ func TestALeakedAdminTokenIsRevoked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: record.OperatorRole})
+	rec, err := w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: record.OperatorRole})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Authenticate(ctx, text.Reveal(), "192.0.2.1"); err != nil {
+	if _, err := w.Authenticate(text.Reveal(), "192.0.2.1"); err != nil {
 		t.Fatal(err)
 	}
 	if done := w.leak(limiter.Operator, lookup, true); done.State != limiter.LeakRevoked || done.ID != rec.ID {
 		t.Errorf("%+v", done)
 	}
-	if _, err := w.Authenticate(ctx, text.Reveal(), "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+	if _, err := w.Authenticate(text.Reveal(), "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 		t.Errorf("it still works: %v", err)
 	}
 	if done := w.leak(limiter.Operator, lookup, true); done.State != limiter.LeakDead {
@@ -257,7 +257,7 @@ func TestLiveKeysAndUsedUpRolesAreNotToldAsDead(t *testing.T) {
 		t.Fatalf("the role is not used up: %q", code)
 	}
 	s := w.mint(activations(5))
-	if _, err := w.Suspend(ctx, limiter.Operator, s.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, s.id); err != nil {
 		t.Fatal(err)
 	}
 	s.use()

@@ -131,10 +131,10 @@ func TestRevokedIsForEver(t *testing.T) {
 	if _, err := w.GrantMore(ctx, limiter.Operator, k.id, limiter.More{Activations: 5}); !errors.Is(err, limiter.ErrRevoked) {
 		t.Errorf("a grant to a revoked key: %v", err)
 	}
-	if _, err := w.Resume(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrRevoked) {
+	if _, err := w.Resume(limiter.Operator, k.id); !errors.Is(err, limiter.ErrRevoked) {
 		t.Errorf("resuming a revoked key: %v", err)
 	}
-	if _, err := w.Suspend(ctx, limiter.Operator, k.id); !errors.Is(err, limiter.ErrRevoked) {
+	if _, err := w.Suspend(limiter.Operator, k.id); !errors.Is(err, limiter.ErrRevoked) {
 		t.Errorf("suspending a revoked key: %v", err)
 	}
 	for range 2 {
@@ -169,14 +169,14 @@ func TestSuspendedKeysComeBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	k := w.mint(activations(10))
-	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	w.restart()
 	if code := k.use(); code != record.CodeKeySuspended {
 		t.Errorf("suspended: %q", code)
 	}
-	if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := w.Resume(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	if n := k.drain(record.CodeActivationsExhausted); n != 10 {
@@ -276,7 +276,7 @@ func TestMintRefusesWhatCannotBe(t *testing.T) {
 		spec := &record.Key{Upstream: "openai", Limit: record.NoLimits()}
 		spec.Limit[0] = 1
 		test.fn(spec)
-		_, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: [32]byte{1}})
+		_, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: [32]byte{1}})
 		var invalid *record.InvalidError
 		if !errors.As(err, &invalid) || invalid.Field != test.field {
 			t.Errorf("%s: %v", test.field, err)
@@ -368,7 +368,7 @@ func TestHistoryAddsUpAcrossRestarts(t *testing.T) {
 	w.restart()
 	k.drain(record.CodeActivationsExhausted)
 	k.use()
-	h, err := w.Usage(ctx, limiter.Operator, k.id)
+	h, err := w.Usage(limiter.Operator, k.id)
 	if err != nil {
 		t.Fatal(err)
 	}

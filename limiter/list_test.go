@@ -183,7 +183,7 @@ func TestEveryFilterFindsWhatASearchOfAllKeysFinds(t *testing.T) {
 				t.Fatal(err)
 			}
 		case 1:
-			if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+			if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 				t.Fatal(err)
 			}
 		case 2, 3:
@@ -247,7 +247,7 @@ func TestAnEndThatIsRecordedStaysWhateverTheTime(t *testing.T) {
 	w.clock.advance(2 * time.Hour)
 	w.SweepDue()
 	w.clock.set(-2 * time.Hour)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	if code := k.use(); code != record.CodeKeyExpired || k.view().Status != record.Expired {
@@ -275,7 +275,7 @@ func TestAKeyThatIsSuspendedAfterItsEndIsListedAsSuspended(t *testing.T) {
 	if v := k.view(); v.EndedStatus != record.Expired {
 		t.Fatalf("its end is not recorded: %+v", v)
 	}
-	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	if v := k.view(); v.Status != record.Suspended {
@@ -291,7 +291,7 @@ func TestAMintAnswersWhatIsListed(t *testing.T) {
 	w := newWorld(t)
 	spec := &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits(), Renews: record.Daily}
 	spec.Limit[record.Activations] = 5
-	made, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup(), Unlimited: true})
+	made, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup(), Unlimited: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func TestLockdownHoldsWhileTheStoreFails(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	w.disk.FailAt(1, false)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err == nil {
+	if _, err := w.RepairClock(limiter.Operator); err == nil {
 		t.Fatal("the store does not fail")
 	}
 	if _, cut := w.lock(t, ""); cut != 1 || running.Cut() == nil {

@@ -37,7 +37,7 @@ func TestTheLogHoldsNoKeyThatSomebodyPasted(t *testing.T) {
 	anna := limiter.Caller{Name: pasted, Role: record.OperatorRole}
 	k := w.mintBy(anna, func(k *record.Key) { delegating(activations(50))(k); k.Name = "nightly " + text.Reveal() })
 	k.mustChild(func(k *record.Key) { k.Name, k.Limit[record.Activations] = text.Reveal(), 1 })
-	if _, err := w.CreateToken(ctx, anna, limiter.TokenSpec{Lookup: lookup, Name: text.Reveal(), Role: record.OperatorRole}); err != nil {
+	if _, err := w.CreateToken(anna, limiter.TokenSpec{Lookup: lookup, Name: text.Reveal(), Role: record.OperatorRole}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := w.Revoke(ctx, anna, k.id, text.Reveal()); err != nil {

@@ -72,7 +72,7 @@ func newLimited(t *testing.T, l *limiter.Limiter, n int64) token.Lookup {
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 	spec.Limit[record.Activations] = n
 	spec.ExpiresAt = time.Now().Add(time.Hour)
-	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
+	if _, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup}); err != nil {
 		t.Fatal(err)
 	}
 	return lookup
@@ -170,7 +170,7 @@ func TestAMigrationGoesByTheClockOfTheDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits(), ExpiresAt: machine.time().Add(time.Hour)}
-	if _, err := l.Mint(t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
+	if _, err := l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
 		t.Fatal(err)
 	}
 	shut(t, l)

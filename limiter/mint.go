@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 
@@ -30,7 +29,7 @@ type Birth struct {
 }
 
 // Mint makes a key from spec.
-func (l *Limiter) Mint(_ context.Context, by Caller, spec *record.Key, birth Birth) (View, error) {
+func (l *Limiter) Mint(by Caller, spec *record.Key, birth Birth) (View, error) {
 	if err := l.authorise(by, record.KeysCreate, nil); err != nil {
 		return View{}, err
 	}

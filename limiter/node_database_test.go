@@ -78,13 +78,13 @@ func TestANodeThatStartsMissesNothingMeanwhile(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			made, err := p.a.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"})
+			made, err := p.a.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			s := &interrupted{Shared: p.cluster.Node("node-c"), then: func() {
 				happened = true
-				done, err := p.a.RevokeToken(ctx, limiter.Operator, made.ID)
+				done, err := p.a.RevokeToken(limiter.Operator, made.ID)
 				if err != nil || len(done.Pending) > 0 {
 					t.Errorf("pending on %q, %v", done.Pending, err)
 				}
@@ -96,7 +96,7 @@ func TestANodeThatStartsMissesNothingMeanwhile(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.at.Store(0)
-			if _, err := c.Authenticate(ctx, old.Reveal(), "192.0.2.1"); (err == nil) != (ended == "") {
+			if _, err := c.Authenticate(old.Reveal(), "192.0.2.1"); (err == nil) != (ended == "") {
 				t.Errorf("a token that was revoked at look %d: %v", at, err)
 			}
 			if err := c.Close(); err != nil {

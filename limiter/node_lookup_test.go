@@ -102,7 +102,7 @@ func TestAKeyThatWasUnknownIsFoundAsSoonAsItIsMinted(t *testing.T) {
 			t.Fatal("it is found before it exists")
 		}
 		spec := &record.Key{Upstream: "openai", Custody: "held", Limit: record.NoLimits()}
-		v, err := p.a.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: next, Unlimited: true})
+		v, err := p.a.Mint(limiter.Operator, spec, limiter.Birth{Lookup: next, Unlimited: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +125,7 @@ func TestAStringThatAKeyWasGivenIsFoundBeforeTheNodeHasHeardOfIt(t *testing.T) {
 		synctest.Wait()
 		p.cluster.Lose("node-b", true)
 		next := lookup()
-		if _, _, err := p.a.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: next}, time.Hour); err != nil {
+		if _, _, err := p.a.Rotate(limiter.Operator, k.id, record.Issue{Lookup: next}, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		for what, lookup := range map[string]token.Lookup{"the new string": next, "the former one, which still works": k.lookup} {

@@ -139,11 +139,11 @@ func TestAnActNamesTheNodesThatHaveNotFollowed(t *testing.T) {
 			return v.Pending, err
 		},
 		"suspend": func(p *pair, k *key) ([]string, error) {
-			v, err := p.a.Suspend(ctx, limiter.Operator, k.id)
+			v, err := p.a.Suspend(limiter.Operator, k.id)
 			return v.Pending, err
 		},
 		"rotate": func(p *pair, k *key) ([]string, error) {
-			v, _, err := p.a.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: lookup()}, 0)
+			v, _, err := p.a.Rotate(limiter.Operator, k.id, record.Issue{Lookup: lookup()}, 0)
 			return v.Pending, err
 		},
 		"lock down": func(p *pair, k *key) ([]string, error) {
@@ -225,17 +225,17 @@ func TestAnAdminTokenEndsOnEveryNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		made, err := p.a.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"})
+		made, err := p.a.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "maker"})
 		if err != nil || len(made.Pending) > 0 {
 			t.Fatalf("making it: pending on %q, %v", made.Pending, err)
 		}
-		if by, err := p.b.Authenticate(ctx, secret.Reveal(), "192.0.2.1"); err != nil || by.Token != made.ID {
+		if by, err := p.b.Authenticate(secret.Reveal(), "192.0.2.1"); err != nil || by.Token != made.ID {
 			t.Fatalf("on the other node it stands for %+v, %v", by, err)
 		}
 		synctest.Wait()
 		p.cluster.Cut("node-b")
 		p.advance(8 * time.Second)
-		if _, err := p.b.Authenticate(ctx, secret.Reveal(), "192.0.2.1"); !errors.Is(err, store.ErrStale) {
+		if _, err := p.b.Authenticate(secret.Reveal(), "192.0.2.1"); !errors.Is(err, store.ErrStale) {
 			t.Errorf("on a node that has lost touch: %v", err)
 		}
 		if _, err := p.b.Standing(limiter.Caller{Name: "anna", Token: made.ID, Role: "maker"}); !errors.Is(err, store.ErrStale) {
@@ -243,11 +243,11 @@ func TestAnAdminTokenEndsOnEveryNode(t *testing.T) {
 		}
 		p.cluster.Heal("node-b")
 		synctest.Wait()
-		done, err := p.a.RevokeToken(ctx, limiter.Operator, made.ID)
+		done, err := p.a.RevokeToken(limiter.Operator, made.ID)
 		if err != nil || len(done.Pending) > 0 {
 			t.Fatalf("pending on %q, %v", done.Pending, err)
 		}
-		if _, err := p.b.Authenticate(ctx, secret.Reveal(), "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+		if _, err := p.b.Authenticate(secret.Reveal(), "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
@@ -297,7 +297,7 @@ func TestAKeyThatWasStoppedElsewhereGivesBackItsReserve(t *testing.T) {
 	together(t, nil, func(t *testing.T, p *pair) {
 		k := p.a.mint(activations(10_000))
 		used := p.busy(k.on(p.b))
-		if v, err := p.a.Suspend(ctx, limiter.Operator, k.id); err != nil || len(v.Pending) > 0 {
+		if v, err := p.a.Suspend(limiter.Operator, k.id); err != nil || len(v.Pending) > 0 {
 			t.Fatal(v.Pending, err)
 		}
 		synctest.Wait()

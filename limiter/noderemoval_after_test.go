@@ -32,7 +32,7 @@ func TestWhatARemovedNodeHasUsedIsInAKeysHistoryOnceIfItsProcessLives(t *testing
 		}
 		c.drain(k, record.CodeActivationsExhausted)
 		c.sweep()
-		used, err := a.Usage(ctx, limiter.Operator, k.id)
+		used, err := a.Usage(limiter.Operator, k.id)
 		if err != nil || len(used.Days) != 1 || used.Days[0].Activations != 100 {
 			t.Errorf("a key that has used 100 has %+v in its history, %v", used.Days, err)
 		}
@@ -112,7 +112,7 @@ func TestWhatRanOnARemovedNodeIsInAKeysHistoryOnceIfItEndsInTheNextWindow(t *tes
 				}
 				running.Settle(record.Amounts{record.Activations: 1})
 				c.sweep()
-				used, err := a.Usage(ctx, limiter.Operator, k.id)
+				used, err := a.Usage(limiter.Operator, k.id)
 				n := int64(0)
 				for _, day := range used.Days {
 					n += day.Activations

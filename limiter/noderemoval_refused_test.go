@@ -87,7 +87,7 @@ func TestANodeThatIsOpenedAgainWhileItIsRemovedGoesOnWithThePartsThatItHas(t *te
 		}
 		c.sweep()
 		for _, u := range all {
-			used, err := a.Usage(ctx, limiter.Operator, u.k.id)
+			used, err := a.Usage(limiter.Operator, u.k.id)
 			if err != nil || len(used.Days) != 1 || used.Days[0].Activations != limit {
 				t.Errorf("a key that has used %d has %+v in its history, %v", limit, used.Days, err)
 			}

@@ -61,7 +61,7 @@ func TestTheClockIsTheDatabasesAndRepairedForAllNodes(t *testing.T) {
 				t.Errorf("%s says that it is %s off", w.node, off)
 			}
 		}
-		if _, err := a.RepairClock(ctx, limiter.Operator); err != nil {
+		if _, err := a.RepairClock(limiter.Operator); err != nil {
 			t.Fatal(err)
 		}
 		c.felt(a)

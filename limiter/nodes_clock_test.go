@@ -69,7 +69,7 @@ func replace(t *testing.T, w *world, k *key, grace time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := w.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: next}, grace); err != nil {
+	if _, _, err := w.Rotate(limiter.Operator, k.id, record.Issue{Lookup: next}, grace); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -98,7 +98,7 @@ func TestNodesForgetNothingAtFirstWhenTheClockIsFarAhead(t *testing.T) {
 						w.SweepEnded()
 					}
 					synctest.Wait()
-					_, err := w.Get(ctx, limiter.Operator, k.id)
+					_, err := w.Get(limiter.Operator, k.id)
 					return errors.Is(err, store.ErrNotFound)
 				}
 				if forgotten() != test.forgets {
@@ -127,7 +127,7 @@ func TestHistoriesAreClearedOnceAClockThatHadRunAheadIsRepaired(t *testing.T) {
 		w.SweepIdle()
 		synctest.Wait()
 		c.Skew(w.node, 0)
-		if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+		if _, err := w.RepairClock(limiter.Operator); err != nil {
 			t.Fatal(err)
 		}
 		if code := k.use(); code != "" {

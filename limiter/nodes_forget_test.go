@@ -79,7 +79,7 @@ func TestNoNodeAdmitsAKeyThatWasKeptLongEnough(t *testing.T) {
 				t.Fatal("it is not forgotten")
 			}
 			leads.SweepEnded()
-			_, err := leads.Get(ctx, limiter.Operator, k.id)
+			_, err := leads.Get(limiter.Operator, k.id)
 			forgotten = errors.Is(err, store.ErrNotFound)
 		}
 		if sweeps == 1 {
@@ -144,7 +144,7 @@ func TestASweepWaitsForNoNodeThatIsCutOff(t *testing.T) {
 		}
 		c.pass(time.Minute) // that node's session is over
 		leads.SweepEnded()
-		if _, err := leads.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+		if _, err := leads.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("it was not forgotten: %v", err)
 		}
 	})

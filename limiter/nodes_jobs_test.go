@@ -132,7 +132,7 @@ func TestAChangeOnANodeThatHasNotHeardOfAJobEndsTheKey(t *testing.T) {
 			}()
 		}
 		go func() {
-			_, err := deaf.Suspend(ctx, limiter.Operator, suspended.id)
+			_, err := deaf.Suspend(limiter.Operator, suspended.id)
 			acts <- err
 		}()
 		synctest.Wait() // they are, too

@@ -33,7 +33,7 @@ func TestACallIsDoneOnceWhicheverNodeGetsIt(t *testing.T) {
 			if err := call(w, "it", 2); !errors.Is(err, limiter.ErrReused) {
 				t.Errorf("another call on %s is answered %v", w.node, err)
 			}
-			replay, known, err := w.Replay(ctx, limiter.Operator.Once("it", [32]byte{1}))
+			replay, known, err := w.Replay(limiter.Operator.Once("it", [32]byte{1}))
 			if err != nil || !known || replay.Key == nil {
 				t.Errorf("%s knows of it: %v, %+v, %v", w.node, known, replay, err)
 			}

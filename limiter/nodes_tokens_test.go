@@ -18,7 +18,7 @@ func TestAnAdminTokenWorksOnAllNodes(t *testing.T) {
 		c.felt(a)
 		c.Advance(time.Hour)
 		c.settle()
-		if caller, err := b.Authenticate(ctx, text, "192.0.2.1"); err != nil || caller.Token != by.Token {
+		if caller, err := b.Authenticate(text, "192.0.2.1"); err != nil || caller.Token != by.Token {
 			t.Fatalf("the other node says %+v, %v", caller, err)
 		}
 		used := b.Now()
@@ -26,16 +26,16 @@ func TestAnAdminTokenWorksOnAllNodes(t *testing.T) {
 		c.felt(b)
 		a.SweepAdmin() // it was used there an hour before
 		for _, w := range c.w {
-			all, err := w.ListTokens(ctx, limiter.Operator)
+			all, err := w.ListTokens(limiter.Operator)
 			if err != nil || len(all) != 1 || !all[0].LastUsedAt.Equal(used) {
 				t.Errorf("%s lists %+v, %v; it was used at %s", w.node, all, err, used)
 			}
 		}
-		if _, err := b.RevokeToken(ctx, limiter.Operator, by.Token); err != nil {
+		if _, err := b.RevokeToken(limiter.Operator, by.Token); err != nil {
 			t.Fatal(err)
 		}
 		c.felt(b)
-		if _, err := a.Authenticate(ctx, text, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
+		if _, err := a.Authenticate(text, "192.0.2.1"); !errors.Is(err, limiter.ErrToken) {
 			t.Errorf("a token that another node has revoked is answered %v", err)
 		}
 	})
@@ -55,7 +55,7 @@ func TestANameStandsForOneTokenOverAllNodes(t *testing.T) {
 					t.Fatal(err)
 				}
 				go func() {
-					_, err := w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: names[n], Role: record.OperatorRole})
+					_, err := w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: names[n], Role: record.OperatorRole})
 					errs <- err
 				}()
 			}
@@ -73,7 +73,7 @@ func TestANameStandsForOneTokenOverAllNodes(t *testing.T) {
 			c.felt(c.w[0])
 			c.felt(c.w[1])
 			for _, w := range c.w {
-				if all, err := w.ListTokens(ctx, limiter.Operator); err != nil || len(all) != i+1 {
+				if all, err := w.ListTokens(limiter.Operator); err != nil || len(all) != i+1 {
 					t.Errorf("%s lists %+v, %v", w.node, all, err)
 				}
 			}

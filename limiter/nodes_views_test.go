@@ -111,7 +111,7 @@ func TestAKeyBelowOthersIsListedAsWhatTheseMakeItWithoutBeingLoaded(t *testing.T
 	}{
 		"nothing": {func(*nodes, *world, *key) error { return nil }, record.Active},
 		"suspended": {func(_ *nodes, w *world, root *key) error {
-			_, err := w.Suspend(ctx, limiter.Operator, root.id)
+			_, err := w.Suspend(limiter.Operator, root.id)
 			return err
 		}, record.Suspended},
 		"expired, and not yet swept": {func(c *nodes, _ *world, _ *key) error {

@@ -142,7 +142,7 @@ func TestMessagesAreBoundedOverAllNodes(t *testing.T) {
 		others[0].mint(activations(1))
 		leads.mint(activations(1))
 		for _, w := range c.w {
-			hooks, err := w.ListHooks(ctx, limiter.Operator)
+			hooks, err := w.ListHooks(limiter.Operator)
 			if err != nil || hooks[0].Pending != 10_000 {
 				t.Errorf("%s says %+v, %v", w.node, hooks, err)
 			}
@@ -194,7 +194,7 @@ func TestAMessageForAWebhookThatOnlyAnotherNodeKnowsWaits(t *testing.T) {
 		if all, _ := leads.waiting(); len(all) != 1 {
 			t.Errorf("of the webhook that all know, %q wait", all)
 		}
-		hooks, err := others[0].ListHooks(ctx, limiter.Operator)
+		hooks, err := others[0].ListHooks(limiter.Operator)
 		if err != nil || hooks[0].Pending != 1 || hooks[1].Pending != 0 {
 			t.Errorf("they are counted as %+v, %v", hooks, err)
 		}

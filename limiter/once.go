@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -188,7 +187,7 @@ type Replay struct {
 
 // Replay reports whether the caller's call was done before, and returns what it was
 // about, as that is now. ErrReused says that the key was used for another call.
-func (l *Limiter) Replay(_ context.Context, by Caller) (Replay, bool, error) {
+func (l *Limiter) Replay(by Caller) (Replay, bool, error) {
 	if by.once == nil {
 		return Replay{}, false, nil
 	}

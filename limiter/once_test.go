@@ -29,7 +29,7 @@ func TestACallIsDoneOnceOverKillsAndIsForgottenAfterADay(t *testing.T) {
 			t.Errorf("again: %v, want ErrReplayed", err)
 		}
 		other := limiter.Operator.Once("grant", [32]byte{2})
-		if _, _, err := w.Replay(ctx, other); !errors.Is(err, limiter.ErrReused) {
+		if _, _, err := w.Replay(other); !errors.Is(err, limiter.ErrReused) {
 			t.Errorf("another call: %v, want ErrReused", err)
 		}
 		if _, err := w.GrantMore(ctx, other, k.id, limiter.More{Activations: 2}); !errors.Is(err, limiter.ErrReused) {
@@ -86,7 +86,7 @@ func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
 		}
 		spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 		spec.Limit[record.Activations] = 1
-		v, err := w.Mint(ctx, by, spec, limiter.Birth{Lookup: lookup})
+		v, err := w.Mint(by, spec, limiter.Birth{Lookup: lookup})
 		minted = v.ID
 		return err
 	}
@@ -104,7 +104,7 @@ func TestNobodyShutsTheOperatorOutOfIdempotencyKeys(t *testing.T) {
 	if err := mint(limiter.Operator.Once("a", [32]byte{1})); err != nil {
 		t.Errorf("the operator's: %v", err)
 	}
-	if _, err := w.Suspend(ctx, anna.Once("b", [32]byte{2}), id); err != nil {
+	if _, err := w.Suspend(anna.Once("b", [32]byte{2}), id); err != nil {
 		t.Errorf("a team stops a key: %v", err)
 	}
 	if _, _, err := w.Revoke(ctx, anna.Once("c", [32]byte{3}), id, ""); err != nil {

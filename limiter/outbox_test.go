@@ -49,7 +49,7 @@ func (w *world) hook(events ...event.Name) {
 
 func (w *world) pending() int64 {
 	w.t.Helper()
-	hooks, err := w.ListHooks(ctx, limiter.Operator)
+	hooks, err := w.ListHooks(limiter.Operator)
 	if err != nil || len(hooks) != 1 {
 		w.t.Fatalf("%d hooks, %v", len(hooks), err)
 	}
@@ -103,7 +103,7 @@ func TestTheMessageOfAnActNeedsNoSecondCommit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err = w.CreateToken(ctx, limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: record.OperatorRole}); err != nil {
+			if _, err = w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "ci", Role: record.OperatorRole}); err != nil {
 				t.Fatal(err)
 			}
 			w.disk.FailAt(2, false)
@@ -202,7 +202,7 @@ func TestAMessageThatAWrongClockHasPostponedIsDueOnceThatIsRepaired(t *testing.T
 		t.Errorf("%d due that were postponed, %v", len(due), err)
 	}
 	w.clock.set(-wrong)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	if due, _, err := w.Outbox().Due(hookURL, 100); err != nil || len(due) != 1 {
@@ -228,7 +228,7 @@ func TestHooksAreToldWhatTheyWantAndForgottenWhenTheyAreGone(t *testing.T) {
 	if got, _ := w.waiting(); len(got) != 0 {
 		t.Errorf("for a webhook that is gone wait %q", got)
 	}
-	if _, err := w.ListHooks(ctx, limiter.Caller{Name: "ann", Role: "crew"}); !errors.Is(err, limiter.ErrForbidden) {
+	if _, err := w.ListHooks(limiter.Caller{Name: "ann", Role: "crew"}); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("another than the operator lists webhooks: %v", err)
 	}
 }
@@ -274,7 +274,7 @@ func TestAFeedShowsWhatItsReaderSees(t *testing.T) {
 			t.Errorf("%+v %v, want %s", e, err, want)
 		}
 	}
-	if _, err := w.RevokeToken(ctx, limiter.Operator, ann.Token); err != nil {
+	if _, err := w.RevokeToken(limiter.Operator, ann.Token); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := feed.Next(ctx, time.Nanosecond); !errors.Is(err, limiter.ErrToken) {
@@ -312,10 +312,10 @@ func TestASlowReaderIsDroppedAndHoldsNobodyUp(t *testing.T) {
 	k := w.mint(activations(1))
 	seen := 0
 	for range 300 {
-		if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+		if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
+		if _, err := w.Resume(limiter.Operator, k.id); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := quick.Next(ctx, patience); err != nil {

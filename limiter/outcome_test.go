@@ -55,7 +55,7 @@ func TestAnActThatMayBeDoneIsNotSaidToHaveFailed(t *testing.T) {
 			return err
 		}),
 		"suspension": changes(func(k *key) error {
-			_, err := k.w.Suspend(ctx, limiter.Operator, k.id)
+			_, err := k.w.Suspend(limiter.Operator, k.id)
 			return err
 		}),
 	} {

@@ -39,15 +39,15 @@ func spec() *record.Key {
 // does something for it.
 var acts = map[string]act{
 	"Mint": {record.KeysCreate, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.Mint(ctx, by, spec(), limiter.Birth{Lookup: lookup()})
+		_, err := w.Mint(by, spec(), limiter.Birth{Lookup: lookup()})
 		return err
 	}},
 	"Get": {record.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, err := w.Get(ctx, by, id)
+		_, err := w.Get(by, id)
 		return err
 	}},
 	"Usage": {record.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, err := w.Usage(ctx, by, id)
+		_, err := w.Usage(by, id)
 		return err
 	}},
 	"List": {record.KeysRead, true, nil, func(w *world, by limiter.Caller, id string) error {
@@ -75,11 +75,11 @@ var acts = map[string]act{
 		}
 	}, func(w *world, by limiter.Caller, id string) error { return w.Forget(ctx, by, id) }},
 	"Suspend": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, err := w.Suspend(ctx, by, id)
+		_, err := w.Suspend(by, id)
 		return err
 	}},
 	"Resume": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, err := w.Resume(ctx, by, id)
+		_, err := w.Resume(by, id)
 		return err
 	}},
 	"Revoke": {record.KeysRevoke, true, nil, func(w *world, by limiter.Caller, id string) error {
@@ -128,7 +128,7 @@ var acts = map[string]act{
 		return err
 	}},
 	"Rotate": {record.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
-		_, _, err := w.Rotate(ctx, by, id, record.Issue{Lookup: lookup()}, 0)
+		_, _, err := w.Rotate(by, id, record.Issue{Lookup: lookup()}, 0)
 		return err
 	}},
 	"Rotating": {record.KeysRotate, true, nil, func(w *world, by limiter.Caller, id string) error {
@@ -154,15 +154,15 @@ var acts = map[string]act{
 		return err
 	}},
 	"CreateToken": {record.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.CreateToken(ctx, by, limiter.TokenSpec{Lookup: lookup(), Name: lookup().String(), Role: by.Role})
+		_, err := w.CreateToken(by, limiter.TokenSpec{Lookup: lookup(), Name: lookup().String(), Role: by.Role})
 		return err
 	}},
 	"ListTokens": {record.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.ListTokens(ctx, by)
+		_, err := w.ListTokens(by)
 		return err
 	}},
 	"RevokeToken": {record.TokensManage, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.RevokeToken(ctx, by, by.Token)
+		_, err := w.RevokeToken(by, by.Token)
 		if by.Token == "" && errors.Is(err, store.ErrNotFound) {
 			return nil // the operator has none
 		}
@@ -177,11 +177,11 @@ var acts = map[string]act{
 	}},
 	"AuditLink": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error { return w.AuditLink(by) }},
 	"ListHooks": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.ListHooks(ctx, by)
+		_, err := w.ListHooks(by)
 		return err
 	}},
 	"RepairClock": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.RepairClock(ctx, by)
+		_, err := w.RepairClock(by)
 		return err
 	}},
 	"Backup": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
@@ -189,7 +189,7 @@ var acts = map[string]act{
 		return err
 	}},
 	"ListNodes": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
-		_, err := w.ListNodes(ctx, by)
+		_, err := w.ListNodes(by)
 		return err
 	}},
 	"RemoveNode": {record.Everything, false, nil, func(w *world, by limiter.Caller, _ string) error {
@@ -242,7 +242,7 @@ func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
 					_, by := w.hire(limiter.Operator, name, "r")
 					minted := map[string]string{}
 					for whose, minter := range map[string]limiter.Caller{"own": by, "role": colleague, "foreign": limiter.Operator} {
-						v, err := w.Mint(ctx, minter, spec(), limiter.Birth{Lookup: lookup()})
+						v, err := w.Mint(minter, spec(), limiter.Birth{Lookup: lookup()})
 						if err != nil {
 							t.Fatal(err)
 						}

@@ -95,13 +95,13 @@ func (s *scene) revoke(k *key) {
 
 func (s *scene) suspend(k *key) {
 	s.t.Helper()
-	v, err := s.a.Suspend(ctx, limiter.Operator, k.id)
+	v, err := s.a.Suspend(limiter.Operator, k.id)
 	s.felt(v.Pending, err)
 }
 
 func (s *scene) rotate(grace time.Duration) {
 	s.t.Helper()
-	v, _, err := s.a.Rotate(ctx, limiter.Operator, s.key.id, record.Issue{Lookup: lookup()}, grace)
+	v, _, err := s.a.Rotate(limiter.Operator, s.key.id, record.Issue{Lookup: lookup()}, grace)
 	s.felt(v.Pending, err)
 }
 
@@ -135,7 +135,7 @@ var distant = map[string]struct {
 	"a resumption": {
 		before: func(s *scene) { s.suspend(s.key) },
 		act: func(s *scene) {
-			_, err := s.a.Resume(ctx, limiter.Operator, s.key.id)
+			_, err := s.a.Resume(limiter.Operator, s.key.id)
 			s.check(err)
 		},
 	},
@@ -217,7 +217,7 @@ var distant = map[string]struct {
 		act: func(s *scene) {
 			s.cluster.Lose("node-b", true)
 			for range 20 {
-				_, _, err := s.a.Rotate(ctx, limiter.Operator, s.key.id, record.Issue{Lookup: lookup()}, time.Millisecond)
+				_, _, err := s.a.Rotate(limiter.Operator, s.key.id, record.Issue{Lookup: lookup()}, time.Millisecond)
 				s.check(err)
 				s.cluster.Advance(time.Millisecond)
 			}

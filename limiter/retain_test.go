@@ -48,7 +48,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 	w.clock.advance(2 * time.Hour)
 	w.SweepEnded()
 	for i, k := range dead {
-		if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+		if _, err := w.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 			t.Fatalf("key %d after retain: %v", i, err)
 		}
 		if code := k.use(); code != record.CodeKeyInvalid {
@@ -83,7 +83,7 @@ func TestEndedKeysAreForgottenAfterRetainAndSumsAndAuditStay(t *testing.T) {
 	}
 	w.clock.advance(2 * time.Hour)
 	w.SweepEnded()
-	if _, err := w.Get(ctx, limiter.Operator, revived.id); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.Get(limiter.Operator, revived.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("with a shorter retain: %v", err)
 	}
 }
@@ -107,7 +107,7 @@ func TestWhileTheClockIsInDoubtNothingIsForgotten(t *testing.T) {
 	}
 	w.clock.advance(day + time.Second)
 	w.SweepEnded()
-	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a day later: %v", err)
 	}
 }
@@ -125,11 +125,11 @@ func TestOnceTheClockIsRepairedKeysAreForgottenAgain(t *testing.T) {
 	w.clock.set(wrong)
 	w.restart()
 	w.clock.set(-wrong)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	w.SweepEnded()
-	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("after the repair: %v", err)
 	}
 }
@@ -193,7 +193,7 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 		}))
 	}
 	suspended := expiring[299]
-	if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, suspended.id); err != nil {
 		t.Fatal(err)
 	}
 	w.restart()
@@ -206,7 +206,7 @@ func TestOneSweepEndsAllWhoseTimeIsOver(t *testing.T) {
 	if left := w.Due(); left != 0 {
 		t.Errorf("%d entries of the time index are left over", left)
 	}
-	if _, err := w.Resume(ctx, limiter.Operator, suspended.id); err != nil {
+	if _, err := w.Resume(limiter.Operator, suspended.id); err != nil {
 		t.Fatal(err)
 	}
 	w.SweepDue()
@@ -262,7 +262,7 @@ func TestForgottenKeysLeaveTheirTotals(t *testing.T) {
 	if r := held.Reserve(ctx, &limiter.Ask{Method: "GET", Path: "/"}, new(limiter.Grant)); r == nil || r.Code != record.CodeKeyInvalid {
 		t.Errorf("a forgotten key that was found before: %v", r)
 	}
-	if _, err := w.Get(ctx, limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
+	if _, err := w.Get(limiter.Operator, k.id); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get: %v", err)
 	}
 	w.SweepActive()

@@ -248,7 +248,7 @@ func TestWhatAChildLeavesGoesBackOnceWhenTheClockIsRepaired(t *testing.T) {
 	w.restart()
 	present := p.mustChild(activations(500))
 	w.clock.set(-wrong)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Ping(ctx); err != nil {
@@ -292,7 +292,7 @@ func TestWhatAChildLeavesIsGoneOnceItsParentsAccountWasLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.open(w.disk.Open())
-	if _, err := w.Resume(ctx, limiter.Operator, p.id); err != nil {
+	if _, err := w.Resume(limiter.Operator, p.id); err != nil {
 		t.Fatal(err)
 	}
 	if n := p.drain(record.CodeActivationsExhausted); n != 0 {

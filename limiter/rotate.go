@@ -2,7 +2,6 @@ package limiter
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"slices"
 	"time"
@@ -16,7 +15,7 @@ import (
 // earlier string works for longer. It returns how many running requests were cut
 // because they came with a string that no longer works. The caller who gets the
 // string must have been able to mint the key: see couldMint.
-func (l *Limiter) Rotate(_ context.Context, by Caller, id string, next record.Issue, grace time.Duration) (View, int, error) {
+func (l *Limiter) Rotate(by Caller, id string, next record.Issue, grace time.Duration) (View, int, error) {
 	if grace < 0 || grace > record.MaxGrace {
 		return View{}, 0, record.Invalid("grace", "must be from 0 to %d days, got %s", int(record.MaxGrace/(24*time.Hour)), grace)
 	}

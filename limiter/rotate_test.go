@@ -30,7 +30,7 @@ func (k *key) tryRotate(grace time.Duration) (*key, error) {
 	if k.view().Custody == record.CustodySealed {
 		issue.Box = record.Box{SealKey: token.SealKeyID{2}, Origins: []string{"https://b"}, Salt: token.NewSecret(strings.Repeat("b", token.SaltLen))}
 	}
-	_, _, err := k.w.Rotate(ctx, limiter.Operator, k.id, issue, grace)
+	_, _, err := k.w.Rotate(limiter.Operator, k.id, issue, grace)
 	return &key{w: k.w, id: k.id, lookup: issue.Lookup}, err
 }
 
@@ -155,7 +155,7 @@ func TestRotationLeavesStatusAndBudgetAsTheyAre(t *testing.T) {
 	k.expect("exhausted stays exhausted", record.CodeActivationsExhausted)
 
 	k = w.mint(activations(1))
-	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	next := k.rotate(time.Hour)
@@ -255,7 +255,7 @@ func TestWhatRunsWithAFormerStringIsCutWhenItsGraceEnds(t *testing.T) {
 		t.Fatal(refusal)
 	}
 	cut.Store(nil)
-	_, n, err := w.Rotate(ctx, limiter.Operator, k.id, record.Issue{Lookup: newLookup(t)}, 0)
+	_, n, err := w.Rotate(limiter.Operator, k.id, record.Issue{Lookup: newLookup(t)}, 0)
 	if err != nil || n != 1 || cut.Load() == nil {
 		t.Errorf("without a grace: %d cut, %v", n, err)
 	}
@@ -321,7 +321,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 	mint := func() *key {
 		spec := &record.Key{Upstream: "openai", Custody: record.CustodySealed, Limit: record.NoLimits(), SealKey: token.SealKeyID{1}, Origins: []string{"https://a"}}
 		lookup := newLookup(t)
-		v, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
+		v, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -376,7 +376,7 @@ func TestTheSaltOfAFormerStringGoesWithItsGrace(t *testing.T) {
 	}
 	salts(k, 0)
 
-	if _, _, err := w.Rotate(ctx, limiter.Operator, mint().id, record.Issue{Lookup: newLookup(t)}, 0); err == nil {
+	if _, _, err := w.Rotate(limiter.Operator, mint().id, record.Issue{Lookup: newLookup(t)}, 0); err == nil {
 		t.Error("a sealed key was rotated without a box")
 	}
 }

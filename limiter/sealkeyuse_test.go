@@ -21,7 +21,7 @@ func (w *world) mintSealed(n byte, credential string) *key {
 	}
 	spec.Limit[record.Activations] = 10
 	lookup := newLookup(w.t)
-	v, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
+	v, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Salt: token.NewSecret(strings.Repeat("a", token.SaltLen))})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (s *simulation) mint() {
 		s.fatalf("%v", err)
 	}
 	b.lookup, b.limit, b.least = lookup, spec.Limit, spec.Limit
-	view, err := s.l.Mint(s.t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+	view, err := s.l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 	if err != nil {
 		s.fatalf("minting: %v", err)
 	}
@@ -245,7 +245,7 @@ func (s *simulation) suspend(b *book) {
 	b.pausing = true
 	l := s.l
 	s.begin(func() func() {
-		_, err := l.Suspend(s.t.Context(), limiter.Operator, b.id)
+		_, err := l.Suspend(limiter.Operator, b.id)
 		return func() {
 			b.paused = b.paused || err == nil
 			s.say("suspended %s: %v", b.id, err)
@@ -257,7 +257,7 @@ func (s *simulation) resume(b *book) {
 	b.resuming = true
 	l := s.l
 	s.begin(func() func() {
-		_, err := l.Resume(s.t.Context(), limiter.Operator, b.id)
+		_, err := l.Resume(limiter.Operator, b.id)
 		return func() {
 			if err == nil {
 				b.pausing, b.paused, b.resuming = false, false, false

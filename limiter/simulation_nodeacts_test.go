@@ -84,7 +84,7 @@ func (s *ensemble) mint(i int) {
 	w := s.c.w[i]
 	s.mints[1]++
 	s.begin(func() func() {
-		view, err := w.Mint(ctx, limiter.Operator, spec, limiter.Birth{Lookup: lookup})
+		view, err := w.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup})
 		return func() {
 			if s.say("%s mints %s of %v, daily %v, role %q, delegates %v: %v", w.node, view.ID, b.limit, b.daily, b.role, spec.Delegate, err); err != nil {
 				return
@@ -288,7 +288,7 @@ func (s *ensemble) suspend(i int, b *purse) {
 	w := s.c.w[i]
 	b.pausing = true
 	s.begin(func() func() {
-		view, err := w.Suspend(ctx, limiter.Operator, b.id)
+		view, err := w.Suspend(limiter.Operator, b.id)
 		return func() {
 			b.paused = err == nil && known(view.Pending)
 			s.say("%s suspends %s: %v, pending %q", w.node, b.id, err, view.Pending)
@@ -303,7 +303,7 @@ func (s *ensemble) resume(i int, b *purse) {
 	w := s.c.w[i]
 	b.paused = false // from now on it may be admitted
 	s.begin(func() func() {
-		_, err := w.Resume(ctx, limiter.Operator, b.id)
+		_, err := w.Resume(limiter.Operator, b.id)
 		return func() {
 			b.pausing = err != nil
 			s.say("%s resumes %s: %v", w.node, b.id, err)
@@ -354,7 +354,7 @@ func (s *ensemble) rotate(i int, b *purse) {
 	if err != nil {
 		s.fatalf("%v", err)
 	}
-	view, _, err := w.Rotate(ctx, limiter.Operator, b.id, record.Issue{Lookup: next}, 0)
+	view, _, err := w.Rotate(limiter.Operator, b.id, record.Issue{Lookup: next}, 0)
 	if s.say("%s rotates %s: %v, pending %v", w.node, b.id, err, view.Pending); err != nil {
 		return
 	}

@@ -97,7 +97,7 @@ func (s *ensemble) heal() {
 		s.c.Skew(s.c.w[i].node, 0)
 	}
 	if s.astray {
-		if _, err := s.c.w[0].RepairClock(ctx, limiter.Operator); err != nil {
+		if _, err := s.c.w[0].RepairClock(limiter.Operator); err != nil {
 			s.fatalf("repairing the clock: %v", err)
 		}
 	}
@@ -177,7 +177,7 @@ func (s *ensemble) booked(b *purse) {
 
 // agrees holds a node's memory of a key against the store.
 func (s *ensemble) agrees(w *world, b *purse) {
-	view, err := w.Get(ctx, limiter.Operator, b.id)
+	view, err := w.Get(limiter.Operator, b.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound) && (b.gone || b.going || (s.forgets || s.astray) && (!s.quiet || b.mayHaveEnded())): // what a node that is gone has reserved counts as spent
 		return
@@ -251,7 +251,7 @@ func (s *ensemble) remembered(b *purse) {
 	for epoch := range b.windows {
 		most += b.taken(epoch)[record.Activations]
 	}
-	used, err := s.c.w[0].Usage(ctx, limiter.Operator, b.id)
+	used, err := s.c.w[0].Usage(limiter.Operator, b.id)
 	if errors.Is(err, store.ErrNotFound) {
 		return
 	}

@@ -141,7 +141,7 @@ func (s *ensemble) forfeited() {
 				s.fatalf("%s: key %s after everything was forfeited: %v, %v", w.node, b.id, g, refusal)
 			}
 		}
-		if _, err := s.c.w[0].Get(ctx, limiter.Operator, b.id); err != nil && !errors.Is(err, store.ErrNotFound) {
+		if _, err := s.c.w[0].Get(limiter.Operator, b.id); err != nil && !errors.Is(err, store.ErrNotFound) {
 			s.fatalf("key %s: %v", b.id, err)
 		} else if err != nil || b.daily || b.kids > 0 || b.parent != nil {
 			continue // nothing is known of it, or it is suspended, or what is a child's is not known

@@ -198,7 +198,7 @@ func (s *ensemble) known(i int) {
 		if n == 0 || b.gone || b.going {
 			continue
 		}
-		view, err := w.Get(ctx, limiter.Operator, b.id)
+		view, err := w.Get(limiter.Operator, b.id)
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}

@@ -162,7 +162,7 @@ func (s *simulation) consistent() {
 	}
 	s.settle()
 	for _, b := range s.books {
-		view, err := s.l.Get(s.t.Context(), limiter.Operator, b.id)
+		view, err := s.l.Get(limiter.Operator, b.id)
 		if err != nil {
 			s.fatalf("key %s: %v", b.id, err)
 		}

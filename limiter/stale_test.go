@@ -41,7 +41,7 @@ func TestKeysAreStaleForAReason(t *testing.T) {
 	unused := w.mint(func(*record.Key) {})
 	busy := w.mint(func(*record.Key) {})
 	suspended := w.mint(func(*record.Key) {})
-	if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, suspended.id); err != nil {
 		t.Fatal(err)
 	}
 	over := w.mint(activations(500))
@@ -276,7 +276,7 @@ func TestAStaleKeyIsToldOfAgainOnceTheClockIsRepaired(t *testing.T) {
 	}
 	told("a year ahead", 1)
 	w.clock.set(-wrong)
-	if _, err := w.RepairClock(ctx, limiter.Operator); err != nil {
+	if _, err := w.RepairClock(limiter.Operator); err != nil {
 		t.Fatal(err)
 	}
 	told("after the repair", 0)
@@ -329,12 +329,12 @@ func TestResumedKeysAreSweptAgain(t *testing.T) {
 	t.Parallel()
 	w, heard := newHeardWorld(t)
 	k := w.mint(func(*record.Key) {})
-	if _, err := w.Suspend(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := w.Suspend(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.advance(31 * day)
 	w.SweepStale()
-	if _, err := w.Resume(ctx, limiter.Operator, k.id); err != nil {
+	if _, err := w.Resume(limiter.Operator, k.id); err != nil {
 		t.Fatal(err)
 	}
 	if told := heard.take(event.KeyStale); len(told) != 0 {

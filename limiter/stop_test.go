@@ -38,7 +38,7 @@ func newCrew(t *testing.T, w *world) *crew {
 		_, c.callers[name] = w.hire(limiter.Operator, name, role)
 	}
 	lookup := lookup()
-	v, err := w.Mint(ctx, c.callers["anna"], spec(), limiter.Birth{Lookup: lookup})
+	v, err := w.Mint(c.callers["anna"], spec(), limiter.Birth{Lookup: lookup})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func (c *crew) lifts(t *testing.T, what string, may ...string) {
 	})
 	before := c.view()
 	for _, name := range names {
-		_, err := c.Resume(ctx, c.callers[name], c.id)
+		_, err := c.Resume(c.callers[name], c.id)
 		if !slices.Contains(may, name) {
 			if !errors.Is(err, limiter.ErrForbidden) {
 				t.Errorf("%s is lifted by %s: %v", what, name, err)
@@ -69,7 +69,7 @@ func (c *crew) lifts(t *testing.T, what string, may ...string) {
 			t.Errorf("%s is not lifted by %s: %v, %s", what, name, err, v.Status)
 		}
 		if name != names[len(names)-1] { // the next one wants to try
-			if _, err := c.Suspend(ctx, c.callers[before.SuspendedBy.Title()], c.id); err != nil {
+			if _, err := c.Suspend(c.callers[before.SuspendedBy.Title()], c.id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -86,7 +86,7 @@ func TestAStopIsLiftedByWhoImposedItAndFromAbove(t *testing.T) {
 		"wim":      {"operator", "star", "wim"},
 	} {
 		c := newCrew(t, newWorld(t))
-		v, err := c.Suspend(ctx, c.callers[by], c.id)
+		v, err := c.Suspend(c.callers[by], c.id)
 		if err != nil || v.SuspendedBy.Name != by {
 			t.Fatalf("suspended by %s: %v, by %+v", by, err, v.SuspendedBy)
 		}
@@ -101,7 +101,7 @@ func TestAStopFromAboveIsNotTakenForTheOneBeforeIt(t *testing.T) {
 	for _, order := range [][]string{{"anna", "operator"}, {"operator", "anna"}, {"anna", "lena", "operator"}, {"lena", "operator", "anna"}} {
 		c := newCrew(t, newWorld(t))
 		for _, by := range order {
-			if _, err := c.Suspend(ctx, c.callers[by], c.id); err != nil {
+			if _, err := c.Suspend(c.callers[by], c.id); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -109,7 +109,7 @@ func TestAStopFromAboveIsNotTakenForTheOneBeforeIt(t *testing.T) {
 	}
 	c := newCrew(t, newWorld(t))
 	for _, by := range []string{"anna", "lena", "luis"} { // the last two are equals: the first of them stands
-		if _, err := c.Suspend(ctx, c.callers[by], c.id); err != nil {
+		if _, err := c.Suspend(c.callers[by], c.id); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,15 +122,15 @@ func TestAStopThatIsNotDurableYetIsLiftedByNoOneElse(t *testing.T) {
 	t.Parallel()
 	c := newCrew(t, newWorld(t))
 	c.disk.Fill()
-	if _, err := c.Suspend(ctx, limiter.Operator, c.id); !errors.Is(err, store.ErrNoSpace) {
+	if _, err := c.Suspend(limiter.Operator, c.id); !errors.Is(err, store.ErrNoSpace) {
 		t.Fatalf("on a full disk: %v", err)
 	}
-	if _, err := c.Suspend(ctx, c.callers["anna"], c.id); !errors.Is(err, store.ErrNoSpace) {
+	if _, err := c.Suspend(c.callers["anna"], c.id); !errors.Is(err, store.ErrNoSpace) {
 		t.Fatalf("once more, by anna: %v", err)
 	}
 	c.disk.Heal()
 	for _, name := range []string{"anna", "lena", "wim"} {
-		if _, err := c.Resume(ctx, c.callers[name], c.id); !errors.Is(err, limiter.ErrForbidden) {
+		if _, err := c.Resume(c.callers[name], c.id); !errors.Is(err, limiter.ErrForbidden) {
 			t.Errorf("by %s: %v", name, err)
 		}
 	}
@@ -151,12 +151,12 @@ func TestOfTwoStopsByEqualsTheFirstStands(t *testing.T) {
 	c := newCrew(t, newWorld(t))
 	c.disk.Fill()
 	for _, by := range []string{"lena", "luis"} {
-		if _, err := c.Suspend(ctx, c.callers[by], c.id); !errors.Is(err, store.ErrNoSpace) {
+		if _, err := c.Suspend(c.callers[by], c.id); !errors.Is(err, store.ErrNoSpace) {
 			t.Fatalf("on a full disk, by %s: %v", by, err)
 		}
 	}
 	c.disk.Heal()
-	if _, err := c.Resume(ctx, c.callers["luis"], c.id); !errors.Is(err, limiter.ErrForbidden) {
+	if _, err := c.Resume(c.callers["luis"], c.id); !errors.Is(err, limiter.ErrForbidden) {
 		t.Errorf("luis lifts the stop of lena: %v", err)
 	}
 	c.SweepDue()
@@ -170,7 +170,7 @@ func TestOfTwoStopsByEqualsTheFirstStands(t *testing.T) {
 func TestNobodyButTheOperatorLiftsAStopOfUnknownOrOfNoOne(t *testing.T) {
 	t.Parallel()
 	c := newCrew(t, newWorld(t))
-	if _, err := c.Suspend(ctx, c.callers["anna"], c.id); err != nil {
+	if _, err := c.Suspend(c.callers["anna"], c.id); err != nil {
 		t.Fatal(err)
 	}
 	backup := c.backup(false)
@@ -209,9 +209,9 @@ func TestNothingElseLiftsAStop(t *testing.T) {
 		}
 		_, by := w.hire(limiter.Operator, "anna", "all")
 		lookup := lookup()
-		v, err := w.Mint(ctx, by, spec(), limiter.Birth{Lookup: lookup})
+		v, err := w.Mint(by, spec(), limiter.Birth{Lookup: lookup})
 		if err == nil {
-			_, err = w.Suspend(ctx, limiter.Operator, v.ID)
+			_, err = w.Suspend(limiter.Operator, v.ID)
 		}
 		if err == nil {
 			err = act.do(w, by, v.ID)
@@ -219,7 +219,7 @@ func TestNothingElseLiftsAStop(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		after, err := w.Get(ctx, limiter.Operator, v.ID)
+		after, err := w.Get(limiter.Operator, v.ID)
 		if err != nil || after.Status != record.Suspended && after.Status != record.Revoked {
 			t.Errorf("%s: the key is %s, %v", name, after.Status, err)
 		}

@@ -112,7 +112,7 @@ func TestWhatWasStoppedWhileTheStoreFailedStaysStopped(t *testing.T) {
 		t.Errorf("revoking on a failed store: %d cut, %v", n, err)
 	}
 	w.heal(func() {
-		if _, err := w.Suspend(ctx, limiter.Operator, suspended.id); err == nil {
+		if _, err := w.Suspend(limiter.Operator, suspended.id); err == nil {
 			t.Error("suspending on a closed store is said to be durable")
 		}
 	})

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -62,7 +61,7 @@ func writeMark(tx store.Tx, at time.Time) error {
 // RepairClock believes the machine's clock again, after it was set back or had
 // run ahead; where several nodes share the store, that of the database, on all of
 // them.
-func (l *Limiter) RepairClock(_ context.Context, by Caller) (time.Time, error) {
+func (l *Limiter) RepairClock(by Caller) (time.Time, error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return time.Time{}, err
 	}

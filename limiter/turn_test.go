@@ -54,7 +54,7 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 		{"and is told at once when its key is revoked", func(s *scene) { revoke(s, s.key.id) }, record.CodeKeyRevoked, 0},
 		{"and is told at once when its parent is revoked", func(s *scene) { revoke(s, s.parent.id) }, record.CodeKeyRevoked, 0},
 		{"and is told at once when its key is suspended", func(s *scene) {
-			if _, err := s.Suspend(ctx, limiter.Operator, s.key.id); err != nil {
+			if _, err := s.Suspend(limiter.Operator, s.key.id); err != nil {
 				s.t.Error(err)
 			}
 		}, record.CodeKeySuspended, 0},

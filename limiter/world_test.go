@@ -332,7 +332,7 @@ func (w *world) tryMint(by limiter.Caller, spec *record.Key) (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	view, err := w.Mint(context.Background(), by, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+	view, err := w.Mint(by, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
 	return &key{w: w, id: view.ID, lookup: lookup}, err
 }
 
@@ -406,7 +406,7 @@ func (k *key) drain(want record.Code) (n int64) {
 
 func (k *key) view() limiter.View {
 	k.w.t.Helper()
-	v, err := k.w.Get(context.Background(), limiter.Operator, k.id)
+	v, err := k.w.Get(limiter.Operator, k.id)
 	if err != nil {
 		k.w.t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func (r *receiver) happen() {
 		r.t.Fatal(err)
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
-	if _, err := r.limiter.Mint(r.t.Context(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
+	if _, err := r.limiter.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true}); err != nil {
 		r.t.Fatal(err)
 	}
 }

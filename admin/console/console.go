@@ -164,7 +164,7 @@ func (h *Handler) callerOf(r *http.Request, shown string) (limiter.Caller, error
 	if err != nil {
 		return limiter.Caller{}, err
 	}
-	return l.Authenticate(r.Context(), shown, h.from(r))
+	return l.Authenticate(shown, h.from(r))
 }
 
 // standing returns a caller with the rights that it has now. For the operator this

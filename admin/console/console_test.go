@@ -40,7 +40,7 @@ func TestABearerTokenIsServedWithItsOwnCallerAndNoCredentialGoesOn(t *testing.T)
 			t.Errorf("%s: %s", name, body)
 		}
 	}
-	if _, err := d.RevokeToken(t.Context(), limiter.Operator, id); err != nil {
+	if _, err := d.RevokeToken(limiter.Operator, id); err != nil {
 		t.Fatal(err)
 	}
 	d.status(http.StatusUnauthorized, "a revoked token", d.do("GET", "/till/api/keys", "", "Authorization", "Bearer "+text))
@@ -132,7 +132,7 @@ func TestSessionsEndWithTimeTokenAndRoom(t *testing.T) {
 	d.status(http.StatusUnauthorized, "the one used longest ago", d.do("GET", "/till/api/keys", "", first...))
 
 	session := d.signIn(sign)
-	if _, err := d.RevokeToken(t.Context(), limiter.Operator, id); err != nil {
+	if _, err := d.RevokeToken(limiter.Operator, id); err != nil {
 		t.Fatal(err)
 	}
 	d.status(http.StatusUnauthorized, "one whose token was revoked", d.do("GET", "/till/api/keys", "", session...))
@@ -173,7 +173,7 @@ func TestACallThatLastsEndsWithItsToken(t *testing.T) {
 	}
 	go d.do("GET", "/till/api/backup", "", "Authorization", "Bearer "+text)
 	<-started
-	if _, err := d.RevokeToken(t.Context(), limiter.Operator, id); err != nil {
+	if _, err := d.RevokeToken(limiter.Operator, id); err != nil {
 		t.Fatal(err)
 	}
 	select {

@@ -101,7 +101,7 @@ func (d *desk) newToken(name, role string) (text string, id string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	made, err := d.CreateToken(d.t.Context(), limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: name, Role: role})
+	made, err := d.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: name, Role: role})
 	if err != nil {
 		d.t.Fatal(err)
 	}

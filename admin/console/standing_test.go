@@ -59,7 +59,7 @@ func TestNothingIsDoneForATokenThatIsRevokedWhileItsCallArrives(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					made, err := w.CreateToken(t.Context(), limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "lead"})
+					made, err := w.CreateToken(limiter.Operator, limiter.TokenSpec{Lookup: lookup, Name: "anna", Role: "lead"})
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -68,7 +68,7 @@ func TestNothingIsDoneForATokenThatIsRevokedWhileItsCallArrives(t *testing.T) {
 						Client: func(*http.Request) (netip.Addr, bool) { return netip.Addr{}, true },
 					}
 					r := httptest.NewRequest("POST", "https://till.example.com"+path, &late{body: strings.NewReader(body), before: func() {
-						if _, err := w.RevokeToken(t.Context(), limiter.Operator, made.ID); err != nil {
+						if _, err := w.RevokeToken(limiter.Operator, made.ID); err != nil {
 							t.Error(err)
 						}
 					}})
@@ -89,7 +89,7 @@ func TestNothingIsDoneForATokenThatIsRevokedWhileItsCallArrives(t *testing.T) {
 						t.Errorf("it is answered %d %s", rec.Code, rec.Body)
 					}
 					page, err := w.List(t.Context(), limiter.Operator, limiter.Filter{})
-					tokens, failed := w.ListTokens(t.Context(), limiter.Operator)
+					tokens, failed := w.ListTokens(limiter.Operator)
 					if err != nil || failed != nil || len(page.Keys) != 0 || len(tokens) != 1 || tokens[0].Status(w.Time()) != record.Revoked {
 						t.Errorf("%v %v: there are %d keys, and the tokens %+v", err, failed, len(page.Keys), tokens)
 					}

@@ -87,7 +87,7 @@ func tryMint(l *limiter.Limiter, is func(k *record.Key)) (token.Lookup, error) {
 	}
 	spec := &record.Key{Upstream: "openai", Custody: record.CustodyHeld, Limit: record.NoLimits()}
 	is(spec)
-	_, err = l.Mint(context.Background(), limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
+	_, err = l.Mint(limiter.Operator, spec, limiter.Birth{Lookup: lookup, Unlimited: true})
 	return lookup, err
 }
 
