@@ -22,7 +22,7 @@ type fault struct {
 	away   bool // there was no connection to begin with
 	begins bool // it is about BEGIN: there is no transaction
 
-	unvouched bool // other nodes have yet to say whether the server may be used
+	unvouched bool // the server may not be used: other nodes have yet to vouch for it, or this one has left it
 }
 
 func (f *fault) Error() string {

@@ -309,6 +309,57 @@ func TestANodeThatHasVouchedForAServerWritesToNoOther(t *testing.T) {
 	}
 }
 
+// TestANodeThatHasVouchedForAServerNeverGoesBack: other nodes may write to the new server
+// from then on, and the former one lacks nothing that this node knows of.
+func TestANodeThatHasVouchedForAServerNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.standby.Promote(t)
+	f.network.Lead(f.standby)
+	f.vouches(t)
+	f.network.Lead(f.primary)
+	err := f.node.Update(func(store.Tx) error { t.Error("it runs"); return nil })
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Update on the former server: %v, want ErrUnavailable", err)
+	}
+	if err := join(postgres.Options{DSN: f.network.DSN(), Node: "one", After: f.node}); err == nil {
+		t.Error("the store that follows this one joins on the former server")
+	}
+	f.network.Lead(f.standby)
+	put(t, f.node, "k/1", "second")
+	if got := f.standby.Exec(t, "SELECT convert_from(v, 'UTF8') FROM till.kv WHERE k = 'k/1'")[0]; got != "second" {
+		t.Errorf("the row is %q", got)
+	}
+}
+
+// TestAReadWaitsUntilOthersHaveVouchedAsAWriteDoes: a node that has not is cut off for a
+// moment.
+func TestAReadWaitsUntilOthersHaveVouchedAsAWriteDoes(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	two, network := f.second(t)
+	f.primary.CaughtUp(t, f.standby)
+	if err := f.primary.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	f.network.Cut()
+	f.standby.Promote(t)
+	network.Lead(f.standby)
+	start := time.Now()
+	err := two.View(func(r store.Reader) error { _, err := r.Get([]byte("k/1")); return err })
+	switch waited := time.Since(start); {
+	case err == nil && waited < 5*time.Second:
+		t.Error("it reads before the other node has vouched")
+	case err != nil && (!errors.Is(err, store.ErrUnavailable) || waited < patience):
+		t.Errorf("View before the other node has vouched: %v after %s, want ErrUnavailable after %s", err, waited, patience)
+	}
+	f.network.To(f.standby)
+	f.network.Heal()
+	if got := get(t, two, "k/1"); got != "first" {
+		t.Errorf("the row is %q", got)
+	}
+}
+
 // TestANodeWaitsWhileAPoolerLeadsToAStandby: the node's own connections stay, so none is
 // refused when it is made.
 func TestANodeWaitsWhileAPoolerLeadsToAStandby(t *testing.T) {

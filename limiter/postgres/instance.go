@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,8 +13,8 @@ import (
 // that node knows: the others learn how many there are when they renew their sessions. So
 // each node compares its own number of commits with what the new server has, and vouches
 // for the server if that is all of them; from then on it acknowledges nothing that another
-// server has committed, as the former one may. Before a node goes on there, it waits until
-// those that lived have vouched. A node that finds commits missing writes its doubt for all: see
+// server has committed, as the former one may, and goes back to none that it has left. Before
+// a node goes on there, it waits until those that lived have vouched. A node that finds commits missing writes its doubt for all: see
 // doubt.go. Servers are told apart by when they started, so nodes also vouch after a mere
 // restart. That takes no longer than they need to connect.
 //
@@ -23,6 +24,8 @@ type instance struct {
 	trusted atomic.Int64 // the server that may be used; 0: none yet
 
 	mu     sync.Mutex
+	chosen int64           // the server that this node has vouched for last, or is about to
+	left   map[int64]bool  // those before it
 	judged int64           // the one that others have to vouch for
 	since  time.Duration   // when this node saw it first
 	live   map[string]bool // other nodes, when the trusted one was last asked
@@ -48,6 +51,9 @@ func (s *Store) trust(now state) bool {
 	}()
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.left[now.instance] {
+		return false
+	}
 	if now.instance == i.trusted.Load() {
 		i.live = now.live
 		return true
@@ -76,7 +82,11 @@ func (s *Store) trust(now state) bool {
 // judge returns an error if the server that has answered may not be used yet, after this
 // node has said what it knows of it.
 func (s *Store) judge(ctx context.Context, c *conn, now state) error {
-	if err := s.vouch(ctx, c, now, s.session, s.leaveOthers(now.instance)); err != nil {
+	acked, err := s.choose(now)
+	if err != nil {
+		return err
+	}
+	if err := s.vouch(ctx, c, now, s.session, acked); err != nil {
 		return err
 	}
 	if !s.trust(now) {
@@ -85,14 +95,34 @@ func (s *Store) judge(ctx context.Context, c *conn, now state) error {
 	return nil
 }
 
-// leaveOthers lets no other server be used, and returns the last commit that was acknowledged.
-func (s *Store) leaveOthers(instance int64) (acked int64) {
-	s.instance.mu.Lock()
-	defer s.instance.mu.Unlock()
-	if s.instance.trusted.Load() != instance {
-		s.instance.trusted.Store(0)
+// choose leaves the server that was used until now for the one that has answered, for good,
+// and returns the last commit that was acknowledged. A standby that has not taken over is
+// none to go to.
+func (s *Store) choose(now state) (acked int64, err error) {
+	if now.standby {
+		return 0, errStandby
 	}
-	return s.acked.Load()
+	i := &s.instance
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.left[now.instance] {
+		return 0, errLeft
+	}
+	if i.chosen != now.instance {
+		if i.chosen != 0 {
+			i.left[i.chosen] = true
+		}
+		i.chosen = now.instance
+		i.trusted.Store(0)
+	}
+	return s.acked.Load(), nil
+}
+
+// leftServers are those that the store that follows this one does not go back to, either.
+func (i *instance) leftServers() map[int64]bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return maps.Clone(i.left)
 }
 
 // acknowledge notes a commit, unless the node has left the server that has made it.
@@ -117,6 +147,12 @@ func (s *Store) checkInstance(instance int64) error {
 
 // errUnvouched is the fault of a server that other nodes have yet to vouch for.
 var errUnvouched = &fault{text: "its server has started since, and other nodes have yet to say whether it has all of their commits", away: true, unvouched: true}
+
+// errStandby is the fault of a server that has not taken over, as PostgreSQL says it.
+var errStandby = &fault{code: "25006", text: "the server is a standby, which cannot be written to"}
+
+// errLeft is the fault of a server that this node has left for another one.
+var errLeft = &fault{text: "this node has left it for another server, and goes back to it only once it was restarted", away: true, unvouched: true}
 
 const (
 	// vouchPatience is how long a transaction waits until other nodes have vouched, and

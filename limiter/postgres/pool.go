@@ -17,6 +17,8 @@ type conn struct {
 	user string
 	made time.Time
 	used time.Time
+
+	flushes int // of its pool, before it was made
 }
 
 // connect makes a connection. The driver asks for a running statement to be cancelled
@@ -67,9 +69,10 @@ type pool struct {
 	// of browsing if no more than one may read much.
 	upkeep chan struct{}
 
-	mu     sync.Mutex
-	idle   []*conn
-	closed bool
+	mu      sync.Mutex
+	idle    []*conn
+	flushes int
+	closed  bool
 }
 
 // newPool makes a pool of at least two connections. Of two, one writes while the other one
@@ -107,8 +110,10 @@ func (p *pool) take(ctx context.Context) (*conn, error) {
 			return nil, errAllBusy
 		}
 	}
+	flushes := 0
 	for {
 		p.mu.Lock()
+		flushes = p.flushes
 		if p.closed {
 			p.mu.Unlock()
 			<-p.slots
@@ -129,6 +134,7 @@ func (p *pool) take(ctx context.Context) (*conn, error) {
 	}
 	c, err := connect(ctx, p.config, nil)
 	if err == nil {
+		c.flushes = flushes
 		if err = p.check(ctx, c); err != nil {
 			c.drop()
 		}
@@ -152,7 +158,7 @@ func (p *pool) give(c *conn) {
 	if keep {
 		c.used = time.Now()
 		p.mu.Lock()
-		if keep = !p.closed; keep {
+		if keep = !p.closed && c.flushes == p.flushes; keep {
 			p.idle = append(p.idle, c)
 		}
 		p.mu.Unlock()
@@ -163,12 +169,13 @@ func (p *pool) give(c *conn) {
 	<-p.slots
 }
 
-// flush gives up the connections that nobody uses: the server has ended them, or was
-// replaced.
+// flush gives up all connections, those in use once they are given back: the server has ended
+// them, or was replaced.
 func (p *pool) flush() {
 	p.mu.Lock()
 	idle := p.idle
 	p.idle = nil
+	p.flushes++
 	p.mu.Unlock()
 	for _, c := range idle {
 		c.drop()

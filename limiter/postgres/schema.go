@@ -127,7 +127,7 @@ func (s *Store) checkServer(ctx context.Context) error {
 	case string(row[4]) != "UTF8":
 		return fmt.Errorf("the database has the encoding %s: make one with ENCODING 'UTF8'", row[4])
 	case boolFrom(row[5]):
-		return &fault{code: "25006", text: "the server is a standby, which cannot be written to"}
+		return errStandby
 	}
 	return nil
 }

@@ -41,6 +41,7 @@ type state struct {
 	doubt      []byte // why no node uses it; nil: it is in order
 
 	instance int64            // the server that has answered
+	standby  bool             // it has not taken over
 	vouched  map[string]bool  // nodes that have found it to have all of their commits
 	live     map[string]bool  // nodes whose sessions have not expired
 	renewed  map[string]int64 // when their sessions were renewed last
@@ -57,7 +58,7 @@ func stateOf(result *pgconn.Result) state {
 			now.renewed[name] = intFrom(row[8])
 		} else {
 			now.head, now.database, now.micros = intFrom(row[1]), string(row[2]), intFrom(row[3])
-			now.generation, now.doubt, now.instance = intFrom(row[4]), row[5], intFrom(row[6])
+			now.generation, now.doubt, now.instance, now.standby = intFrom(row[4]), row[5], intFrom(row[6]), boolFrom(row[7])
 		}
 	}
 	for name, instance := range instances {

@@ -146,6 +146,9 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 	if err := cmp.Or(s.replaced(before, now), s.lacks(before, now)); err != nil {
 		return false, err
 	}
+	if _, err := s.choose(now); err != nil {
+		return false, err
+	}
 	if err := s.vouch(ctx, l.conn, now, former, before.commits[o.Node]); err != nil {
 		return false, err
 	}

@@ -251,7 +251,7 @@ func queriesIn(schema string) queries {
 		numbers: in(`SELECT n.name, n.batch, NULL::bytea, 0::int8, 0::int8, NULL::text,
 				coalesce(s.instance, 0), coalesce(s.expires > now(), false), coalesce(` + lastSeen + `, 0) FROM @node n LEFT JOIN @session s ON s.name = n.name
 			UNION ALL SELECT NULL, (SELECT coalesce(max(seq), 0) FROM @feed), convert_to((SELECT value FROM @meta WHERE name = 'database'), 'UTF8'), ` + micros + `,
-				generation, doubt, ` + serverStart + `, false, 0::int8 FROM @state`),
+				generation, doubt, ` + serverStart + `, pg_is_in_recovery(), 0::int8 FROM @state`),
 		vouch: in(`UPDATE @session SET instance = $3 WHERE name = $1 AND session = $2
 			AND EXISTS (SELECT FROM @node WHERE name = $1 AND batch >= $4)`),
 		head:   in(`SELECT coalesce(max(seq), 0) FROM @feed`),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"time"
 
 	"github.com/till-proxy/till/limiter/store"
 )
@@ -139,32 +140,49 @@ func (v *view) Scan(prefix, after []byte, reverse bool, fn func(key, value []byt
 	return scan(v.s.sql, prefix, after, reverse, fn, v.read)
 }
 
+// begin begins the view with its first read.
+func (v *view) begin(what statement) ([][][]byte, error) {
+	c, err := v.s.take(v.s.pool)
+	if err != nil {
+		return nil, err
+	}
+	results, err := c.runWithin(v.s.ending, answerTimeout, say(v.s.sql.view), say(viewSettings), what)
+	if err == nil {
+		err = v.s.checkInstance(intFrom(results[1].Rows[0][0]))
+	}
+	if err != nil {
+		v.s.abandon(c)
+		return nil, err
+	}
+	v.c = c
+	return results[2].Rows, nil
+}
+
 // read runs a statement that reads. Until the first has, another connection will do.
 func (v *view) read(what statement) ([][][]byte, error) {
 	if v.fault != nil {
 		return nil, v.fault
 	}
 	s := v.s
+	start := time.Now()
 	for try := 1; v.c == nil; try++ {
-		c, err := s.take(s.pool)
-		if err != nil {
+		rows, err := v.begin(what)
+		if err == nil {
+			return rows, nil
+		}
+		var f *fault
+		known := errors.As(err, &f)
+		if known && f.elsewhere() {
+			s.pool.flush()
+		}
+		if known && f.unvouched && time.Since(start) < vouchPatience && !s.pause(vouchEvery) {
+			try-- // it has not begun
+			continue
+		}
+		if !known || !f.again() || try == mostTries || s.ending.Err() != nil {
 			v.fault = err
 			return nil, err
 		}
-		results, err := c.runWithin(s.ending, answerTimeout, say(s.sql.view), say(viewSettings), what)
-		if err == nil {
-			err = s.checkInstance(intFrom(results[1].Rows[0][0]))
-		}
-		if err == nil {
-			v.c = c
-			return results[2].Rows, nil
-		}
-		s.abandon(c)
-		if f := faultOf(err); !f.again() && !f.unvouched || try == mostTries || s.ending.Err() != nil {
-			v.fault = err
-			return nil, err
-		}
-		s.pool.flush()
 	}
 	results, err := v.c.runWithin(s.ending, answerTimeout, what)
 	if err != nil {
