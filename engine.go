@@ -287,8 +287,11 @@ func (e *engine) reopen(former *limiter.Limiter, halted error, o storeOptions) (
 		if e.place.Shared {
 			defer time.AfterFunc(outOfTouchAfter, func() { former.StillFailed(errOpening) }).Stop()
 		}
-		if _, err := os.Stat(e.place.Dir); errors.Is(err, fs.ErrNotExist) {
+		switch files, err := os.ReadDir(e.place.Dir); {
+		case errors.Is(err, fs.ErrNotExist):
 			return nil, none, fmt.Errorf("the store's directory %s is gone: put it back, or stop the server", e.place.Dir)
+		case err == nil && len(files) == 0 && !e.place.Shared: // its volume is no longer mounted
+			return nil, none, fmt.Errorf("the store's directory %s is empty: put back what was in it, or stop the server", e.place.Dir)
 		}
 	}
 	if halted != nil {

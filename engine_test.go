@@ -223,32 +223,50 @@ func TestAStoreWhoseAnchorComesBackOpensByItself(t *testing.T) {
 	}
 }
 
+// TestAStoreWhoseDirectoryIsGoneIsNotMadeAnew: where its volume is no longer mounted, the
+// directory is missing or empty.
 func TestAStoreWhoseDirectoryIsGoneIsNotMadeAnew(t *testing.T) {
 	t.Parallel()
-	disk := storetest.NewDisk()
-	e, o := engineOn(t, disk)
-	l := e.mustOpen(t, o)
-	lookup := mintIn(t, l, 100)
-	failIn(t, disk, l)
-	disk.Heal()
-	if err := os.Rename(e.place.Dir, e.place.Dir+".old"); err != nil {
-		t.Fatal(err)
-	}
-	l, err := e.retry(o)
-	if err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.place.Dir+" is gone: put it back") {
-		t.Errorf("without its directory: %v, %v", err, l.Failed())
-	}
-	if _, err := os.Stat(e.place.Dir); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("another one was made: %v", err)
-	}
-	if err := os.Rename(e.place.Dir+".old", e.place.Dir); err != nil {
-		t.Fatal(err)
-	}
-	if l, err = e.retry(o); err != nil || l.Failed() != nil {
-		t.Fatalf("with its directory: %v, %v", err, l.Failed())
-	}
-	if code := useIn(t, l, lookup); code != "" {
-		t.Errorf("with its directory: %q", code)
+	for name, test := range map[string]struct {
+		empty bool
+		want  string
+	}{
+		"missing": {want: " is gone: put it back"},
+		"empty":   {empty: true, want: " is empty: put back what was in it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			disk := storetest.NewDisk()
+			e, o := engineOn(t, disk)
+			l := e.mustOpen(t, o)
+			lookup := mintIn(t, l, 100)
+			failIn(t, disk, l)
+			disk.Heal()
+			if err := os.Rename(e.place.Dir, e.place.Dir+".old"); err != nil {
+				t.Fatal(err)
+			}
+			if test.empty {
+				if err := os.Mkdir(e.place.Dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l, err := e.retry(o)
+			if err != nil || l.Failed() == nil || !strings.Contains(l.Failed().Error(), e.place.Dir+test.want) {
+				t.Errorf("without its directory: %v, %v", err, l.Failed())
+			}
+			if entries, err := os.ReadDir(e.place.Dir); len(entries) > 0 || errors.Is(err, os.ErrNotExist) == test.empty {
+				t.Errorf("another one was made: %v, %v", entries, err)
+			}
+			if err := errors.Join(os.RemoveAll(e.place.Dir), os.Rename(e.place.Dir+".old", e.place.Dir)); err != nil {
+				t.Fatal(err)
+			}
+			if l, err = e.retry(o); err != nil || l.Failed() != nil {
+				t.Fatalf("with its directory: %v, %v", err, l.Failed())
+			}
+			if code := useIn(t, l, lookup); code != "" {
+				t.Errorf("with its directory: %q", code)
+			}
+		})
 	}
 }
 

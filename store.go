@@ -74,9 +74,10 @@ type OpenedStore struct {
 // BadgerStore keeps keys and counts in an embedded Badger directory: the store of a
 // single server.
 type BadgerStore struct {
-	// The directory. It is created with mode 0700 if it is missing, must not be
-	// readable by others, and can be open in one process only. Default: "till" in
-	// Caddy's data directory.
+	// The directory. It is created with mode 0700 if it is missing, and an empty one of
+	// the server's user that others can only read is given that mode. It must not be
+	// readable by others otherwise, and can be open in one process only. Default: "till"
+	// in Caddy's data directory.
 	Path string `json:"path,omitempty"`
 }
 

@@ -78,7 +78,8 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 		return nil, fmt.Errorf("opening store: %w", err)
 	}
 	if shut {
-		log.Info("the store's directory was empty, and now only this user can open it", "directory", dir, "mode", "0700")
+		log.Warn("the store's directory is empty: a new store without any keys begins there, and only this user can open it. "+
+			"If there should be keys, the directory's volume may not be mounted", "directory", dir, "mode", "0700")
 	}
 	s := &Badger{dir: dir, ClosePatience: closePatience}
 	if err := s.enoughSpace(); err != nil {

@@ -38,7 +38,8 @@ func ownerOf(info os.FileInfo) int {
 // and reports whether it did: install -d and service managers make directories with mode 0755.
 // It leaves every other one to be judged as it is: one that others may write to, because they
 // could have put something there, and one with a special bit, because somebody shares it by
-// intent, such as the volume of a pod with an fsGroup.
+// intent, such as the volume of a pod with an fsGroup. The links that a configuration names
+// have been followed before; one that somebody puts into the directory's place later is not.
 func shutEmpty(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !opensToReaders(info) {

@@ -41,7 +41,7 @@ func TestOnlyAnEmptyDirectoryOfThisUserThatOthersReadIsShut(t *testing.T) {
 			}
 			return dir
 		}},
-		"behind a link": {mode: 0o755, with: func(t *testing.T, dir string) string {
+		"that a link was put in place of": {mode: 0o755, with: func(t *testing.T, dir string) string {
 			t.Helper()
 			if err := os.Symlink(dir, dir+"-link"); err != nil {
 				t.Fatal(err)
