@@ -162,7 +162,7 @@ func (u *usage) cost(reported upstream.Usage) int64 {
 // more about the body than its content type does, and the first bytes say the rest.
 func (u *usage) meterAnswer(res *http.Response, preset *upstream.Preset, stream bool) {
 	u.meter, u.inputFirst = preset.Meter(stream || u.estimate.Stream), preset.InputFirst
-	u.meter.Several = u.estimate.Answers > 1
+	u.meter.Several, u.meter.Embeds = u.estimate.Answers > 1, u.estimate.Embeds()
 	u.meter.BillsErrors = res.Request != nil && upstream.BillsErrors(res.Request.URL.Hostname())
 	u.fromCache = preset.FromCache(res.Header)
 	if u.earlier != nil {

@@ -113,6 +113,7 @@ func TestAnswersCostWhatTheyAreBilled(t *testing.T) {
 		stream := !strings.HasSuffix(test.file, ".json")
 		for _, n := range []int{1, 100, 1 << 20} {
 			m := preset(t, vendor).Meter(stream)
+			m.Embeds = strings.Contains(test.file, "embed")
 			for rest := answer; len(rest) > 0; {
 				k := min(n, len(rest))
 				m.Write(rest[:k])

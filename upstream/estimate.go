@@ -132,6 +132,9 @@ const (
 	searchRounds = 11
 )
 
+// Embeds reports whether the request asks for embeddings.
+func (e *Estimate) Embeds() bool { return e.field == "" }
+
 // responses reports whether the request is one of OpenAI's Responses API.
 func (e *Estimate) responses() bool { return e.field == "max_output_tokens" && e.outer == "" }
 
@@ -167,7 +170,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	}
 	e.askUsage = true
 	seen := fieldSet{few: make([]string, 0, 16)}
-	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", embeds: e.field == "", layout: p.contentForm(), outline: c.outline,
+	found := content{allText: p.Dialect == Cohere, files: p.Name == "gemini" || p.Name == "openrouter", bare: e.outer == "options", embeds: e.Embeds(), layout: p.contentForm(), outline: c.outline,
 		shape: e.shape(p, c.Path), preset: p}
 	e.reader = found
 	tools, list := false, e.listed()

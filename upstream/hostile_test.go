@@ -216,9 +216,17 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 		"more cached than input":     {`{"usage":{` + good + `,"prompt_tokens_details":{"cached_tokens":1000}}}`, Usage{1010, 1000, -1, -1, 5, -1}},
 		"as much cached as input":    {`{"usage":{` + good + `,"prompt_tokens_details":{"cached_tokens":10}}}`, Usage{10, 10, -1, -1, 5, -1}},
 		"cached beyond all numbers":  {`{"usage":{` + good + `,"prompt_tokens_details":{"cached_tokens":9223372036854775807}}}`, Usage{1<<63 - 1, 1<<63 - 1, -1, -1, 5, -1}},
-		"very deep":                  {`{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"a BOM":                      {"\ufeff" + `{"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"something after it":         {`{"usage":{` + good + `}} {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"cached, and no input":       {`{"usage":{"prompt_tokens":0,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":1000}}}`, Usage{-1, -1, -1, -1, 5, -1}},
+		// The output that only a total shows is not taken for what was read from a cache.
+		"a total with no output":  {`{"usage":{"prompt_tokens":100,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 50, -1}},
+		"a larger one":            {`{"usage":{"prompt_tokens":100,"total_tokens":600,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 500, -1}},
+		"a total above the parts": {`{"usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":650,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 550, -1}},
+		"a total with the cached": {`{"usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":450,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 50, -1}},
+		"embeddings sent back":    {`{"metadata":{"embedding":"x"},"usage":{"prompt_tokens":10}}`, Usage{10, -1, -1, -1, -1, -1}},
+		"embeddings in a tool":    {`{"tools":[{"parameters":{"embedding":{"type":"string"}}}],"usage":{"total_tokens":15}}`, Usage{15, -1, -1, -1, -1, -1}},
+		"very deep":               {`{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"a BOM":                   {"\ufeff" + `{"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"something after it":      {`{"usage":{` + good + `}} {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 5, -1}},
 	} {
 		for _, n := range []int{1, 13, 1 << 30} {
 			if got := metered(test.answer, false, n); got != test.want {

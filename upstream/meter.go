@@ -11,6 +11,9 @@ type Meter struct {
 	// Several says that the request asked for more than one answer, so that the usage
 	// of one is not that of the request.
 	Several bool
+	// Embeds says that the request asked for embeddings. What an answer to another request
+	// calls by that name, it may only repeat.
+	Embeds bool
 	// BillsErrors says that the host may bill some errors: see the function of this name.
 	BillsErrors bool
 
@@ -411,7 +414,7 @@ func (m *Meter) commit() {
 	m.pending = textReport{}
 	m.embeds, m.failed = m.embeds || e.embeds, m.failed || e.failed
 	whole := e.whole || e.response && (e.last || !m.stream && m.form == oneText)
-	if whole && m.embeds && m.usage.Output < 0 {
+	if whole && m.Embeds && m.embeds && m.usage.Output < 0 {
 		m.usage.Output, e.final = 0, true
 	}
 	m.final = m.final || whole && e.final

@@ -75,8 +75,9 @@ var countedPaths = func() map[string]string {
 var (
 	inputFields  = []string{"prompt_tokens", "input_tokens", "promptTokenCount", "total_input_tokens", "inputTokens", "prompt_eval_count"}
 	outputFields = []string{"completion_tokens", "output_tokens", "candidatesTokenCount", "total_output_tokens", "outputTokens", "eval_count"}
-	cachedFields = []string{"prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens", "cachedContentTokenCount",
-		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"}
+	detailFields = []string{"prompt_tokens_details.cached_tokens", "input_tokens_details.cached_tokens"}
+	cachedFields = append(slices.Clone(detailFields), "cachedContentTokenCount",
+		"total_cached_tokens", "prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
 	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens",
 		"prompt_tokens_details.cache_creation_input_tokens", "prompt_tokens_details.cache_creation_tokens",
 		"prompt_tokens_details.cached_creation_tokens", "input_tokens_details.cached_creation_tokens"}
@@ -204,8 +205,7 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	u := unreported
 	u.Input = c.first(inputFields...)
 	u.Output = c.first(outputFields...)
-	cached, stored := c.first(cachedFields...), c.first(writtenFields...)
-	u.CachedInput, u.CacheWrite = cached, stored
+	u.CachedInput, u.CacheWrite = c.first(cachedFields...), c.first(writtenFields...)
 	if long := c.first(longFields...); long >= 0 {
 		u.CacheWrite, u.CacheWrite1h = max(u.CacheWrite, add(long, max(c.first(shortFields...), 0))), long
 	}
@@ -217,19 +217,19 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 			u.Input = add(u.Input, add(max(read, 0), max(written, 0)))
 		}
 	}
-	if u.Input >= 0 && max(cached, stored) > u.Input && !several {
-		// These names mean a part of the input. Gateways that write Claude's counts
-		// under them leave the input as Claude counts it, without that part
-		// (QuantumNous/new-api#2744, Helicone/helicone#5652). Of several answers, a
-		// server may have added up what each read from a cache, as SGLang once did.
-		u.Input = add(u.Input, add(max(cached, 0), max(stored, 0)))
-	}
 	// Gemini counts thoughts and what its tools read separately.
 	if n := c.first(thoughtFields...); n > 0 {
 		u.Output = add(max(u.Output, 0), n)
 	}
 	if n := c.first(toolFields...); n > 0 {
 		u.Input = add(max(u.Input, 0), n)
+	}
+	// OpenAI's names mean a part of the input. Gateways that write Claude's counts under
+	// them leave the input as Claude counts it, without that part (QuantumNous/new-api#2744,
+	// Helicone/helicone#5652).
+	leftOut := int64(0)
+	if cached, stored := c.first(detailFields...), c.first(writtenFields...); u.Input > 0 && max(cached, stored) > u.Input {
+		leftOut = add(max(cached, 0), max(stored, 0))
 	}
 	switch {
 	case total < 0:
@@ -238,9 +238,18 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	case u.Input >= 0 && u.Output < 0:
 		u.Output = max(total-u.Input, 0) // 0 for embeddings
 	}
-	if u.Known() && total > u.Tokens() {
+	if u.Known() && total > u.Tokens() && total != add(u.Tokens(), leftOut) {
 		// xAI, for one, leaves reasoning out of the parts of its total.
 		u.Output = add(u.Output, total-u.Tokens())
+	}
+	switch {
+	case leftOut == 0:
+	case several:
+		// It may also be the sum of what each answer read from a cache, as SGLang once
+		// counted, so the input is not known.
+		u.Input = -1
+	default:
+		u.Input = add(u.Input, leftOut)
 	}
 	u.Nanodollars = c.cost()
 	return u, c.sound()
