@@ -54,6 +54,8 @@ export function visit(browser, plan) {
           if (text && text !== globalThis.tillSaid.at(-1)) globalThis.tillSaid.push(text);
         }).observe(document, { childList: true, subtree: true });
       });
+      // Safari before 17.4, Firefox before 124 and Chrome before 116 have none.
+      await context.addInitScript(() => { delete AbortSignal.any; });
       const page = await context.newPage();
       // expecting lets the browser's own line about an answer pass that the flow
       // is about, such as a 401 for a wrong token.

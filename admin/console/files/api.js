@@ -56,12 +56,14 @@ const LATE = 30000; // ms after which a read is given up
 // read gives up what a server does not answer: a page that waits for ever shows what is old
 // as if it were new.
 async function read(url, signal) {
-  const late = new AbortController(), timer = setTimeout(() => late.abort(), LATE);
+  const over = new AbortController(), end = () => over.abort(), timer = setTimeout(end, LATE);
+  if (signal?.aborted) end();
+  signal?.addEventListener('abort', end, { once: true });
   try {
-    return await json(await send('GET', url, { signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal }));
+    return await json(await send('GET', url, { signal: over.signal }));
   } catch (e) {
-    throw late.signal.aborted && !signal?.aborted ? new Failure(0, 'unreachable', `the server has not answered for ${LATE / 1000} seconds`) : e;
-  } finally { clearTimeout(timer); }
+    throw over.signal.aborted && !signal?.aborted ? new Failure(0, 'unreachable', `the server has not answered for ${LATE / 1000} seconds`) : e;
+  } finally { clearTimeout(timer); signal?.removeEventListener('abort', end); } // a signal can outlive very many reads
 }
 
 const base = '/till/api/';
