@@ -137,6 +137,57 @@ export const left = ({ api, browse, chat, hold, mint, open, plan, signIn }) => b
   check(await page.getByLabel('Admin token').count() === 1 && await page.locator('.secret').count() === 0, 'a string is shown to who has no session');
 });
 
+// dropped drops strings that are shown: whoever signs in next is told, and nothing untrue,
+// unless somebody has signed out.
+export const dropped = ({ api, browse, mint, open, plan, said, signIn }) => browse({}, async ({ page, context, expecting }) => {
+  expecting('status of 401');
+  const k = await mint({ name: 'nightly', max_activations: 5 });
+  const dialog = page.getByRole('dialog'), string = page.locator('.secret code'), notes = page.locator('#notes'), told = notes.getByText('A string that was shown is gone');
+  const show = async () => {
+    await open(page, 'keys/' + k.id, 'nightly');
+    await page.getByRole('button', { name: 'Rotate' }).click();
+    await dialog.getByRole('button', { name: 'Rotate' }).click();
+    await string.waitFor();
+  };
+  const enter = async () => { // in the page that is open
+    await page.getByLabel('Admin token').fill(plan.token);
+    await page.getByRole('button', { name: 'Sign in' }).click();
+    await page.getByRole('heading', { name: 'nightly', level: 1 }).waitFor();
+  };
+  const tells = async () => {
+    await told.waitFor();
+    check(await string.count() === 0, 'the string is not gone');
+    check(!/signed in/.test(await notes.innerText()), 'it says who has signed in:', await notes.innerText());
+    await page.getByRole('button', { name: 'Done' }).click();
+  };
+  // A session that ends.
+  await signIn(page, plan.second.token);
+  await show();
+  check((await api('POST', `tokens/${plan.second.id}/revoke`)).code === 200, 'the second token is not revoked');
+  await page.getByText('Your session is over').waitFor();
+  await enter();
+  await tells();
+  // A link that does not work, in a session that stays.
+  await show();
+  await page.goto(plan.base + '/till/#signin=invented');
+  await said(page, 'no longer works');
+  await tells();
+  // A session that has ended by the time that somebody has signed in in another tab.
+  await show();
+  await page.route('**/till/session', (route) => route.fulfill({ status: 401, json: { error: { code: 'unauthorized', message: 'the session is over' } } }), { times: 1 });
+  const other = await context.newPage();
+  await other.goto(plan.link);
+  await page.getByText('The session is over').waitFor();
+  await enter();
+  await tells();
+  // Whoever signs out drops the string.
+  await show();
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await page.getByText('You are signed out.').waitFor();
+  await enter();
+  check(await told.count() === 0, 'a string is called gone that somebody has dropped');
+});
+
 // tokens revokes some admin tokens: what is shown of the others stays.
 export const tokens = ({ api, browse, open, plan, said, signIn }) => browse({}, async ({ page }) => {
   for (const name of ['suspect', 'accomplice']) check((await api('POST', 'tokens', { name, role: 'reader' }, plan.second.token)).code === 201, 'no token is made with the second one');

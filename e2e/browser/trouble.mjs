@@ -334,8 +334,8 @@ export const tabs = ({ api, browse, hold, open, plan, signIn }) => browse({}, as
   await asked;
   check(await page.locator('.secret').count() === 0, 'a string is shown to who has signed in in another tab');
   tell();
-  await page.getByRole('heading', { name: 'A string is not shown any more' }).waitFor();
-  check(await other.getByText('A string is not shown any more').count() === 0, 'a tab that showed no string says that one is gone');
+  await page.getByRole('heading', { name: 'A string that was shown is gone' }).waitFor();
+  check(await other.getByText('A string that was shown is gone').count() === 0, 'a tab that showed no string says that one is gone');
 });
 
 // late gives the page answers that it asked for before others after those: what was drawn

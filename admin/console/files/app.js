@@ -164,9 +164,10 @@ async function signOut() {
     api.forget();
   }
   signInPage('You are signed out.');
+  lost = false; // whoever signs out drops it
 }
 
-let lost = false; // a string that was shown once went because somebody signed in again
+let lost = false; // a string that was shown once has gone, and nobody has been told yet
 
 // vacate ends what is shown or under way for whoever was signed in.
 function vacate() {
@@ -177,8 +178,7 @@ function vacate() {
 }
 
 function signInPage(why, bad) {
-  leave.abort();
-  newSeat();
+  vacate();
   me = null;
   top.hidden = true;
   for (const i of banners.keys()) show(i, '');
@@ -211,7 +211,7 @@ async function begin(who) {
   me = who;
   vacate();
   frame();
-  if (lost) note(leave.signal, main, 'A string is not shown any more', h('p', {}, 'Somebody has signed in again in this browser, perhaps you. If the string is lost, rotate the key, or create another token.'));
+  if (lost) note(leave.signal, main, 'A string that was shown is gone', h('p', {}, 'It was shown here once, and is not shown again. If nobody has kept it, rotate the key, or create another token.'));
   lost = false;
   every(seat(), 5000, watch);
   watch();
