@@ -135,6 +135,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		"closing":  "what a dialog does is told when it is done, although the dialog was closed",
 		"left":     "a string that comes late is shown wherever its user is, and not after they have signed out",
 		"dropped":  "a string that is gone is said to be, and nothing untrue",
+		"matched":  "the strings of keys that end because they match go, and no others",
 		"tokens":   "the end of one admin token leaves what is shown of the others",
 		"ticks":    "the keys that can be ended are those with a tick",
 		"steady":   "a row keeps the focus while one above it goes",

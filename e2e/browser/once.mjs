@@ -188,6 +188,54 @@ export const dropped = ({ api, browse, mint, open, plan, said, signIn }) => brow
   check(await told.count() === 0, 'a string is called gone that somebody has dropped');
 });
 
+// matched ends the keys that match: of the strings that are shown, theirs go, and those of
+// their children.
+export const matched = ({ browse, chat, hold, mint, open, plan, said, signIn }) => browse({}, async ({ page }) => {
+  const parent = await mint({ name: 'parent', max_activations: 20, delegate: true }), dialog = page.getByRole('dialog');
+  const made = await fetch(plan.keys + '/till/self/keys', {
+    method: 'POST', headers: { Authorization: 'Bearer ' + parent.scoped_key, 'Content-Type': 'application/json' }, body: JSON.stringify({ name: 'child', max_activations: 5 }),
+  });
+  check(made.status === 201, 'the child is not minted');
+  const keys = [parent, { name: 'child', id: (await made.json()).id }, await mint({ name: 'other', max_activations: 5 })];
+  const titles = page.locator('#notes').getByRole('heading', { name: /^The / }), shown = async () => (await titles.allInnerTexts()).sort().join();
+  // Strings that come when their page was left stay above those that are opened later.
+  const leave = async (answer) => {
+    await answer.asked();
+    await page.goBack();
+    await page.getByRole('heading', { name: 'Keys', exact: true }).waitFor();
+    await answer.come();
+  };
+  await signIn(page);
+  for (const k of keys) {
+    await open(page, 'keys/' + k.id, k.name);
+    const answer = await hold(page, `**/${k.id}/rotate`);
+    await page.getByRole('button', { name: 'Rotate' }).click();
+    await dialog.getByRole('button', { name: 'Rotate' }).click();
+    await leave(answer);
+    await titles.getByText(k.name).waitFor();
+  }
+  await open(page, 'access', 'Access');
+  await page.getByRole('heading', { name: 'researcher' }).waitFor();
+  const answer = await hold(page, '**/till/api/tokens');
+  await page.getByRole('button', { name: 'Create a token' }).click();
+  await dialog.getByLabel('Whose it is').fill('maria');
+  await dialog.getByLabel('Role').selectOption('reader');
+  await dialog.getByRole('button', { name: 'Create it' }).click();
+  await leave(answer);
+  await titles.getByText('maria').waitFor();
+  const all = ['child', 'other', 'parent'].map((name) => 'The new string of ' + name);
+  check(await shown() === [...all, 'The token of maria'].join(), 'it shows', await shown());
+
+  await open(page, 'keys?q=parent', 'Keys');
+  await page.getByRole('button', { name: 'End all that match…' }).click();
+  await dialog.getByLabel('How many').fill('1');
+  await dialog.getByRole('button', { name: 'End them' }).click();
+  await said(page, 'revoked');
+  await until('the strings of what has ended go', async () => await titles.count() === 2);
+  check(await shown() === 'The new string of other,The token of maria', 'it shows', await shown());
+  check(await chat(await page.locator('.secret code').last().innerText()) === 200, 'the string of a key that works is gone');
+});
+
 // tokens revokes some admin tokens: what is shown of the others stays.
 export const tokens = ({ api, browse, open, plan, said, signIn }) => browse({}, async ({ page }) => {
   for (const name of ['suspect', 'accomplice']) check((await api('POST', 'tokens', { name, role: 'reader' }, plan.second.token)).code === 201, 'no token is made with the second one');

@@ -1,6 +1,6 @@
 // The list of keys: live, filtered, searched, page by page.
 import * as api from './api.js';
-import { ask, empty, every, field, h, heading, problem, put, say, strike, time, uid } from './dom.js';
+import { ask, empty, every, field, h, heading, problem, put, say, seat, strike, time, uid } from './dom.js';
 import { follow } from './feed.js';
 import { compact, count, limitsOf, plural, statuses } from './text.js';
 
@@ -87,6 +87,15 @@ export async function revokeDialog(k, signal) {
   strike(k.id);
   say(`${k.name || k.id} is revoked${cut ? ', and ' + plural(cut, 'stream') + ' cut' : ''}.`);
   return answer.done;
+}
+
+// strikeRevoked strikes what is noted of keys that are revoked by now, which a job does not
+// name.
+async function strikeRevoked() {
+  const ids = new Set([...document.querySelectorAll('[data-of^=key_]')].map((el) => el.dataset.of)), who = seat();
+  await Promise.all([...ids].map(async (id) => {
+    try { if ((await api.get('keys/' + id, null, who)).status === 'revoked') strike(id); } catch (e) { if (e.status === 404) strike(id); }
+  }));
 }
 
 export async function keysPage({ main, signal, may, go, behind, q }) {
@@ -266,7 +275,7 @@ export async function keysPage({ main, signal, may, go, behind, q }) {
       },
     });
     if (answer) say(`${plural(answer.done.revoked, 'key')} revoked${answer.done.streams_cut ? ', ' + plural(answer.done.streams_cut, 'stream') + ' cut' : ''}.`);
-    await attempt();
+    await Promise.all([strikeRevoked(), attempt()]); // also after a job that was interrupted
   }
 
   async function refresh(mine) {
