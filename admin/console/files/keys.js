@@ -85,12 +85,13 @@ export async function revokeDialog(k, signal) {
   if (!answer) return null;
   const cut = answer.done.streams_cut;
   strike(k.id);
+  strikeRevoked();
   say(`${k.name || k.id} is revoked${cut ? ', and ' + plural(cut, 'stream') + ' cut' : ''}.`);
   return answer.done;
 }
 
-// strikeRevoked strikes what is noted of keys that are revoked by now, which a job does not
-// name.
+// strikeRevoked strikes what is noted of keys that are revoked by now: no answer names the
+// children of a key, nor the keys that a job has ended.
 async function strikeRevoked() {
   const ids = new Set([...document.querySelectorAll('[data-of^=key_]')].map((el) => el.dataset.of)), who = seat();
   await Promise.all([...ids].map(async (id) => {
@@ -243,7 +244,7 @@ export async function keysPage({ main, signal, may, go, behind, q }) {
       },
     });
     if (answer) say(plural(ids.length, 'key') + ' revoked.');
-    await attempt();
+    await Promise.all([strikeRevoked(), attempt()]);
   }
 
   async function endMatching() {
