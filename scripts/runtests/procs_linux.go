@@ -146,20 +146,28 @@ func (p *processes) startOwn(cmd *exec.Cmd) error {
 	return nil
 }
 
+// lastWords is how many times PostgreSQL is asked to end at once before it is killed: a
+// server that is killed leaves shared memory behind.
+const lastWords = 500
+
 // end ends all of them, and lets no other start.
 func (p *processes) end() error {
 	p.mu.Lock()
 	p.over = true
 	p.mu.Unlock()
 	var failed error
-	for range 1000 { // a process may start while the others are killed
+	for try := range 1000 { // a process may start while the others are killed
 		living := p.living()
 		if len(living) == 0 {
 			return nil
 		}
 		failed = nil
 		for _, d := range living {
-			if err := syscall.Kill(d.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			signal := syscall.SIGKILL
+			if d.name == "postgres" && try < lastWords {
+				signal = syscall.SIGQUIT
+			}
+			if err := syscall.Kill(d.pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 				failed = errors.Join(failed, fmt.Errorf("ending %s (%d): %w", d.name, d.pid, err))
 			}
 		}

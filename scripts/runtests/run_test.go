@@ -262,6 +262,9 @@ func TestAnInterruptedRunLeavesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			out := r.ended(r.Wait(), 130)
+			if _, err := os.Stat(filepath.Join(r.tell, "cleaned")); runtime.GOOS == "linux" && err != nil {
+				t.Errorf("PostgreSQL was killed: %v", err)
+			}
 			if !strings.Contains(out, "cut off") || !strings.Contains(out, "FAIL, interrupted,") || strings.Contains(out, "never") {
 				t.Error("it does not tell that it was interrupted")
 			}

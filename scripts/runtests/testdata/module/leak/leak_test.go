@@ -1,8 +1,10 @@
-// Package leak leaves everything behind: directories, and a process in a session of
-// its own without any of the environment.
+// Package leak leaves everything behind: directories, a process in a session of its own
+// without any of the environment, and one with the name of PostgreSQL's that cleans up when it
+// is asked to end.
 package leak
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +35,7 @@ func leak(t *testing.T) {
 	}
 	tell("disk", dir)
 	tell("memory", os.Getenv("TILL_TEST_MEMORY"))
+	server(t)
 	cmd := exec.Command("sleep", "600")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -40,6 +43,26 @@ func leak(t *testing.T) {
 		t.Fatal(err)
 	}
 	tell("pid", strconv.Itoa(cmd.Process.Pid))
+}
+
+func server(t *testing.T) {
+	t.Helper()
+	script := filepath.Join(os.Getenv("TELL"), "postgres")
+	const text = "#!/bin/sh\ntrap 'echo it is >\"$TELL/cleaned\"; exit' QUIT\necho ready\nwhile :; do sleep 600 & wait; done\n"
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(script)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		_, err = bufio.NewReader(out).ReadString('\n')
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestLeaksAndWaits(t *testing.T) {
