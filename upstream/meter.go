@@ -19,6 +19,7 @@ type Meter struct {
 
 	usage   Usage
 	final   bool   // the reported usage is that of the whole answer
+	unsure  bool   // a report left open how much input there was, whatever the others say
 	ended   bool   // the stream said that it is complete
 	failed  bool   // the answer contained an error
 	embeds  bool   // it holds embeddings, which are not output
@@ -95,7 +96,7 @@ const maxTokenText = 256
 // count, and that half of the usage is unknown.
 func (m *Meter) Usage() Usage {
 	u := m.usage
-	if u.Input < 1 {
+	if u.Input < 1 || m.unsure {
 		u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h = -1, -1, -1, -1
 	}
 	if u.Output < (m.wrote+maxTokenText-1)/maxTokenText {
@@ -332,6 +333,9 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 		return
 	}
 	u, err := usageOf(o, m.Several)
+	if m.Several && u.Input < 0 && max(u.CachedInput, u.CacheWrite) > 0 && at != inChoice {
+		m.unsure = true
+	}
 	if err != nil {
 		m.usage.merge(u)
 		m.invalidate()

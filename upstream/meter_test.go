@@ -235,6 +235,46 @@ func TestNoReportOfNothingIsBelievedWhereTextPassed(t *testing.T) {
 	}
 }
 
+// TestInputThatIsNotKnownStaysSo: of several answers, more cached tokens than input may be
+// beside it or each answer's, whatever the other reports of a stream leave out.
+func TestInputThatIsNotKnownStaysSo(t *testing.T) {
+	t.Parallel()
+	const (
+		text   = `{"choices":[{"delta":{"content":"Some words."}}]}`
+		less   = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}`
+		cached = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":20000}}}`
+		wrong  = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5.5,"prompt_tokens_details":{"cached_tokens":20000}}}`
+		apart  = `{"choices":[],"usage":{"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":20000}}}`
+		bare   = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"cached_tokens":20000}}`
+	)
+	unknown, beside := Usage{-1, -1, -1, -1, 5, -1}, Usage{20_003, 20_000, -1, -1, 5, -1}
+	for _, test := range []struct {
+		name    string
+		reports []string
+		several bool
+		want    Usage
+	}{
+		{"alone", []string{cached}, true, unknown},
+		{"after a report without them", []string{less, cached}, true, unknown},
+		{"before a report without them", []string{cached, less}, true, unknown},
+		{"apart from the input", []string{less, apart}, true, unknown},
+		{"beside a count that is no number", []string{less, wrong, less}, true, Usage{-1, -1, -1, -1, 1, -1}},
+		{"under another name", []string{less, bare}, true, Usage{3, 20_000, -1, -1, 5, -1}},
+		{"one answer", []string{less, cached}, false, beside},
+		{"one answer, the other way round", []string{cached, less}, false, beside},
+	} {
+		stream := "data: " + strings.Join(append([]string{text}, test.reports...), "\n\ndata: ") + "\n\ndata: [DONE]\n\n"
+		for _, n := range []int{1, 13, 1 << 30} {
+			m := NewMeter(true)
+			m.Several = test.several
+			m.feed(stream, n)
+			if got := m.Usage(); got != test.want {
+				t.Errorf("%s, by %d bytes: %+v, want %+v", test.name, n, got, test.want)
+			}
+		}
+	}
+}
+
 // TestALongLineIsReadInLittleMemory, whatever its kind.
 func TestALongLineIsReadInLittleMemory(t *testing.T) {
 	t.Parallel()

@@ -226,7 +226,9 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	}
 	// OpenAI's names mean a part of the input. Gateways that write Claude's counts under
 	// them leave the input as Claude counts it, without that part (QuantumNous/new-api#2744,
-	// Helicone/helicone#5652).
+	// Helicone/helicone#5652). A prompt of 0 is not believed for that. Whether a total
+	// has that part is not known, so what it has more than the input and the output is
+	// output, unless it is exactly all three: never less than was used, either way.
 	leftOut := int64(0)
 	if cached, stored := c.first(detailFields...), c.first(writtenFields...); u.Input > 0 && max(cached, stored) > u.Input {
 		leftOut = add(max(cached, 0), max(stored, 0))
