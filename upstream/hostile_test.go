@@ -221,6 +221,7 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 		"a total with no output":  {`{"usage":{"prompt_tokens":100,"total_tokens":150,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 50, -1}},
 		"a larger one":            {`{"usage":{"prompt_tokens":100,"total_tokens":600,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 500, -1}},
 		"a total above the parts": {`{"usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":650,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 550, -1}},
+		"a total between those":   {`{"usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":300,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 200, -1}},
 		"a total with the cached": {`{"usage":{"prompt_tokens":100,"completion_tokens":50,"total_tokens":450,"prompt_tokens_details":{"cached_tokens":300}}}`, Usage{400, 300, -1, -1, 50, -1}},
 		"embeddings sent back":    {`{"metadata":{"embedding":"x"},"usage":{"prompt_tokens":10}}`, Usage{10, -1, -1, -1, -1, -1}},
 		"embeddings in a tool":    {`{"tools":[{"parameters":{"embedding":{"type":"string"}}}],"usage":{"total_tokens":15}}`, Usage{15, -1, -1, -1, -1, -1}},

@@ -245,6 +245,8 @@ func TestInputThatIsNotKnownStaysSo(t *testing.T) {
 		cached = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":20000}}}`
 		wrong  = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5.5,"prompt_tokens_details":{"cached_tokens":20000}}}`
 		apart  = `{"choices":[],"usage":{"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":20000}}}`
+		choice = `{"choices":[{"usage":{"prompt_tokens":3,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":20000}}}]}`
+		plain  = `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}`
 		bare   = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"cached_tokens":20000}}`
 	)
 	unknown, beside := Usage{-1, -1, -1, -1, 5, -1}, Usage{20_003, 20_000, -1, -1, 5, -1}
@@ -260,6 +262,7 @@ func TestInputThatIsNotKnownStaysSo(t *testing.T) {
 		{"apart from the input", []string{less, apart}, true, unknown},
 		{"beside a count that is no number", []string{less, wrong, less}, true, Usage{-1, -1, -1, -1, 1, -1}},
 		{"under another name", []string{less, bare}, true, Usage{3, 20_000, -1, -1, 5, -1}},
+		{"in a choice, which is one of several", []string{choice, plain}, true, Usage{10, -1, -1, -1, 5, -1}},
 		{"one answer", []string{less, cached}, false, beside},
 		{"one answer, the other way round", []string{cached, less}, false, beside},
 	} {
