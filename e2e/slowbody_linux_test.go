@@ -43,6 +43,9 @@ func answerOn(c net.Conn) (*http.Response, string, error) {
 // as it does where this machine is busy.
 func tooSlow(answer string) bool { return strings.Contains(answer, "too slowly") }
 
+// noRoom reports whether a body was refused because others left no room for it.
+func noRoom(answer string) bool { return strings.Contains(answer, "large bodies") }
+
 // TestBodiesThatStopInTheMiddleTakeBoundedMemory has clients announce large bodies
 // that limits must read, and stop half way: some fit into the memory reserved for
 // bodies, and the others are refused until later.
@@ -78,7 +81,7 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 			}
 			if c.status, c.answer = res.StatusCode, answer; c.status == http.StatusServiceUnavailable {
 				refused.Add(1)
-				if res.Header.Get("Retry-After") == "" || res.Header.Get("Till-Refusal") != "till_store_unavailable" || !strings.Contains(answer, "large bodies") {
+				if res.Header.Get("Retry-After") == "" || res.Header.Get("Till-Refusal") != "till_store_unavailable" || !noRoom(answer) {
 					t.Errorf("refused with %v %s", res.Header, answer)
 				}
 			}
@@ -137,9 +140,10 @@ func TestBodiesThatStopInTheMiddleTakeBoundedMemory(t *testing.T) {
 		switch <-c.answered; {
 		case c.status == http.StatusOK:
 			tokens += 7
-		case c == last && tooSlow(c.answer):
+		case c == last && (tooSlow(c.answer) || noRoom(c.answer)):
+			// It may have waited for room almost as long as the one that was refused.
 		default:
-			t.Errorf("a body that went on was answered with %d %s", c.status, c.answer)
+			t.Errorf("a body that went on (begun before the others: %t) was answered with %d %s", c == last, c.status, c.answer)
 		}
 	}
 	s.used(id) // nothing is held any more
