@@ -40,7 +40,7 @@ SHARING = ./limiter $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|c
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
 	@./scripts/need.sh postgres pgbouncer
-	$(RUNTESTS) +unit -timeout 30m $(REST) \
+	$(RUNTESTS) +unit -timeout 30m -skip '$(LONG)|$(SLOW)' $(REST) \
 		+smoke -timeout 30m -run $(SMOKE) ./e2e
 
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
