@@ -36,7 +36,7 @@ PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench|cli)$$')
 # The longest comes first, so that at the end others still run beside it.
 SHARING = ./limiter $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|cli|postgres|limiter)$$')
 
-# What to run before each commit: it needs Go and PostgreSQL, and two minutes.
+# What to run before each commit: it needs Go and PostgreSQL, and three minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
 	@./scripts/need.sh postgres pgbouncer

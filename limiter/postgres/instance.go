@@ -14,9 +14,10 @@ import (
 // each node compares its own number of commits with what the new server has, and vouches
 // for the server if that is all of them; from then on it acknowledges nothing that another
 // server has committed, as the former one may, and goes back to none that it has left. Before
-// a node goes on there, it waits until those that lived have vouched. A node that finds commits missing writes its doubt for all: see
-// doubt.go. Servers are told apart by when they started, so nodes also vouch after a mere
-// restart. That takes no longer than they need to connect.
+// a node goes on there, it waits until those that lived have vouched. A node that finds
+// commits missing writes its doubt for all: see doubt.go. Servers are told apart by when they
+// started, so nodes also vouch after a mere restart. That takes no longer than they need to
+// connect.
 //
 // A node that ended together with the former server, or that cannot reach the new one
 // within the life of a session, is not waited for: what it alone knows stays unknown.
