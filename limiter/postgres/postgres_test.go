@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -77,6 +78,13 @@ func (f *follower) Missed() error {
 	defer f.mu.Unlock()
 	f.missed++
 	return nil
+}
+
+// caughtUp reports whether it has read what became of a key, or everything again.
+func (f *follower) caughtUp(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.missed > 0 || slices.Contains(f.changed, key)
 }
 
 func (f *follower) Recalled(account []byte) {
