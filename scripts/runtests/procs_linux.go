@@ -63,8 +63,13 @@ func (p *processes) keep(cmd *exec.Cmd) (code int, err error) {
 	if code < 0 { // a signal has ended it
 		code = exitFailed
 	}
+	left := p.living()
+	for try := 0; try < lastMoments && len(left) > 0; try++ {
+		time.Sleep(10 * time.Millisecond)
+		left = p.living()
+	}
 	names := os.NewFile(keptNames, "names")
-	for _, d := range p.living() {
+	for _, d := range left {
 		if _, err := fmt.Fprintln(names, d.name); err != nil {
 			return 0, err
 		}
@@ -145,6 +150,10 @@ func (p *processes) startOwn(cmd *exec.Cmd) error {
 	p.mine = append(p.mine, cmd.Process.Pid)
 	return nil
 }
+
+// lastMoments is how many more looks decide whether a process that still runs when its
+// command has ended was left behind: one that a test has killed may need the processor to go.
+const lastMoments = 100
 
 // lastWords is how many times PostgreSQL is asked to end at once before it is killed: a
 // server that is killed leaves shared memory behind.
