@@ -31,17 +31,18 @@ RUNTESTS = $(GO) run ./scripts/runtests
 # e2e takes longest: it has a phase of its own. What only computes, and commands, which do
 # one thing after the other, need the race detector less than the processors need their
 # time: CI runs them with it.
-REST = $$($(GO) list ./... | grep -v /e2e$$)
+REST = $$($(GO) list ./... | grep -vE '/(e2e|postgres)$$')
 PURE = $$($(GO) list ./... | grep -E '/(upstream|scope|bench|cli)$$')
 # The longest comes first, so that at the end others still run beside it.
 SHARING = ./limiter $$($(GO) list ./... | grep -vE '/(e2e|upstream|scope|bench|cli|postgres|limiter)$$')
 
-# What to run before each commit: it needs Go and PostgreSQL, and three minutes.
+# What to run before each commit: it needs Go and PostgreSQL, and two minutes.
 SMOKE = 'TestKeyWith1000|TestEverySlot|TestRefusalsHave|TestAnUpgradeIsOne|TestExampleCaddyfile|TestUpServes'
 check: style
 	@./scripts/need.sh postgres pgbouncer
-	$(RUNTESTS) +unit -timeout 30m -skip '$(LONG)|$(SLOW)' $(REST) \
-		+smoke -timeout 30m -run $(SMOKE) ./e2e
+	$(RUNTESTS) +unit -timeout 30m -skip '$(LONG)' $(REST) \
+		+smoke -timeout 30m -run $(SMOKE) ./e2e \
+		++ +database -timeout 30m -parallel 6 -skip '$(SLOW)' ./limiter/postgres
 
 # What tries the same at larger sizes than other tests do, reads the types of every vendor's
 # SDK, compares every SDK's behaviour with and without till, drives the vendors' agents, runs
