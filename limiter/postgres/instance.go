@@ -62,18 +62,19 @@ func (s *Store) trust(now state) bool {
 	if now.instance != i.judged {
 		i.judged, i.since = now.instance, boottime()
 	}
-	var silent []string
-	for name := range now.commits {
-		if name != s.options.Node && !now.vouched[name] && (now.live[name] || i.live[name]) {
-			silent = append(silent, name)
+	silent := make(map[string]bool)
+	for _, nodes := range []map[string]bool{now.live, i.live} { // the server may not know all that lived
+		for name, lives := range nodes {
+			if lives && name != s.options.Node && !now.vouched[name] {
+				silent[name] = true
+			}
 		}
 	}
 	if len(silent) > 0 && boottime()-i.since < sessionLife {
 		return false
 	}
 	if len(silent) > 0 {
-		slices.Sort(silent)
-		s.log.Warn("the database's server is another than before, and these nodes have not said that it has all of their commits", "nodes", silent)
+		s.log.Warn("the database's server is another than before, and these nodes have not said that it has all of their commits", "nodes", slices.Sorted(maps.Keys(silent)))
 	}
 	i.trusted.Store(now.instance)
 	moved = true
@@ -116,7 +117,11 @@ func (s *Store) choose(now state) (acked int64, err error) {
 		i.chosen = now.instance
 		i.trusted.Store(0)
 	}
-	return s.acked.Load(), nil
+	acked = s.acked.Load()
+	if i.trusted.Load() != now.instance && now.commits[s.options.Node] < acked { // which the next look finds out
+		return 0, errUnvouched
+	}
+	return acked, nil
 }
 
 // leftServers are those that the store that follows this one does not go back to, either.
