@@ -375,6 +375,55 @@ func TestANodeThatHasVouchedForAServerNeverGoesBack(t *testing.T) {
 	}
 }
 
+// TestTheStoreThatFollowsKnowsTheServerThatWasUsedLast: it leaves that one for another, too,
+// and never goes back.
+func TestTheStoreThatFollowsKnowsTheServerThatWasUsedLast(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	o := postgres.Options{DSN: f.network.DSN(), Node: "one", After: f.node}
+	f.standby.Promote(t)
+	f.network.Lead(f.standby)
+	f.vouches(t)
+	if err := errors.Join(f.node.Close(), f.primary.Kill(), f.primary.Start()); err != nil {
+		t.Fatal(err)
+	}
+	f.network.Lead(f.primary)
+	next := open(t, o, nil)
+	f.network.Lead(f.standby)
+	err := next.Update(func(store.Tx) error { t.Error("it runs"); return nil })
+	if !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Update: %v, want ErrUnavailable", err)
+	}
+}
+
+// TestAStoreThatHasVouchedAndNotJoinedBindsTheOneAfterIt: the other nodes may go on with the
+// server that it has vouched for.
+func TestAStoreThatHasVouchedAndNotJoinedBindsTheOneAfterIt(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	f.second(t)
+	o := postgres.Options{DSN: f.network.DSN(), Node: "one", After: f.node}
+	f.primary.CaughtUp(t, f.standby)
+	f.standby.Promote(t)
+	if err := f.node.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.standby.Exec(t, "UPDATE till.session SET expires = now() + interval '1 h' WHERE name = 'two'") // which does not come
+	f.network.Lead(f.standby)
+	joined := make(chan error)
+	go func() { joined <- join(o) }()
+	f.vouches(t)
+	f.network.Cut()
+	if err := <-joined; err == nil {
+		t.Fatal("it has joined before the other node has vouched")
+	}
+	f.network.To(f.primary)
+	f.network.Heal()
+	if err := join(o); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("the next one joins on the former server: %v, want ErrUnavailable", err)
+	}
+}
+
 // TestAReadWaitsUntilOthersHaveVouchedAsAWriteDoes: a node that has not is cut off for a
 // moment.
 func TestAReadWaitsUntilOthersHaveVouchedAsAWriteDoes(t *testing.T) {

@@ -24,12 +24,44 @@ import (
 type instance struct {
 	trusted atomic.Int64 // the server that may be used; 0: none yet
 
+	past *past
+
 	mu     sync.Mutex
-	chosen int64           // the server that this node has vouched for last, or is about to
-	left   map[int64]bool  // those before it
 	judged int64           // the one that others have to vouch for
 	since  time.Duration   // when this node saw it first
 	live   map[string]bool // other nodes, when the trusted one was last asked
+}
+
+// past is which servers a process has gone from and to. The stores that it opens one after
+// the other have one in common, also those that do not join: each may have vouched.
+type past struct {
+	mu     sync.Mutex
+	chosen int64          // the server that the node has vouched for last, or is about to
+	left   map[int64]bool // those before it
+}
+
+// choose leaves the server that was chosen until now, unless it is this one.
+func (p *past) choose(instance int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left[instance] {
+		return errLeft
+	}
+	if p.chosen != 0 && p.chosen != instance {
+		p.left[p.chosen] = true
+	}
+	p.chosen = instance
+	return nil
+}
+
+// check returns an error if the server was left.
+func (p *past) check(instance int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left[instance] {
+		return errLeft
+	}
+	return nil
 }
 
 // vouch says in the database that it has all that this node was acknowledged.
@@ -52,7 +84,7 @@ func (s *Store) trust(now state) bool {
 	}()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.left[now.instance] {
+	if i.past.check(now.instance) != nil {
 		return false
 	}
 	if now.instance == i.trusted.Load() {
@@ -107,28 +139,17 @@ func (s *Store) choose(now state) (acked int64, err error) {
 	i := &s.instance
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.left[now.instance] {
-		return 0, errLeft
-	}
-	if i.chosen != now.instance {
-		if i.chosen != 0 {
-			i.left[i.chosen] = true
-		}
-		i.chosen = now.instance
-		i.trusted.Store(0)
+	if err := i.past.choose(now.instance); err != nil {
+		return 0, err
 	}
 	acked = s.acked.Load()
-	if i.trusted.Load() != now.instance && now.commits[s.options.Node] < acked { // which the next look finds out
-		return 0, errUnvouched
+	if i.trusted.Load() != now.instance {
+		i.trusted.Store(0)
+		if now.commits[s.options.Node] < acked { // which the next look finds out
+			return 0, errUnvouched
+		}
 	}
 	return acked, nil
-}
-
-// leftServers are those that the store that follows this one does not go back to, either.
-func (i *instance) leftServers() map[int64]bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return maps.Clone(i.left)
 }
 
 // acknowledge notes a commit, unless the node has left the server that has made it.

@@ -10,7 +10,7 @@ import (
 func TestAServerThatLacksACommitOfThisNodeIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	const former, next = 1, 2
-	s := &Store{options: Options{Node: "one"}, instance: instance{left: make(map[int64]bool)}}
+	s := &Store{options: Options{Node: "one"}, instance: instance{past: &past{left: make(map[int64]bool)}}}
 	if _, err := s.choose(state{instance: former}); err != nil {
 		t.Fatal(err)
 	}

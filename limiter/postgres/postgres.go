@@ -147,13 +147,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		options: o, log: o.Log, schema: o.Schema, sql: queriesIn(o.Schema),
 		turn: make(chan struct{}, 1), asks: make(chan []byte, 256),
 		seen:     seen{commits: make(map[string]int64), renewals: make(map[string]renewal)},
-		instance: instance{left: make(map[int64]bool)},
+		instance: instance{past: &past{left: make(map[int64]bool)}},
 	}
 	s.log = cmp.Or(s.log, slog.New(slog.DiscardHandler))
 	if o.After != nil {
 		s.former = o.After.before()
 		s.former.generation = o.After.generation
-		s.instance.left = o.After.instance.leftServers()
+		s.instance.past = o.After.instance.past
 		s.options.After = nil // or each store would keep all before it
 	}
 	if s.options.Disk == nil {
