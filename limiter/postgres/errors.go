@@ -22,7 +22,8 @@ type fault struct {
 	away   bool // there was no connection to begin with
 	begins bool // it is about BEGIN: there is no transaction
 
-	unvouched bool // the server may not be used: other nodes have yet to vouch for it, or this one has left it
+	unvouched bool // other nodes have yet to vouch for the server
+	left      bool // this node has left the server for another one
 }
 
 func (f *fault) Error() string {
@@ -127,8 +128,12 @@ func (f *fault) again() bool {
 // elsewhere reports whether the connection was lost, or may lead to another server than the
 // present one.
 func (f *fault) elsewhere() bool {
-	return f.killed || f.unvouched || f.code == "25006" || f.standby()
+	return f.killed || f.refused() || f.code == "25006" || f.standby()
 }
+
+// refused reports whether this node does not use the server. Another look may find one that
+// it uses.
+func (f *fault) refused() bool { return f.unvouched || f.left }
 
 // standby reports whether a server that has not taken over has refused to begin a
 // transaction that writes. What is asked of it within another one, it refuses as 25006.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -166,10 +167,10 @@ func (s *Store) acknowledge(batch, instance int64) bool {
 // checkInstance returns an error if what has answered is not the server that may be used: a
 // connection to the former one stays, or a pooler has another one now.
 func (s *Store) checkInstance(instance int64) error {
-	if s.joined.Load() && instance != s.instance.trusted.Load() {
-		return errUnvouched
+	if !s.joined.Load() || instance == s.instance.trusted.Load() {
+		return nil
 	}
-	return nil
+	return cmp.Or(s.instance.past.check(instance), error(errUnvouched))
 }
 
 // errUnvouched is the fault of a server that other nodes have yet to vouch for.
@@ -178,8 +179,9 @@ var errUnvouched = &fault{text: "its server has started since, and other nodes h
 // errStandby is the fault of a server that has not taken over, as PostgreSQL says it.
 var errStandby = &fault{code: "25006", text: "the server is a standby, which cannot be written to"}
 
-// errLeft is the fault of a server that this node has left for another one.
-var errLeft = &fault{text: "this node has left it for another server, and goes back to it only once it was restarted", away: true, unvouched: true}
+// errLeft is the fault of a server that this node has left for another one. What such a
+// server lacks is no reason for doubt.
+var errLeft = &fault{text: "this node has left this server for another one: stop it, or restart it if it is the one to go on with", away: true, left: true}
 
 const (
 	// vouchPatience is how long a transaction waits until other nodes have vouched, and

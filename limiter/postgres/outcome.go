@@ -78,6 +78,9 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 	for {
 		s.pool.flush()
 		number, session, instance, err := s.ownNumber()
+		if err == nil {
+			err = s.instance.past.check(instance)
+		}
 		switch {
 		case err == nil && number < batch-1:
 			return false, s.fail(doubt("%s has %d commits of this node, and has acknowledged %d", s.where, number, batch-1))

@@ -79,6 +79,9 @@ func (s *Store) before() state {
 
 // compare finds out whether the database went back since before was taken.
 func (s *Store) compare(before, now state) error {
+	if err := s.instance.past.check(now.instance); err != nil {
+		return err
+	}
 	if err := s.replaced(before, now); err != nil {
 		return s.fail(err)
 	}

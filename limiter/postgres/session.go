@@ -96,8 +96,12 @@ func (s *Store) begin(l *listener) error {
 // tryBegin reports whether it has made the node's row ours. If not, another process may
 // live in it, or other nodes have yet to vouch for the server: it is tried again.
 func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
-	results, err := l.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)))
+	results, err := l.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)), say(s.sql.numbers))
 	if err != nil {
+		return false, err
+	}
+	now := stateOf(results[2])
+	if err := s.instance.past.check(now.instance); err != nil {
 		return false, err
 	}
 	if len(results[0].Rows) == 0 {
@@ -135,10 +139,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 		former = rows[0][0]
 		take = say(s.sql.rejoin, append(about, byteaOf(rows[0][0]))...)
 	}
-	if results, err = l.run(ctx, say(s.sql.numbers)); err != nil {
-		return false, err
-	}
-	before, now := s.former, stateOf(results[0])
+	before := s.former
 	if before.commits == nil || before.generation != s.generation { // a repair ends what was known
 		before.commits, before.head = make(map[string]int64, 1), 0
 	}
@@ -214,7 +215,7 @@ func (s *Store) keep(l *listener) {
 					s.log.Warn("renewing this node's session", "error", err)
 				}
 				s.unblock(f)
-				if !f.killed && s.rollback(l) == nil {
+				if !f.killed && !f.left && s.rollback(l) == nil {
 					s.pause(pause)
 					continue
 				}

@@ -60,7 +60,7 @@ func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 			s.pool.flush()
 		}
 		s.unblock(f)
-		if f.unvouched && time.Since(start) < vouchPatience {
+		if f.refused() && time.Since(start) < vouchPatience {
 			try-- // it has not begun
 			s.pause(vouchEvery)
 			continue
@@ -241,6 +241,10 @@ func (t *transaction) begin(rows *store.Rows) error {
 // all that it has acknowledged to it. It returns the server.
 func (s *Store) checkFence(rows [][][]byte, state [][]byte) (instance int64, err error) {
 	acked := s.acked.Load()
+	instance = intFrom(state[2])
+	if err := s.instance.past.check(instance); err != nil {
+		return 0, err
+	}
 	if len(rows) == 0 {
 		return 0, s.fail(doubt("%s no longer knows this node, %s", s.where, s.options.Node))
 	}
@@ -255,7 +259,6 @@ func (s *Store) checkFence(rows [][][]byte, state [][]byte) (instance int64, err
 	case batch > acked:
 		return 0, s.fail(fmt.Errorf("%s has a commit of this node that it has not sent: %w", s.where, errTaken))
 	}
-	instance = intFrom(state[2])
 	return instance, s.checkInstance(instance)
 }
 

@@ -175,7 +175,7 @@ func (v *view) read(what statement) ([][][]byte, error) {
 		if known && f.elsewhere() {
 			s.pool.flush()
 		}
-		if known && f.unvouched && time.Since(start) < vouchPatience && !s.pause(vouchEvery) {
+		if known && f.refused() && time.Since(start) < vouchPatience && !s.pause(vouchEvery) {
 			try-- // it has not begun
 			continue
 		}
