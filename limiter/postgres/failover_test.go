@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -479,6 +480,26 @@ func TestTheConnectionThatListensLeavesTheFormerServer(t *testing.T) {
 		return f.standby.Exec(t, "SELECT seen > '"+now+"' FROM till.session")[0] == "t"
 	})
 	eventually(t, "the node is fresh", func() bool { return f.node.Fresh() == nil })
+}
+
+// TestTheLogSaysThatANodeHasLeftTheServer: another reason was there before, and was logged.
+func TestTheLogSaysThatANodeHasLeftTheServer(t *testing.T) {
+	t.Parallel()
+	f := newFailover(t)
+	var logged buffer
+	open(t, postgres.Options{DSN: f.network.DSN(), Node: "two", Log: slog.New(slog.NewTextHandler(&logged, nil))}, nil)
+	says := func(text string) func() bool {
+		return func() bool { return strings.Contains(logged.String(), text) }
+	}
+	f.primary.CaughtUp(t, f.standby)
+	f.standby.Promote(t)
+	f.network.Lead(f.standby)
+	f.vouchesAs(t, "two")
+	f.network.Cut()
+	eventually(t, "the log says that there is no connection", says("the connection to the database is lost"))
+	f.network.To(f.primary)
+	f.network.Heal()
+	eventually(t, "the log says why", says(`msg="the server of the database is not used: it is tried again" error="this node has left this server`))
 }
 
 // TestTheStoreThatFollowsKnowsTheServerThatWasUsedLast: it leaves that one for another, too,

@@ -186,25 +186,32 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 func (s *Store) keep(l *listener) {
 	var due time.Time // of the next renewal
 	var asked, reported time.Time
-	lost, pause, prune := false, 50*time.Millisecond, false
+	lost, pause, prune := "", 50*time.Millisecond, false // lost: why there is no connection
 	for renewals := 0; s.ending.Err() == nil && s.failure.Load() == nil; {
 		if l == nil {
 			ctx, cancel := context.WithTimeout(s.ending, dialTimeout)
 			next, err := s.dial(ctx)
 			cancel()
 			if err != nil {
-				if !lost {
-					s.log.Warn("the connection to the database is lost: it is tried again", "error", err)
+				what, why := "the connection to the database is lost", "no answer"
+				switch f := faultOf(err); {
+				case f.refused():
+					what, why = "the server of the database is not used", f.text
+				case f.code != "":
+					why = f.text // how a network fails is another one each time
 				}
-				lost = true
+				if why != lost && s.usable() == nil {
+					s.log.Warn(what+": it is tried again", "error", err)
+					lost = why
+				}
 				s.pause(pause)
 				pause = min(2*pause, time.Second)
 				continue
 			}
-			if lost {
+			if lost != "" {
 				s.log.Info("the connection to the database is there again")
 			}
-			l, due, pause, lost = next, time.Time{}, 50*time.Millisecond, false
+			l, due, pause, lost = next, time.Time{}, 50*time.Millisecond, ""
 			s.wakeFollower() // what was notified meanwhile was not heard
 		}
 		if now := time.Now(); !now.Before(due) {
