@@ -47,9 +47,8 @@ func BenchmarkFresh(b *testing.B) {
 
 // TestANodeThatIsCutOffIsStaleInTime: it refuses before its session has expired, and the
 // others wait for it no longer than that. Once it is back it reads everything again, or
-// at least what the others have changed: where a renewal of before arrives only now, the
-// database does not call the next one late, and the node may have counted a little less
-// time than the database's clock has moved.
+// at least what another has changed: a renewal that was on its way may arrive only now, and
+// then the database does not call the next one late.
 func TestANodeThatIsCutOffIsStaleInTime(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
