@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/access"
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/event"
@@ -96,12 +94,12 @@ func (l *Limiter) CreateToken(by Caller, spec TokenSpec) (record.AdminToken, err
 		}
 		return record.AdminToken{}, err
 	}
-	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
+	id, err := l.ids.next(record.TokenIDPrefix, now)
 	if err != nil {
-		return record.AdminToken{}, fmt.Errorf("making an id: %w", err)
+		return record.AdminToken{}, err
 	}
 	rec := &record.AdminToken{
-		ID: record.TokenIDPrefix + id.String(), Lookup: spec.Lookup, Name: spec.Name, Role: spec.Role, Token: by.Token,
+		ID: id, Lookup: spec.Lookup, Name: spec.Name, Role: spec.Role, Token: by.Token,
 		CreatedAt: now, CreatedBy: by.Name, ExpiresAt: spec.ExpiresAt,
 	}
 	var old []record.AdminToken

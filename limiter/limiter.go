@@ -107,6 +107,7 @@ type Limiter struct {
 	log       *slog.Logger
 	observe   Observer  // or nil
 	lockdown  *Lockdown // or nil
+	ids       ids
 
 	cache     // of the keys that are in use
 	unknown   unknowns
@@ -157,6 +158,7 @@ func Open(o Options) (_ *Limiter, err error) {
 	l := &Limiter{
 		store: o.Store, log: o.Logger, observe: o.Observe, lockdown: o.Lockdown,
 		turns: turns{patience: cmp.Or(o.Turn, DefaultTurn), most: cmp.Or(o.TurnBytes, math.MaxInt64)}, exiting: o.Exiting,
+		ids:       newIDs(),
 		stop:      make(chan struct{}),
 		retention: retention{retained: make(chan struct{}, 1)},
 		jobs:      jobs{wake: make(chan struct{}, 1), stopped: make(chan struct{})},

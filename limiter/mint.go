@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
@@ -79,11 +77,11 @@ func (l *Limiter) Mint(by Caller, spec *record.Key, birth Birth) (View, error) {
 func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*record.Key, error) {
 	key := spec.Clone()
 	now := l.clock.Now().UTC()
-	id, err := ulid.New(ulid.Timestamp(now), ulid.DefaultEntropy())
+	id, err := l.ids.next(record.IDPrefix, now)
 	if err != nil {
-		return nil, fmt.Errorf("making an id: %w", err)
+		return nil, err
 	}
-	key.ID, key.Lookup, key.Version = record.IDPrefix+id.String(), birth.Lookup, 1
+	key.ID, key.Lookup, key.Version = id, birth.Lookup, 1
 	key.CreatedAt, key.CreatedBy, key.Token = now, by.Name, by.Token
 	key.Charge = cmp.Or(key.Charge, record.ChargeForwarded)
 	if sealed := key.Custody == record.CustodySealed; sealed == birth.Salt.IsZero() || sealed == key.SealKey.IsZero() {
