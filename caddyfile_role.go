@@ -96,9 +96,11 @@ func (r *Role) option(option string, args []string) (err error) {
 			}
 		}
 	case "sees":
-		if r.Sees = args[0]; r.Sees != string(record.SeesOwn) && r.Sees != string(record.SeesRole) && r.Sees != string(record.SeesAll) {
-			return fmt.Errorf("sees must be own, role or all, got %q", r.Sees)
+		sees, err := record.ParseSight(args[0])
+		if err != nil {
+			return err
 		}
+		r.Sees = string(sees)
 	case "max_activations", "max_tokens":
 		n, err := record.ParseCount(args[0])
 		if err != nil || n < 1 {

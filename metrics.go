@@ -145,7 +145,7 @@ func (m *metrics) limiterState() *scraped {
 		ch <- prometheus.MustNewConstMetric(holds, prometheus.GaugeValue, float64(stats.Holds))
 		ch <- prometheus.MustNewConstMetric(waiting, prometheus.GaugeValue, float64(l.Turns()))
 		ch <- prometheus.MustNewConstMetric(forfeited, prometheus.CounterValue, float64(stats.Forfeited))
-		for _, status := range []record.Status{record.Active, record.Exhausted, record.Expired, record.Revoked, record.Suspended} {
+		for _, status := range record.Statuses {
 			ch <- prometheus.MustNewConstMetric(keys, prometheus.GaugeValue, float64(stats.Keys[status]), string(status))
 		}
 	}

@@ -129,13 +129,11 @@ func (r *Role) resolve() (record.Role, error) {
 		}
 		role.Permissions = append(role.Permissions, p)
 	}
-	switch role.Sees = record.Sight(r.Sees); role.Sees {
-	case "":
-		role.Sees = record.SeesOwn
-	case record.SeesOwn, record.SeesRole, record.SeesAll:
-	default:
-		return role, fmt.Errorf("sees must be own, role or all, got %q", r.Sees)
+	sees, err := record.ParseSight(cmp.Or(r.Sees, string(record.SeesOwn)))
+	if err != nil {
+		return role, err
 	}
+	role.Sees = sees
 	role.Upstreams = r.Upstreams
 	role.Scope = scope.Scope{Models: r.Models, Methods: r.Methods, Paths: r.Paths}
 	for _, text := range r.IPs {

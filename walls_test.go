@@ -129,8 +129,8 @@ func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 		Migration Migrate Open Options Store Bystander Activations
 		Verify Hash ParseHash
 		ParseCount ParseUSD
-		Status Active Suspended Exhausted Expired Revoked ChargeForwarded ChargeSuccess
-		LeakState LeakRevoked LeakGraceEnded LeakDead LeakUnknown LeakFailed`)
+		Status Statuses Active Suspended Exhausted Expired Revoked Charges ChargeSuccess Renewals Either
+		StaleReasons LeakState LeakRevoked LeakGraceEnded LeakDead LeakUnknown LeakFailed`)
 	paths, err := filepath.Glob("cli/*.go")
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/till-proxy/till/admin/wire"
 	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
 )
 
@@ -191,13 +192,22 @@ type schemas struct{ components schema }
 
 // enums lists the values of text types that have only a few.
 var enums = map[reflect.Type][]any{
-	reflect.TypeFor[record.Status]():       {record.Active, record.Exhausted, record.Expired, record.Revoked, record.Suspended},
-	reflect.TypeFor[record.Charge]():       {record.ChargeForwarded, record.ChargeSuccess},
-	reflect.TypeFor[record.Renewal]():      {record.Daily, record.Weekly, record.Monthly},
-	reflect.TypeFor[record.Sight]():        {record.SeesOwn, record.SeesRole, record.SeesAll},
-	reflect.TypeFor[limiter.LeakState]():   {limiter.LeakRevoked, limiter.LeakGraceEnded, limiter.LeakDead, limiter.LeakUnknown, limiter.LeakFailed},
-	reflect.TypeFor[limiter.StaleReason](): {limiter.StaleUnused, limiter.StaleNeverUsed, limiter.StaleOverGranted, limiter.StaleExpiring},
-	reflect.TypeFor[wire.Level]():          {wire.LevelError, wire.LevelWarning},
+	reflect.TypeFor[record.Status]():       values(record.Statuses[:]),
+	reflect.TypeFor[record.Charge]():       values(record.Charges[:]),
+	reflect.TypeFor[record.Renewal]():      values(record.Renewals[:]),
+	reflect.TypeFor[record.Sight]():        values(record.Sights[:]),
+	reflect.TypeFor[limiter.LeakState]():   values(limiter.LeakStates[:]),
+	reflect.TypeFor[limiter.StaleReason](): values(limiter.StaleReasons[:]),
+	reflect.TypeFor[wire.Level]():          values(wire.Levels[:]),
+	reflect.TypeFor[event.Name]():          values(event.Names),
+	reflect.TypeFor[record.Permission]():   values(append(record.Permissions[:len(record.Permissions):len(record.Permissions)], record.Everything)),
+}
+
+func values[Word ~string](of []Word) (list []any) {
+	for _, word := range of {
+		list = append(list, word)
+	}
+	return list
 }
 
 // texts lists the types that are written as text, with the schema of that text.

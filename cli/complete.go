@@ -41,10 +41,10 @@ func (f *globalFlags) complete(parent *cobra.Command) {
 	}
 	flags := map[string]offer{
 		"upstream": c.upstreams, "role": c.roles, "models": models,
-		"status":         words("active", "exhausted", "expired", "revoked", "suspended"),
+		"status":         words(record.Statuses[:]...),
 		"sort":           words("created", "-created", "last_used", "-last_used"),
-		"charge":         words(string(record.ChargeForwarded), string(record.ChargeSuccess)),
-		"renews":         words("day", "week", "month"),
+		"charge":         words(record.Charges[:]...),
+		"renews":         words(record.Renewals[:]...),
 		"unknown-price":  words("refuse", "count_only"),
 		"methods":        words("GET", "POST", "PUT", "PATCH", "DELETE"),
 		"expires-in":     words("1h", "8h", "24h", "7d", "30d"),
@@ -110,8 +110,13 @@ func (c completer) function(o offer) cobra.CompletionFunc {
 	}
 }
 
-func words(list ...string) offer {
-	return func(context.Context, string) []string { return list }
+func words[Word ~string](of ...Word) offer {
+	return func(context.Context, string) (list []string) {
+		for _, word := range of {
+			list = append(list, string(word))
+		}
+		return list
+	}
 }
 
 // models offers the models that have a built-in price.
@@ -170,7 +175,7 @@ func (c completer) keys(status record.Status) offer {
 
 // ended offers the keys that can be forgotten.
 func (c completer) ended(ctx context.Context, begins string) (list []string) {
-	for _, status := range []record.Status{record.Exhausted, record.Expired, record.Revoked} {
+	for _, status := range ended {
 		list = append(list, c.keys(status)(ctx, begins)...)
 	}
 	return list

@@ -28,8 +28,8 @@ type naming struct {
 }
 
 var (
-	living = []record.Status{record.Active, record.Suspended}
-	ended  = []record.Status{record.Exhausted, record.Expired, record.Revoked}
+	living = slices.DeleteFunc(slices.Clone(record.Statuses[:]), record.Status.Ended)
+	ended  = slices.DeleteFunc(slices.Clone(record.Statuses[:]), func(s record.Status) bool { return !s.Ended() })
 	// grantable includes the keys that a grant revives.
 	grantable = append([]record.Status{record.Exhausted, record.Expired}, living...)
 
@@ -111,7 +111,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 		return keys[0], nil
 	}
 	var fit []*wire.KeyObject
-	others, alive := "", orList(how.of)
+	others, alive := "", record.Either(how.of)
 	for _, status := range how.of { // the list may be long, of ended keys
 		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
 		if err != nil {
@@ -137,14 +137,6 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 	}
 	fmt.Fprintf(c.notes, "Of the keys with this name, this is the one that is %s:\n%s\n", alive, candidates(keys, "", ""))
 	return keys[0], nil
-}
-
-func orList(of []record.Status) string {
-	var words []string
-	for _, status := range of {
-		words = append(words, string(status))
-	}
-	return strings.Join(words, " or ")
 }
 
 // resolve puts the id of the key that --parent names into a filter. A complete id is not

@@ -10,6 +10,8 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 func staleCommand(f *globalFlags) *cobra.Command {
@@ -61,7 +63,7 @@ life or 30 days), or that end soon (expiring). Each has a command that fixes it.
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "unused, never_used, over_granted or expiring")
+	cmd.Flags().StringVar(&reason, "reason", "", record.Either(limiter.StaleReasons[:]))
 	cmd.Flags().IntVar(&limit, "limit", 100, "about how many to show; 0: all")
 	return cmd
 }

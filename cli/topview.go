@@ -199,10 +199,10 @@ func meterLeft(part float64) string {
 	return "[" + strings.Repeat("#", filled) + strings.Repeat(".", width-filled) + "]"
 }
 
-// counts is "12 active, 3 revoked", in the order of a key's life.
+// counts is "12 active, 3 revoked".
 func counts(keys map[record.Status]int64) string {
 	var parts phrases
-	for _, status := range []record.Status{record.Active, record.Suspended, record.Exhausted, record.Expired, record.Revoked} {
+	for _, status := range record.Statuses {
 		parts.add(keys[status] > 0, fmt.Sprintf("%s %s", compact(keys[status]), status))
 	}
 	if len(parts) == 0 {

@@ -36,7 +36,7 @@ func (k *Live) usedDead(now time.Time, r *record.Refusal, addr netip.Addr) {
 	}
 	// A key is alive although the budget of its role is used up. A string that a
 	// rotation replaced is as dead as a key.
-	if status, _ := k.status(now); status == record.Active || status == record.Suspended {
+	if status, _ := k.status(now); !status.Ended() {
 		if r.Code != record.CodeKeyRevoked {
 			return
 		}

@@ -104,7 +104,7 @@ func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion in
 		if err != nil {
 			return err
 		}
-		live := status == record.Active || status == record.Suspended || status == record.Exhausted && old.Renews != ""
+		live := !status.Ended() || status == record.Exhausted && old.Renews != ""
 		if !live && !reflect.DeepEqual(*key, settled) {
 			return ErrDead
 		}

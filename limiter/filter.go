@@ -123,10 +123,8 @@ func (f *Filter) validate() error {
 	default:
 		return record.Invalid("sort", `must be "created", "-created", "last_used" or "-last_used", got %q`, f.Sort)
 	}
-	switch f.Status {
-	case "", record.Active, record.Exhausted, record.Expired, record.Revoked, record.Suspended:
-	default:
-		return record.Invalid("status", "must be active, exhausted, expired, revoked or suspended, got %q", f.Status)
+	if f.Status != "" && !slices.Contains(record.Statuses[:], f.Status) {
+		return record.Invalid("status", "must be %s, got %q", record.Either(record.Statuses[:]), f.Status)
 	}
 	return nil
 }

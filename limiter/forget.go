@@ -50,7 +50,7 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 	revived := k.Key().RevivedAt
 	view := k.View()
 	begins := view.Status == record.Exhausted && view.Renews != "" // a new window revives it
-	if view.Status == record.Active || view.Status == record.Suspended || begins || view.InFlight > 0 {
+	if !view.Status.Ended() || begins || view.InFlight > 0 {
 		return ErrAlive
 	}
 	if l.shared != nil {

@@ -29,6 +29,8 @@ const (
 	LeakFailed LeakState = "failed"
 )
 
+var LeakStates = [...]LeakState{LeakRevoked, LeakGraceEnded, LeakDead, LeakUnknown, LeakFailed}
+
 // Leaked is what happened to one string.
 type Leaked struct {
 	ID    string // of the key or token; empty where the caller does not see it

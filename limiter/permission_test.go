@@ -218,7 +218,7 @@ func unless(err, expected error) error {
 func TestEveryPermissionOnEveryActAndKey(t *testing.T) {
 	t.Parallel()
 	given := append([]record.Permission{""}, record.Permissions...)
-	for _, sees := range []record.Sight{record.SeesOwn, record.SeesRole, record.SeesAll} {
+	for _, sees := range record.Sights {
 		for _, has := range given {
 			t.Run(fmt.Sprintf("%s sees %s", has, sees), func(t *testing.T) {
 				t.Parallel()

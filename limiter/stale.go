@@ -20,6 +20,8 @@ const (
 	StaleExpiring    StaleReason = "expiring"
 )
 
+var StaleReasons = [...]StaleReason{StaleUnused, StaleNeverUsed, StaleOverGranted, StaleExpiring}
+
 const (
 	// overGrantedAfter is when a key that does not expire, or expires late, has
 	// had enough time to use what it was granted.
@@ -61,10 +63,8 @@ func (l *Limiter) Stale(ctx context.Context, by Caller, reason StaleReason, limi
 	if err := l.authorise(by, record.KeysRead, nil); err != nil {
 		return page, err
 	}
-	switch reason {
-	case "", StaleUnused, StaleNeverUsed, StaleOverGranted, StaleExpiring:
-	default:
-		return page, record.Invalid("reason", "must be unused, never_used, over_granted or expiring, got %q", reason)
+	if reason != "" && !slices.Contains(StaleReasons[:], reason) {
+		return page, record.Invalid("reason", "must be %s, got %q", record.Either(StaleReasons[:]), reason)
 	}
 	limit, err := record.PageSize(limit)
 	if err != nil {

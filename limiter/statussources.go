@@ -41,7 +41,7 @@ func (c *cache) statusSources(r store.Reader, status record.Status, now time.Tim
 		}
 		sources = append(sources, fixedSource(idsOf(due)))
 	case record.Exhausted:
-		for _, renewal := range []record.Renewal{record.Daily, record.Weekly, record.Monthly} {
+		for _, renewal := range record.Renewals {
 			sources = append(sources, &source{prefix: indexPrefix(byRenewal, string(renewal))})
 		}
 		var ids []string

@@ -95,6 +95,8 @@ const (
 	LevelWarning Level = "warning"
 )
 
+var Levels = [...]Level{LevelError, LevelWarning}
+
 // Finding is something about a server that a careful operator would change.
 type Finding struct {
 	// Check names the kind of finding; see the table in docs/command-line.md.

@@ -31,6 +31,12 @@ const (
 	Suspended Status = "suspended"
 )
 
+var Statuses = [...]Status{Active, Exhausted, Expired, Revoked, Suspended}
+
+// Ended reports whether the key has come to an end: nothing but a grant, a new window of
+// its budget or, where it is revoked, nothing at all brings it back.
+func (s Status) Ended() bool { return s != Active && s != Suspended }
+
 // Charge says which requests use up an activation.
 type Charge string
 
@@ -41,6 +47,8 @@ const (
 	// 304; at most twice as many requests as activations are forwarded.
 	ChargeSuccess Charge = "success"
 )
+
+var Charges = [...]Charge{ChargeForwarded, ChargeSuccess}
 
 // Custody says where the real key is.
 const (

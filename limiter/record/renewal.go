@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -15,13 +16,14 @@ const (
 	Monthly Renewal = "month"
 )
 
+var Renewals = [...]Renewal{Daily, Weekly, Monthly}
+
 // ParseRenewal reads a renewal.
 func ParseRenewal(s string) (Renewal, error) {
-	switch r := Renewal(s); r {
-	case Daily, Weekly, Monthly:
+	if r := Renewal(s); slices.Contains(Renewals[:], r) {
 		return r, nil
 	}
-	return "", fmt.Errorf("a budget renews each day, week or month, got %q", s)
+	return "", fmt.Errorf("a budget renews each %s, got %q", Either(Renewals[:]), s)
 }
 
 // Window is the time between two renewals: the window's first moment, and that of the

@@ -2,6 +2,8 @@ package record
 
 import (
 	"crypto/sha256"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/till-proxy/till/scope"
@@ -75,6 +77,16 @@ const (
 	SeesRole Sight = "role"
 	SeesAll  Sight = "all"
 )
+
+var Sights = [...]Sight{SeesOwn, SeesRole, SeesAll}
+
+// ParseSight reads a sight. Empty is none.
+func ParseSight(s string) (Sight, error) {
+	if sight := Sight(s); slices.Contains(Sights[:], sight) {
+		return sight, nil
+	}
+	return "", fmt.Errorf("sees must be %s, got %q", Either(Sights[:]), s)
+}
 
 // OperatorRole is the role of the operator, who may do everything. No other
 // role can have this name.

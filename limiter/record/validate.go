@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 	"unicode"
 )
@@ -18,6 +19,22 @@ func (e *InvalidError) Error() string { return e.Field + " " + e.Msg }
 
 func Invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Msg: fmt.Sprintf(format, args...)}
+}
+
+// Either lists words as they stand in messages: "a, b or c".
+func Either[Word ~string](of []Word) string {
+	var b strings.Builder
+	for i, word := range of {
+		switch i {
+		case 0:
+		case len(of) - 1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(word))
+	}
+	return b.String()
 }
 
 func invalidIf(wrong bool, field, format string, args ...any) error {
