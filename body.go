@@ -151,12 +151,13 @@ func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, err
 // readAsk reads from a request what the key's limits depend on: the models that it
 // names and what it can use at most. It also takes out the tools that the upstream
 // strips. Other requests are not read. A body that was read stays in memory.
-func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, key *record.Key, k *limiter.Live, ask *limiter.Ask) *record.Refusal {
+func (h *Handler) readAsk(w http.ResponseWriter, x *exchange, ask *limiter.Ask) *record.Refusal {
+	r := x.request
 	models := ask.Terms.Models
 	spends := (ask.Terms.Tokens || ask.Terms.Dollars) && !ask.Free
 	if ask.Free && (r.Method == http.MethodGet || r.Method == http.MethodHead) && x.target.preset.IsFree(r.Method, x.path) {
 		if models {
-			ask.Listing, x.models = true, k.AllowsModel
+			ask.Listing, x.models = true, x.live.AllowsModel
 		}
 		return nil
 	}
@@ -164,36 +165,37 @@ func (h *Handler) readAsk(w http.ResponseWriter, r *http.Request, x *exchange, k
 	if !models && !spends && !strips {
 		return nil
 	}
-	if refusal := k.Precheck(r.Context(), ask); refusal != nil {
+	if refusal := x.live.Precheck(r.Context(), ask); refusal != nil {
 		return refusal
 	}
-	call, refusal := h.readCall(w, r, x, key)
+	call, refusal := h.readCall(w, x)
 	if refusal == nil && strips {
-		refusal = x.strip(r, key, call)
+		refusal = x.strip(call)
 	}
 	if refusal == nil && models {
-		if refusal = checkModels(x, key, call, ask); refusal == nil {
-			refusal = k.AdmitsModels(ask)
+		if refusal = checkModels(x, call, ask); refusal == nil {
+			refusal = x.live.AdmitsModels(ask)
 		}
 	}
 	if refusal == nil && spends {
-		refusal = h.boundUsage(r, x, key, k, call, ask)
+		refusal = h.boundUsage(x, call, ask)
 	}
 	if refusal != nil {
-		return k.Refuse(r.Context(), ask, refusal)
+		return x.live.Refuse(r.Context(), ask, refusal)
 	}
 	return nil
 }
 
 // readCall reads a request as its upstream will read it.
-func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, key *record.Key) (*upstream.Call, *record.Refusal) {
+func (h *Handler) readCall(w http.ResponseWriter, x *exchange) (*upstream.Call, *record.Refusal) {
+	r := x.request
 	call := &upstream.Call{
 		Method: r.Method, Path: x.path, Query: r.URL.RawQuery,
 		ContentType: r.Header.Get("Content-Type"), Encoding: r.Header.Get("Content-Encoding"),
 		Features: x.target.addresses + upstream.Features(r.Header),
 	}
 	if len(r.Header["Content-Type"]) > 1 || len(r.Header["Content-Encoding"]) > 1 {
-		return nil, key.Refuse(record.CodeBadRequest, "sent two headers that describe its body")
+		return nil, x.key.Refuse(record.CodeBadRequest, "sent two headers that describe its body")
 	}
 	if r.Method == http.MethodConnect || r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 { // a tunnel is no body
 		return call, nil
@@ -204,22 +206,22 @@ func (h *Handler) readCall(w http.ResponseWriter, r *http.Request, x *exchange, 
 	}
 	body, read, err := readBody(r, h.app.maxBody, newPace(w, r))
 	if err != nil {
-		return nil, h.bodyRefusal(key, err)
+		return nil, h.bodyRefusal(x.key, err)
 	}
 	x.body, call.Body = body, read
-	x.send(r, read)
+	x.send(read)
 	return call, nil
 }
 
 // strip takes out of a request the tools that its upstream must not run. What is
 // left is examined and sent.
-func (x *exchange) strip(r *http.Request, key *record.Key, call *upstream.Call) *record.Refusal {
+func (x *exchange) strip(call *upstream.Call) *record.Refusal {
 	changed, err := x.target.preset.Strip(call)
 	if err != nil {
-		return key.Refuse(record.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
+		return x.key.Refuse(record.CodeBadRequest, "is for upstream %s, which takes some tools out of requests: %s", x.target.name, err)
 	}
 	if changed {
-		x.send(r, call.Body)
+		x.send(call.Body)
 	}
 	return nil
 }
@@ -254,19 +256,20 @@ const smallBody = 4 << 10
 // readSmall reads a small body into memory. net/http writes a body that it knows to
 // be in memory in one piece with the header, and any other body separately: this halves
 // the number of writes to the upstream.
-func (h *Handler) readSmall(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, ask *limiter.Ask) *record.Refusal {
+func (h *Handler) readSmall(x *exchange, ask *limiter.Ask) *record.Refusal {
+	r := x.request
 	if x.body != nil || x.upgrade || h.Guard || r.ContentLength <= 0 || r.ContentLength > smallBody {
 		return nil
 	}
-	if refusal := k.Precheck(r.Context(), ask); refusal != nil {
+	if refusal := x.live.Precheck(r.Context(), ask); refusal != nil {
 		return refusal // not worth waiting for its body
 	}
 	b := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, b); err != nil {
-		return k.Refuse(r.Context(), ask, h.bodyRefusal(key, err))
+		return x.live.Refuse(r.Context(), ask, h.bodyRefusal(x.key, err))
 	}
 	x.body = new(bufferedBody)
-	x.send(r, b)
+	x.send(b)
 	return nil
 }
 
@@ -281,7 +284,8 @@ func (b *bufferedBody) whole(length int64) io.ReadCloser {
 
 // send makes b the body that goes out. The reserved memory stays that of the
 // original body.
-func (x *exchange) send(r *http.Request, b []byte) {
+func (x *exchange) send(b []byte) {
+	r := x.request
 	x.body.Reset(b)
 	x.body.content = b
 	r.Body, r.ContentLength, r.TransferEncoding = x.body, int64(len(b)), nil
@@ -291,17 +295,17 @@ func (x *exchange) send(r *http.Request, b []byte) {
 }
 
 // splice makes pieces the body that goes out, without copying a large one together.
-func (x *exchange) splice(r *http.Request, pieces [][]byte) {
+func (x *exchange) splice(pieces [][]byte) {
 	size := 0
 	for _, b := range pieces {
 		size += len(b)
 	}
 	if size < minSpliced {
-		x.send(r, slices.Concat(pieces...))
+		x.send(slices.Concat(pieces...))
 		return
 	}
-	x.send(r, nil)
-	r.Body, r.ContentLength = &splicedBody{pieces, x.body}, int64(size)
+	x.send(nil)
+	x.request.Body, x.request.ContentLength = &splicedBody{pieces, x.body}, int64(size)
 }
 
 // minSpliced is the shortest body that is sent in pieces, in bytes. Over HTTP/1 that
@@ -381,13 +385,13 @@ func (b *passingBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-func checkModels(x *exchange, key *record.Key, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
+func checkModels(x *exchange, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
 	if x.upgrade {
-		return key.Refuse(record.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
+		return x.key.Refuse(record.CodeModelNotAllowed, "is limited to some models, which cannot be checked on an upgraded connection")
 	}
 	models, named, err := x.target.preset.Models(call)
 	if err != nil {
-		return key.Refuse(record.CodeBadRequest, "is limited to some models: %s", err)
+		return x.key.Refuse(record.CodeBadRequest, "is limited to some models: %s", err)
 	}
 	ask.Models, ask.Named = models, named
 	ask.Listing = len(models) == 0 && x.target.preset.IsUnbilled(call.Method, call.Path)

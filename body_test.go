@@ -88,8 +88,9 @@ func TestASplicedBodyIsItsPieces(t *testing.T) {
 					n := random.IntN(len(rest) + 1)
 					pieces, rest = append(pieces, rest[:n:n]), rest[n:]
 				}
-				x, r := &exchange{body: new(bufferedBody)}, httptest.NewRequest("POST", server.URL, nil)
-				x.splice(r, append(pieces, rest))
+				r := httptest.NewRequest("POST", server.URL, nil)
+				x := &exchange{request: r, body: new(bufferedBody)}
+				x.splice(append(pieces, rest))
 				if r.ContentLength != int64(size) {
 					t.Errorf("%d bytes in %d pieces: a length of %d", size, count, r.ContentLength)
 				}

@@ -18,7 +18,8 @@ import (
 // so the same rules apply to it, and it is sent on as the upstream's own address. The
 // limiter checks the key's rules for it, from what this writes into ask. Behind a guard
 // only the key's rules apply, as they do for the request's path.
-func (t *target) checkDestination(x *exchange, r *http.Request, key *record.Key, guard bool, ask *limiter.Ask) *record.Refusal {
+func (x *exchange) checkDestination(guard bool, ask *limiter.Ask) *record.Refusal {
+	r, key, t := x.request, x.key, x.target
 	uncheckable := func(what string) *record.Refusal {
 		if len(t.allow) > 0 && !guard {
 			return key.Refuse(record.CodePathNotAllowed, "may not use %s: it names another path, and upstream %s allows only some", what, t.name)

@@ -14,9 +14,10 @@ import (
 
 // destinationRefusal returns why a key may not send the request, as far as its headers
 // name paths.
-func destinationRefusal(x *exchange, r *http.Request, key *record.Key, guard bool) *record.Refusal {
+func destinationRefusal(x *exchange, key *record.Key, guard bool) *record.Refusal {
+	x.key = key
 	ask := limiter.Ask{Path: "/a/x"}
-	if refusal := x.target.checkDestination(x, r, key, guard, &ask); refusal != nil {
+	if refusal := x.checkDestination(guard, &ask); refusal != nil {
 		return refusal
 	}
 	return limiter.AllowsPaths(key, &ask)
@@ -69,7 +70,7 @@ func TestADestinationIsCheckedAsThePathIs(t *testing.T) {
 		r := httptest.NewRequest("MOVE", "http://till.test"+test.target, nil)
 		r.Header.Set("Destination", test.destination)
 		x, _ := asked(t, test.u, r)
-		refusal := destinationRefusal(x, r, test.key, false)
+		refusal := destinationRefusal(x, test.key, false)
 		h := r.Header.Clone()
 		x.rewriteAddresses(h, x.target.origins[0])
 		switch {
@@ -105,7 +106,7 @@ func TestASecondPathInAnotherHeaderIsRefusedWherePathsAre(t *testing.T) {
 			r := httptest.NewRequest("PUT", "http://till.test/a/x", nil)
 			r.Header.Set(name, "/b/y")
 			x, _ := asked(t, test.u, r)
-			refusal := destinationRefusal(x, r, test.key, test.guard)
+			refusal := destinationRefusal(x, test.key, test.guard)
 			if got := codeOf(refusal); got != test.want {
 				t.Errorf("%s, guard %t: %q, want %q", name, test.guard, got, test.want)
 			}
@@ -134,7 +135,7 @@ func TestAKeyInAnIfHeaderGoesNowhere(t *testing.T) {
 		r := httptest.NewRequest("PUT", "http://till.test/a", nil)
 		r.Header["If"] = []string{"(<urn:uuid:2>)", value}
 		x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
-		if got := codeOf(destinationRefusal(x, r, &record.Key{ID: "key_1"}, false)); got != want {
+		if got := codeOf(destinationRefusal(x, &record.Key{ID: "key_1"}, false)); got != want {
 			t.Errorf("%s: %q, want %q", value, got, want)
 		}
 		x.rewriteAddresses(r.Header, x.target.origins[0])
@@ -149,7 +150,7 @@ func TestWhatFollowsAGuardSeesNoKeyInADestination(t *testing.T) {
 	r := httptest.NewRequest("MOVE", "http://till.test/a", nil)
 	r.Header.Set("Destination", "http://u:"+scopedKey+"@till.test/a/b%20c")
 	x, _ := asked(t, &Upstream{To: []string{"http://dav.example.com"}}, r)
-	if refusal := destinationRefusal(x, r, &record.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
+	if refusal := destinationRefusal(x, &record.Key{ID: "key_1"}, true); refusal != nil || r.Header.Get("Destination") != "http://till.test/a/b%20c" {
 		t.Errorf("%v, %s", refusal, r.Header.Get("Destination"))
 	}
 }
@@ -162,7 +163,7 @@ func TestAGuardChecksADestinationByTheKey(t *testing.T) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header.Set("Destination", destination)
 		x, _ := asked(t, &Upstream{To: []string{"http://other.example.com"}}, r)
-		refusal := destinationRefusal(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
+		refusal := destinationRefusal(x, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, true)
 		if (refusal == nil) != want {
 			t.Errorf("%s: %v", destination, refusal)
 		}
@@ -217,7 +218,7 @@ func FuzzRequestAddresses(f *testing.F) {
 		r := httptest.NewRequest("MOVE", "http://till.test/a/x", nil)
 		r.Header["Destination"], r.Header["If"] = []string{destination}, []string{tags}
 		x := &exchange{target: to, request: r}
-		if refusal := destinationRefusal(x, r, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
+		if refusal := destinationRefusal(x, &record.Key{Scope: scope.Scope{Paths: []string{"/a/*"}}}, false); refusal != nil {
 			return
 		}
 		x.rewriteAddresses(r.Header, to.origins[0])

@@ -25,7 +25,9 @@ import (
 // variables or placeholders.
 type exchange struct {
 	location
-	grant         limiter.Grant
+	key           *record.Key   // as it was when the request came
+	live          *limiter.Live // the same key
+	grant         limiter.Grant // with the key as it was when the request was admitted
 	target        *target
 	credential    *credential             // nil behind a guard with a held key
 	destination   string                  // like out, for a request that copies or moves; "" if there is none

@@ -111,7 +111,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if refusal != nil {
 		return h.refuse(w, r, t, path, refusal, 0)
 	}
-	x := &exchange{target: t, credential: by.credential, location: location{path: path, out: escaped}, client: w, clientCtx: r.Context(), request: r}
+	x := &exchange{
+		key: key, live: k, target: t, credential: by.credential, location: location{path: path, out: escaped},
+		client: w, clientCtx: r.Context(), request: r,
+	}
 	own := pathErr == nil && (strings.HasPrefix(path, "/till/") || path == "/till")
 	ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, String: by.number, Addr: clientAddr(r), OnCut: x.stop}
 	switch {
@@ -133,7 +136,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if upgrades(r) {
 			refusal = key.Refuse(record.CodeUpgradeNotAllowed, "may not upgrade the connection here")
 		} else {
-			refusal = t.checkDestination(x, r, key, true, &ask)
+			refusal = x.checkDestination(true, &ask)
 		}
 	case key.Custody == record.CustodySealed && !slices.Equal(by.box.Origins, t.declared):
 		refusal = key.Refuse(record.CodeUpstreamChanged, "was sealed for upstream %s at another address than the one configured now; it has to be rotated with its upstream_key, or replaced by a new key", t.name)
@@ -144,7 +147,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		var to location
 		if to, refusal = t.route(r, key, path, escaped); refusal == nil {
 			x.location = to
-			refusal = t.checkDestination(x, r, key, false, &ask)
+			refusal = x.checkDestination(false, &ask)
 		}
 	}
 	if refusal != nil {
@@ -156,14 +159,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
 	ask.Method, ask.Path, ask.Version, ask.Override = forwardedMethod(r), x.path, x.version, x.override
 	defer x.releaseBody()
-	if refusal := h.admit(w, r, x, key, k, &ask, expects); refusal != nil {
+	if refusal := h.admit(w, x, &ask, expects); refusal != nil {
 		setRefusedHeaders(w.Header(), key, k, refusal)
 		return h.refuse(w, r, t, x.path, refusal, 0)
 	}
 	// This has no effect once the grant is settled. Something may panic before the request
 	// is passed on.
 	defer x.grant.Cancel()
-	x.rewrite(r)
+	x.rewrite()
 	x.setKeyHeaders(w.Header(), r)
 	h.metrics.overhead.Observe((time.Since(start) - x.grant.Waited()).Seconds())
 	return h.forward(w, r, x, next)
@@ -315,25 +318,25 @@ const rereads = 16
 // admit reads from a request what its key's limits depend on, and reserves it. If
 // the key, an ancestor or its role's budget changed in between, the request is read
 // again under the new terms: its body is in memory, or was not touched.
-func (h *Handler) admit(w http.ResponseWriter, r *http.Request, x *exchange, key *record.Key, k *limiter.Live, ask *limiter.Ask, expects bool) (refusal *record.Refusal) {
-	asked := *ask
+func (h *Handler) admit(w http.ResponseWriter, x *exchange, ask *limiter.Ask, expects bool) (refusal *record.Refusal) {
+	ctx, asked := x.request.Context(), *ask
 	for range rereads {
 		*ask, x.usage, x.models = asked, nil, nil
-		ask.Terms = k.Terms()
-		if refusal = h.readAsk(w, r, x, key, k, ask); refusal != nil {
+		ask.Terms = x.live.Terms()
+		if refusal = h.readAsk(w, x, ask); refusal != nil {
 			return refusal
 		}
 		if !expects {
-			if refusal = h.readSmall(r, x, key, k, ask); refusal != nil {
+			if refusal = h.readSmall(x, ask); refusal != nil {
 				return refusal
 			}
 		}
 		ask.Waits, ask.Keeps = true, x.body.keeps()
-		if refusal = k.Reserve(r.Context(), ask, &x.grant); refusal == nil || !refusal.Moved {
+		if refusal = x.live.Reserve(ctx, ask, &x.grant); refusal == nil || !refusal.Moved {
 			return refusal
 		}
 	}
-	return k.Refuse(r.Context(), ask, refusal)
+	return x.live.Refuse(ctx, ask, refusal)
 }
 
 // Interface guards

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"time"
 
 	"github.com/till-proxy/till/limiter"
@@ -82,7 +81,8 @@ const fitFloor = 256
 const maxFieldName = 64
 
 // boundUsage finds out what a request can use at most, for the limiter to hold.
-func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
+func (h *Handler) boundUsage(x *exchange, call *upstream.Call, ask *limiter.Ask) *record.Refusal {
+	key := x.key
 	terms := &ask.Terms
 	tokens, dollars := terms.Tokens, terms.Dollars
 	unbounded := func(why string) *record.Refusal {
@@ -118,10 +118,10 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	if e.HidesUsage() && x.target.contradictions.find(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &usage{key: key.ID, family: k.Family(), estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
+	u := &usage{key: key.ID, family: x.live.Family(), estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
 	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
-		u.quotes = quotes(r, call.Body, asked)
+		u.quotes = quotes(x.request, call.Body, asked)
 	}
 	provider := x.target.presetName
 	u.prices, u.provider, u.began, u.now = h.app.PriceTable(), provider, time.Now(), time.Now
@@ -169,7 +169,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	if u.natural, sure = e.Longest(u.price, u.input); !sure && !u.mayFit {
 		return unbounded("how long an answer of " + e.Model + " can be is not known; state max_tokens")
 	}
-	if h.countInput(r, x, key, k, call, ask, u) {
+	if h.countInput(x, call, ask, u) {
 		u.natural, _ = e.Longest(u.price, u.input) // a shorter input leaves more room for output
 	}
 	u.asked = u.natural
@@ -182,7 +182,7 @@ func (h *Handler) boundUsage(r *http.Request, x *exchange, key *record.Key, k *l
 	// With a smaller input the same output costs less, so max_request_spend_usd still holds.
 	ask.Refine = func() *record.Refusal {
 		u.recallInput(x, call)
-		h.countInput(r, x, key, k, call, ask, u)
+		h.countInput(x, call, ask, u)
 		return u.uncounted
 	}
 	return nil
@@ -304,7 +304,7 @@ func (u *usage) fitted(left record.Amounts) (int64, bool) {
 }
 
 // rewrite writes the bound that is held into the request.
-func (x *exchange) rewrite(r *http.Request) {
+func (x *exchange) rewrite() {
 	u := x.usage
 	if u == nil {
 		return
@@ -313,5 +313,5 @@ func (x *exchange) rewrite(r *http.Request) {
 		u.estimate.Forget()
 		return
 	}
-	x.splice(r, u.estimate.Rewrite(u.output))
+	x.splice(u.estimate.Rewrite(u.output))
 }

@@ -100,7 +100,8 @@ func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 // perhaps only because the bound is too cautious. It uses the credential of the
 // request, by the same transport, at the same address. It reports whether the vendor
 // gave a number. If it may give one soon, u.uncounted says so.
-func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *limiter.Live, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
+func (h *Handler) countInput(x *exchange, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
+	key, ctx := x.key, x.request.Context()
 	c := &x.target.vendorCount
 	t := c.transport.Load()
 	if u.questioned {
@@ -110,7 +111,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	if !x.target.countExact || t == nil || !t.mayCount() || x.credential == nil || c.unreliable.Load() {
 		return false
 	}
-	if left, later := k.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for later
+	if left, later := x.live.Left(); !u.worthCounting(left) && !u.worthCounting(later) { // it may wait for later
 		return false
 	}
 	q := x.target.preset.Counting(call, u.estimate)
@@ -120,7 +121,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	if c.isPaused(key, u) {
 		return false
 	}
-	done := c.turn(r.Context(), key.ID)
+	done := c.turn(ctx, key.ID)
 	if done == nil {
 		u.uncounted = crowded(key)
 		return false
@@ -129,14 +130,14 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 	if c.isPaused(key, u) {
 		return false
 	}
-	if may, later := k.MayProbe(ask); !may {
+	if may, later := x.live.MayProbe(ask); !may {
 		if later {
 			u.uncounted = crowded(key)
 		}
 		return false
 	}
 	u.questioned = true
-	answer, res, err := t.askCount(r, x, q)
+	answer, res, err := t.askCount(x, q)
 	status := 0
 	if res != nil {
 		status = res.StatusCode
@@ -148,7 +149,7 @@ func (h *Handler) countInput(r *http.Request, x *exchange, key *record.Key, k *l
 		u.counted = n + x.target.preset.ServerInput()
 		u.input = min(u.input, u.counted)
 		return true
-	case err == nil && status == http.StatusOK && n == 0, r.Context().Err() != nil,
+	case err == nil && status == http.StatusOK && n == 0, ctx.Err() != nil,
 		status == http.StatusBadRequest, status == http.StatusRequestEntityTooLarge, status == http.StatusUnprocessableEntity,
 		status == http.StatusNotFound && u.price == nil: // perhaps the model was not found
 		return false // this concerns one request, and is no reason not to ask about others
@@ -244,8 +245,8 @@ func (t *Transport) mayCount() bool {
 
 // askCount sends one question. It is no activation, and the text of the answer is not
 // passed on.
-func (t *Transport) askCount(r *http.Request, x *exchange, q *upstream.Counting) (answer []byte, res *http.Response, err error) {
-	o := t.target.origins[0]
+func (t *Transport) askCount(x *exchange, q *upstream.Counting) (answer []byte, res *http.Response, err error) {
+	r, o := x.request, t.target.origins[0]
 	ctx, cancel := context.WithTimeout(r.Context(), t.target.vendorCount.patience())
 	defer cancel()
 	header := http.Header{
