@@ -129,14 +129,18 @@ func TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close(context.Background())
-	waits := func() bool { // for the node's row
-		return server.Exec(t, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%"+schema+".node%'")[0] == "1"
+	waits := func(who string) bool { // for the node's row
+		return len(server.Exec(t, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%"+schema+".node%' AND pid "+who)) > 0
 	}
+	theOther := strconv.Itoa(int(other.PID()))
 	proxy.OnCommit(postgrestest.CutAfter, 0)
+	// Once a row was written, who waits for it does not stand in line for the new version:
+	// the question for the outcome must not come before the other transaction has it.
+	proxy.RefuseAtCommit()
 	held := make(chan error, 1)
 	got := make(chan struct{})
 	close(got)
-	queue := func() { // it gets the node's row before the question for the outcome does
+	queue := func() {
 		<-got // after an attempt before this one
 		got = make(chan struct{})
 		go func() {
@@ -154,7 +158,7 @@ func TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing(t *testing.T) {
 			case <-got:
 				return true
 			default:
-				return waits()
+				return waits("= " + theOther)
 			}
 		})
 	}
@@ -182,8 +186,9 @@ func TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing(t *testing.T) {
 	case err := <-done:
 		t.Fatalf("Update: %v, and its outcome was not asked for", err)
 	}
+	proxy.Heal()
 	start := time.Now()
-	eventually(t, "the question for the outcome waits for the node's row", waits)
+	eventually(t, "the question for the outcome waits for the node's row", func() bool { return waits("<> " + theOther) })
 	eventually(t, "a transaction is not begun again any more", func() bool { return time.Since(start) > 6*time.Second })
 	server.Exec(t, "UPDATE "+schema+".state SET doubt = 'it lacks a commit'")
 	if err := <-done; !errors.Is(err, store.ErrDoubt) || errors.Is(err, store.ErrUnavailable) {
