@@ -15,8 +15,8 @@ import (
 	"github.com/till-proxy/till/scope"
 )
 
-// front is the address by which a client reaches the upstream through this server:
-// it takes the place of the upstream's origin, and of what stands before its paths.
+// front is the address by which a client reaches the upstream through this server: it
+// takes the place of the upstream's origin, and of everything before its paths.
 type front struct {
 	host   string // with its port; "" if it is unknown
 	secure bool   // reached over HTTPS
@@ -132,8 +132,8 @@ func (t *target) matches(u *url.URL) bool {
 	return false
 }
 
-// belowBase returns an escaped path of the upstream as it is below the configured
-// address. It reports false for a path that no request can reach there.
+// belowBase returns an escaped path of the upstream relative to the configured address.
+// It reports false for a path that no request can reach there.
 func (t *target) belowBase(escaped string) (string, bool) {
 	escaped = cmp.Or(escaped, "/")
 	if escaped == t.root {
@@ -179,9 +179,9 @@ func parseAddress(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// clientAddress returns the address under which the client finds what the upstream
-// named in its answer to out. The result is a path; with whole it is an absolute
-// address if the upstream's was one.
+// clientAddress returns the client's counterpart of an address that the upstream named
+// in its answer to out. The result is a path; with whole it is an absolute address if
+// the upstream's was one.
 func (t *target) clientAddress(address string, whole bool, out *http.Request, x *exchange) (string, error) {
 	to, err := parseAddress(address)
 	if err != nil {
@@ -267,8 +267,8 @@ func (t *target) translate(h http.Header, out *http.Request, x *exchange) {
 	}
 }
 
-// translated returns one header value as the client gets it, and whether it may have
-// it.
+// translated returns one header value as the client gets it, and whether the client may
+// have it.
 func (t *target) translated(name, value string, out *http.Request, x *exchange) (string, bool) {
 	one := func(address string) (string, bool) {
 		translated, err := t.clientAddress(address, true, out, x)

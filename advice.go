@@ -36,8 +36,8 @@ func newAdvice(log *slog.Logger) *advice {
 	return &advice{log: log, now: time.Now, loggedAt: make(map[string]time.Time)}
 }
 
-// shouldLog reports whether to log a cause now. It does not where most causes are
-// remembered already.
+// shouldLog reports whether to log a cause now. It reports false if the number of
+// remembered causes has reached most.
 func (a *advice) shouldLog(what string, most int) bool {
 	if a == nil {
 		return false
@@ -98,8 +98,8 @@ func outputFix(field string) string {
 }
 
 // learnFromError looks in an error of the upstream for a field that till wrote. A
-// server that does not know the question for usage is not asked again, provided that it
-// never answered the question and that the name cannot be an echo of the request:
+// server that does not know the field that asks for usage is not asked again, provided
+// that it never accepted that field and that the name cannot be an echo of the request:
 // otherwise a client that makes a server repeat the name would have all streams charged
 // at their bound.
 func (x *exchange) learnFromError(res *http.Response, text []byte) {

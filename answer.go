@@ -16,7 +16,7 @@ import (
 )
 
 // answer returns a refusal in place of an upstream's answer. It goes to the client
-// through the reverse proxy like any other.
+// through the reverse proxy like any other answer.
 func (x *exchange) answer(r *http.Request, refusal *record.Refusal) *http.Response {
 	x.target.refusals.WithLabelValues(string(refusal.Code)).Inc()
 	d := x.target.preset.Dialect
@@ -34,7 +34,7 @@ func (x *exchange) answer(r *http.Request, refusal *record.Refusal) *http.Respon
 	}
 }
 
-// statusLine returns a status with its own words.
+// statusLine returns a status with its standard text.
 func statusLine(status int) string { return strconv.Itoa(status) + " " + http.StatusText(status) }
 
 // admitAnswer checks an upstream's answer before the client sees any of it, and
@@ -121,7 +121,7 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 		return t.target.credentialRefused(key)
 	case res.StatusCode == http.StatusSwitchingProtocols && !x.upgrade:
 		return key.Refuse(record.CodeUpstreamFailed, "got an upgrade from upstream %s that the request did not ask for", t.target.name)
-	case x.credential.shownInHeader(res.Header), x.credential.shownInHeader(res.Trailer): // of which only the names are known
+	case x.credential.shownInHeader(res.Header), x.credential.shownInHeader(res.Trailer): // of the trailer only the names are known yet
 		return key.Refuse(record.CodeUpstreamFailed, "got an answer from upstream %s that is not passed on because it shows the credential", t.target.name)
 	}
 	if refusal := t.target.relocate(res, out, x, key); refusal != nil {
@@ -133,8 +133,8 @@ func (t *Transport) checkAnswer(res *http.Response, out *http.Request, x *exchan
 	return nil
 }
 
-// credentialRefused is what a client gets for an upstream's answer that says the server's
-// credential is bad: clients would take it for one about their own.
+// credentialRefused returns the refusal that replaces an upstream's answer about the
+// server's bad credential: clients would take that answer to be about their own key.
 func (t *target) credentialRefused(key *record.Key) *record.Refusal {
 	return key.Refuse(record.CodeUpstreamAuthFailed,
 		"is fine, but upstream %s refused the server's own credential; the operator of this server must fix it", t.name)
@@ -222,7 +222,8 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// endEarly replaces the rest of the body by an error that says why the request was cut.
+// endEarly replaces the rest of the body with an error that says why the request was
+// cut.
 func (b *answerBody) endEarly(cut *record.Refusal, p []byte) (int, error) {
 	dialect := b.x.target.preset.Dialect
 	answer := b.x.refusal(cut)
@@ -272,7 +273,7 @@ func (b *answerBody) Close() error {
 
 // A client can know the end of its answer before the handler that wrote it returns:
 // by its length, by the last event of a stream, by the end of an upgraded connection.
-// The request stops counting against its key's max_concurrency just before that goes
+// The request stops counting against its key's max_concurrency just before the end goes
 // out (see [limiter.Grant.Answered]), whatever it is charged afterwards. A request that
 // its client breaks off counts until nothing more is asked of the upstream.
 
@@ -299,7 +300,7 @@ func (b *answerBody) watchEnd(out *http.Request) {
 	}
 }
 
-// passed notes what goes on to the client.
+// passed notes what is passed on to the client.
 func (b *answerBody) passed(p []byte, err error) {
 	if !b.x.grant.Counts() {
 		return

@@ -3,8 +3,8 @@
 //
 // This package holds the parts that Caddy sees: the app, the handler, the reverse
 // proxy's transport and the Caddyfile grammar. It does not know what a key may do,
-// which limiter decides, nor what a vendor's API looks like, which upstream knows. The
-// management API is in admin, the command line in cli.
+// because limiter decides that, nor what a vendor's API looks like, because upstream
+// knows that. The management API is in admin, the command line in cli.
 package till
 
 import (
@@ -56,11 +56,11 @@ type App struct {
 	Anchor string `json:"anchor,omitempty"`
 
 	// The server's own keys for sealed custody: 32 bytes each, in base64 or hex. The
-	// first seals, the others still open. Use `{file.*}`, which is watched: a changed
-	// file takes effect within seconds, unless it lacks a key that existing boxes need;
-	// or `{env.*}`. A literal would be visible in the configuration that the admin
-	// endpoint shows. Default: made at the first start in "till/seal.key" of Caddy's
-	// data directory, with mode 0600.
+	// first seals new boxes, the others still open old ones. Use `{file.*}`, which is
+	// watched: a changed file takes effect within seconds, unless it lacks a key that
+	// existing boxes need; or `{env.*}`. A literal would be visible in the
+	// configuration that the admin endpoint shows. Default: made at the first start in
+	// "till/seal.key" of Caddy's data directory, with mode 0600.
 	SealKeys []string `json:"seal_keys,omitempty"`
 
 	// The file of the seal keys that the server makes itself: the first at the first
@@ -85,8 +85,8 @@ type App struct {
 	// Default: 32 MB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	// A file of prices that add to the built-in ones and replace them, in the schema
-	// till.prices/1. A changed file takes effect within seconds. Default: none.
+	// A file of prices that are added to the built-in ones or replace them, in the
+	// schema till.prices/1. A changed file takes effect within seconds. Default: none.
 	PricesFile string `json:"prices,omitempty"`
 
 	// How long ended keys stay listed, at least a minute. After that they are

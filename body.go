@@ -26,8 +26,8 @@ const (
 	defaultMaxBody = 32_000_000
 	// maxBuffered bounds all such bodies of this process together, in bytes.
 	maxBuffered = 256 << 20
-	// firstRoom is the part of it that is reserved for the beginnings of bodies, so
-	// that many large bodies do not keep out new ones.
+	// firstRoom is the part of maxBuffered that is reserved for the beginnings of
+	// bodies, so that many large bodies do not keep out new ones.
 	firstRoom = 64 << 20
 	// maxWaiting bounds the bodies of requests that wait for others of their key, in
 	// bytes: a quarter of the rest. Their beginnings are bounded by how many may wait.
@@ -150,7 +150,8 @@ func readBody(r *http.Request, limit int64, p *pace) (*bufferedBody, []byte, err
 
 // readAsk reads from a request what the key's limits depend on: the models that it
 // names and what it can use at most. It also takes out the tools that the upstream
-// strips. Other requests are not read. A body that was read stays in memory.
+// strips. It does not read requests for which none of this matters. A body that was
+// read stays in memory.
 func (h *Handler) readAsk(w http.ResponseWriter, x *exchange, ask *limiter.Ask) *record.Refusal {
 	r := x.request
 	models := ask.Terms.Models
@@ -241,7 +242,7 @@ func (h *Handler) bodyRefusal(key *record.Key, err error) *record.Refusal {
 }
 
 // brokenBody is the refusal of a request whose client has not sent all of its body, or
-// too much of it.
+// has sent too much.
 func brokenBody(key *record.Key, err error) *record.Refusal {
 	if tooLong, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return key.Refuse(record.CodeBodyTooLarge, "sent more than the %d bytes allowed here", tooLong.Limit)
@@ -357,7 +358,7 @@ type passingBody struct {
 	io.ReadCloser
 	x      *exchange
 	left   int64       // below 0 if unknown
-	closed atomic.Bool // what a read reports from then on is no fault of the client's
+	closed atomic.Bool // errors of reads from then on are not the client's fault
 }
 
 func (b *passingBody) Read(p []byte) (int, error) {

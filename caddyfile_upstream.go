@@ -115,8 +115,8 @@ func parseUpstream(d *caddyfile.Dispenser) (string, *Upstream, error) {
 	return name, u, nil
 }
 
-// parseOption parses one option, which again says was given before; parseUpstream adds the
-// position to its errors.
+// parseOption parses one option; again says that it was given before. parseUpstream adds
+// the position to its errors.
 func (u *Upstream) parseOption(option string, args []string, again bool) error {
 	switch option {
 	case "to":
@@ -215,8 +215,8 @@ func (u *Upstream) checkOptions() error {
 	return err
 }
 
-// singleOptions are the options that take one value and may be given once, with what
-// they take.
+// singleOptions are the options that take one value and may be given once, each with a
+// description of its value.
 var singleOptions = map[string]string{
 	"output_field": "one of " + strings.Join(upstream.OutputFields, ", "),
 	"input_extra":  "a number of tokens, such as 300",
@@ -280,7 +280,7 @@ func parseAuth(args []string) (upstream.Auth, bool) {
 	return upstream.Auth{}, false
 }
 
-// checkProxyOption refuses what reverse_proxy itself would accept.
+// checkProxyOption refuses options that reverse_proxy itself would accept.
 func checkProxyOption(d *caddyfile.Dispenser, u *Upstream) error {
 	d.Next()
 	option, args := d.Val(), d.RemainingArgs()

@@ -99,7 +99,7 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	tokens, nano = max(b[record.Tokens], reported.Tokens()), b[record.Nanodollars]
 	if u.priced && u.meter != nil {
 		if u.meter.Answered() {
-			nano -= u.estimate.Violation // which takes the place of an answer
+			nano -= u.estimate.Violation // it is charged only in place of an answer
 		}
 		all := reported // of a dearer tier than was asked for, if the answer named one
 		all.Input, all.Output = max(reported.Input, u.input), max(reported.Output, u.outputs(u.allowed()))
@@ -109,7 +109,7 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 	return tokens, nano, false
 }
 
-// chargePartial returns what was used if only one half of a report can be true: the
+// chargePartial returns what was used if only one half of a report is credible: the
 // other half is charged at what was held.
 func (u *usage) chargePartial(reported upstream.Usage) (tokens, nano int64) {
 	all := reported
@@ -129,7 +129,7 @@ func (u *usage) chargePartial(reported upstream.Usage) (tokens, nano int64) {
 	return all.Tokens(), nano
 }
 
-// inputReported returns the input of an answer that states it, finally, at its
+// inputReported returns the input if the answer states its final count at the
 // beginning. If the provider may run tools in between, that is the input of the first
 // round.
 func (u *usage) inputReported() (input int64, ok bool) {
@@ -140,8 +140,8 @@ func (u *usage) inputReported() (input int64, ok bool) {
 	return input, input >= max(u.leastInput, 1)
 }
 
-// cost prices what was used at the price that was held, or at that of the model
-// which answered if that is dearer: a model's name can be an alias.
+// cost prices what was used at the price that was held, or at the answering model's if
+// that is dearer: a model's name can be an alias.
 func (u *usage) cost(reported upstream.Usage) int64 {
 	reported = u.estimate.Reported(reported)
 	permille := u.price.Permille(u.estimate, u.meter, u.began, u.now())

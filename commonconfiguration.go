@@ -9,11 +9,12 @@ import (
 	"github.com/till-proxy/till/admin/wire"
 )
 
-// What nodes that share a store judge or act by must be the same on all of them:
-// otherwise a key could do on one what another refuses. Each tells the others what it
-// has, as a hash of each part without any secret, so that doctor can name what differs.
+// Nodes that share a store must all judge and act by the same settings: otherwise a key
+// could do on one node what another refuses. Each node tells the others a hash of each
+// part of its settings, without any secret, so that doctor can name the parts that
+// differ.
 
-// commonConfiguration describes those parts of this configuration.
+// commonConfiguration describes those settings of this configuration.
 func (a *App) commonConfiguration() string {
 	upstreams := make(map[string][]string, len(a.targets))
 	for name, t := range a.targets {

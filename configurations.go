@@ -10,15 +10,15 @@ import (
 // The settings of a configuration that concern an open store (roles, webhooks, how long
 // things are kept) are put into force when the configuration starts; those of the last
 // start apply. A configuration that fails to start leaves the previous one running, so
-// its settings are put into force again. What deletes something for good waits until the
-// previous configuration has stopped.
+// its settings are put into force again. A setting that deletes something for good waits
+// until the previous configuration has stopped.
 
 // configuration is a configuration as the engine sees it.
 type configuration interface {
 	// putInForce applies its settings to the store, its events and webhooks. Beside
-	// another that still runs, it deletes nothing that this one keeps.
+	// another that still runs, it deletes nothing that the other one keeps.
 	putInForce(beside configuration) error
-	// takeOver applies the rest: no other runs any more.
+	// takeOver applies the rest once no other configuration runs any more.
 	takeOver()
 	// storeOptions are its settings for opening the store.
 	storeOptions() storeOptions
@@ -94,7 +94,7 @@ func (a *App) putInForce(beside configuration) error {
 	if o.mixed = beside != nil; o.mixed {
 		o.keepOf(beside.storeOptions())
 	}
-	restores := a.engine.runs(a) // then all that can be put into force has to be
+	restores := a.engine.runs(a) // then everything that can be put into force has to be
 	if former, ok := beside.(*App); ok && !restores {
 		if err := a.keepSealKeys(former); err != nil {
 			return err
@@ -134,8 +134,9 @@ func (a *App) putInForce(beside configuration) error {
 const notAllInForce = "not all settings of this configuration are in force in its store: reload it"
 
 // catchUp applies the settings of the only configuration that still runs to a store that was
-// opened with those of another, before anybody uses it; one that enters applies its own.
-// The caller holds e.mu, which is also held when catchUp returns, but not meanwhile.
+// opened with another's, before anybody uses the store; a configuration that enters applies
+// its own. The caller holds e.mu, which is also held when catchUp returns, but not in
+// between.
 func (e *engine) catchUp(l *limiter.Limiter, o storeOptions) {
 	for len(e.running) == 1 && !e.entering && !e.closed {
 		c := e.running[0]

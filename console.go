@@ -110,8 +110,9 @@ const (
 var errOneSite = errors.New("till and till_console stand on one site: give the console a site of its own, such as till.example.com, so that no client of a key ever reaches it")
 
 // checkOneRole refuses a site block with both directives, and names the line. Caddy
-// does not reveal what else a site has, so this looks for itself: if a later Caddy has
-// other fields, sites.claim still refuses when the configuration is loaded.
+// does not reveal what else a site has, so this reads the block through reflection: if
+// a later Caddy has other fields, sites.claim still refuses when the configuration is
+// loaded.
 func checkOneRole(h httpcaddyfile.Helper, role siteRole) error {
 	other := map[siteRole]siteRole{keysRole: consoleRole, consoleRole: keysRole}[role]
 	block := reflect.ValueOf(h).FieldByName("parentBlock")

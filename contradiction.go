@@ -19,11 +19,11 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A limit in tokens or dollars holds only as long as an upstream does what is
-// written into its requests, and adds no more to them than is held. An answer that
-// shows the contrary is charged in full and recorded as a contradiction: from then on
-// keys with such a limit are refused at that upstream, until the operator has set the
-// option that fixes it.
+// A limit in tokens or dollars holds only as long as an upstream obeys what is written
+// into its requests, and adds no more to them than is held. An answer that shows
+// otherwise is charged in full and recorded as a contradiction: from then on keys with
+// such a limit are refused at that upstream, until the operator has set the option that
+// fixes it.
 //
 // Answers are trusted in this: an upstream has the credential anyway, and by
 // reporting false use it could end every key already.
@@ -84,8 +84,8 @@ func (c *contradiction) sufficientExtra() int64 {
 	return (extra+c.Seen-c.Held)/100*100 + 200
 }
 
-// contradictions are those of the upstreams of one store. They are kept in a file
-// beside it, so that neither a reload nor a restart forgets them.
+// contradictions are the contradictions of one store's upstreams. They are kept in a
+// file beside the store, so that neither a reload nor a restart forgets them.
 type contradictions struct {
 	path  string
 	disk  store.Disk
@@ -97,7 +97,7 @@ type contradictions struct {
 	turn chan struct{}                   // held while the file is written
 
 	reading sync.Mutex
-	nextTry time.Time // at reading the file; guarded by reading
+	nextTry time.Time // to read the file; guarded by reading
 }
 
 const (
@@ -202,8 +202,8 @@ func (c *contradictions) save() {
 	}
 }
 
-// endMarks is by how many tokens for each answer a server that obeys a bound may
-// exceed it: some count the token that ends the answer, or one that they looked ahead.
+// endMarks is how many tokens per answer a server may exceed a bound by although it
+// obeys it: some count the token that ends the answer, or one token of lookahead.
 const endMarks = 16
 
 // contradicts returns what a complete answer shows, if it contradicts anything. Half

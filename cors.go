@@ -46,7 +46,7 @@ func (c corsOrigins) allows(origin string) string {
 	return ""
 }
 
-// names reports whether an origin is one of these, and not merely any.
+// names reports whether an origin is itself in the list, and not merely allowed by "*".
 func (c corsOrigins) names(origin string) bool {
 	return origin != "*" && slices.Contains(c, strings.ToLower(origin))
 }

@@ -14,15 +14,15 @@ const (
 	countPause  = time.Minute
 	countAbsent = time.Hour
 	// countRetry is the same for a failure that may be over soon, unless the vendor
-	// says how long it will take, and longestRetry the most of that which is believed:
-	// some clients do not heed a Retry-After of a minute.
+	// says how long it will take, and longestRetry is the longest such time that is
+	// believed: some clients do not heed a Retry-After of a minute.
 	countRetry   = 10 * time.Second
 	longestRetry = 50 * time.Second
 	// countPatience is how long a vendor may fail to count, each time for a reason that
 	// may be over soon, until the answer says that waiting will not help.
 	countPatience = 5 * time.Minute
 	// countTries is how often it must have failed for a key in that time: two failures
-	// that are minutes apart say nothing of what lies between them.
+	// that are minutes apart say nothing about the time between them.
 	countTries = 4
 	// pausedKeys is how many paused keys pause the upstream for all: if it is one key
 	// alone, with those below it, its requests may be impossible to count.
@@ -42,12 +42,12 @@ type countPauses struct {
 type failedFor struct {
 	since   time.Time // the first failure in a row that might have been over soon; zero if the last one was another
 	tries   int       // failures in that row
-	until   time.Time // the vendor is not asked before
-	lasting bool      // waiting for that does not help
+	until   time.Time // the vendor is not asked before this
+	lasting bool      // waiting until then does not help
 }
 
-// check reports whether the vendor must not be asked for a key. again is when that may be
-// over soon, and 0 if it may not.
+// check reports whether the vendor must not be asked for a key. again is how soon that
+// may be over, and 0 if it may not be over soon.
 func (p *countPauses) check(id string, now time.Time) (paused bool, again time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,8 +106,9 @@ func (p *countPauses) forget(now time.Time) {
 	}
 }
 
-// fail notes that the vendor has not counted for a key. It returns for how long it is not
-// asked for that key, when that may be over soon, as check does, and whether that is news.
+// fail notes that the vendor has not counted for a key. It returns how long the vendor is
+// not asked for that key, how soon that may be over, as check does, and whether this is
+// news.
 func (p *countPauses) fail(id string, now time.Time, why countFailure) (pause, again time.Duration, news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -166,8 +167,8 @@ func failureOf(res *http.Response, now time.Time) countFailure {
 	return countFailure{false, countPause}
 }
 
-// retryAfterIn is when an answer says that it should be tried again (RFC 9110, section
-// 10.2.3).
+// retryAfterIn is when an answer says that the request should be tried again (RFC 9110,
+// section 10.2.3).
 func retryAfterIn(h http.Header, now time.Time) (time.Duration, bool) {
 	text := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {

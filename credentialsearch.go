@@ -115,8 +115,8 @@ type search struct {
 	levels [mixed + 1]level
 }
 
-// level is the text, without zeros, from which as many kinds of escapes were removed as
-// its index says.
+// level is the text without zeros, and with as many kinds of escapes removed as its
+// index says.
 type level struct {
 	trail
 	text []byte // the start of an escape that is not complete yet
@@ -149,8 +149,8 @@ func newSearch(c *credential) *search {
 	return s
 }
 
-// finds takes the next piece, and reports whether the credential is in it or in it and
-// the text before.
+// finds takes the next piece, and reports whether the credential is in it, or begins in
+// the text before and ends in it.
 func (s *search) finds(piece []byte) bool {
 	next := s.passed + len(s.held)
 	s.held = append(s.held, piece...)

@@ -16,8 +16,8 @@ import (
 // checkDestination checks where a request copies or moves something to: the
 // Destination of WebDAV (RFC 4918, section 10.3). It is a second path of the request,
 // so the same rules apply to it, and it is sent on as the upstream's own address. The
-// limiter checks the key's rules for it, from what this writes into ask. Behind a guard
-// only the key's rules apply, as they do for the request's path.
+// limiter checks the key's rules for it, from what checkDestination writes into ask.
+// Behind a guard only the key's rules apply, as they do for the request's path.
 func (x *exchange) checkDestination(guard bool, ask *limiter.Ask) *record.Refusal {
 	r, key, t := x.request, x.key, x.target
 	uncheckable := func(what string) *record.Refusal {
@@ -101,9 +101,9 @@ func holdsKey(text string) bool {
 	return strings.Contains(text, token.KeyPrefix) || strings.ContainsAny(text, escapes) && strings.Contains(string(unescaped(text)), token.KeyPrefix)
 }
 
-// localPath returns the escaped path, as a client would ask for it, of an address in
-// a request. It reports false for addresses of other servers. An address of this server
-// may contain the key, as those do that some clients were given.
+// localPath returns the escaped path of an address in a request, as a client would ask
+// for it. It reports false for addresses of other servers. An address of this server
+// may contain the key, as the addresses that some clients were given do.
 func (x *exchange) localPath(u *url.URL) (string, bool) {
 	escaped := u.EscapedPath()
 	switch {
@@ -161,8 +161,8 @@ func (x *exchange) rewriteAddresses(h http.Header, o origin) {
 	}
 }
 
-// atUpstream returns the upstream's own address for one of this server's. Others
-// stay as they are, because nothing is decided by them.
+// atUpstream returns the upstream's own address for one of this server's. Other
+// addresses stay as they are, because nothing depends on them.
 func (x *exchange) atUpstream(address, upstream string) string {
 	u, err := parseAddress(address)
 	if err != nil || u.Host != "" && !x.front().matches(u) {
@@ -190,8 +190,8 @@ func (x *exchange) atUpstream(address, upstream string) string {
 	return upstream + there.out
 }
 
-// eachTag replaces the resource tags of an If header. In parentheses stand state
-// tokens and entity tags, which are not addresses.
+// eachTag replaces the resource tags of an If header. State tokens and entity tags,
+// which are not addresses, stand in parentheses.
 func eachTag(value string, replace func(string) string) string {
 	var b strings.Builder
 	depth := 0

@@ -136,8 +136,8 @@ func (a *App) diagnoseServers(d *diagnosis) {
 	}
 }
 
-// served returns what of till the routes of a server contain, as the start of a
-// sentence, or "".
+// served says which part of till the routes of a server contain, as the start of a
+// sentence; "" if none.
 func served(routes caddyhttp.RouteList) string {
 	for _, r := range routes {
 		for _, h := range r.Handlers {
@@ -158,8 +158,8 @@ func served(routes caddyhttp.RouteList) string {
 	return ""
 }
 
-// diagnoseAdmin finds an admin endpoint that others than the operator can reach: it
-// lets its clients do everything.
+// diagnoseAdmin finds an admin endpoint that anyone but the operator can reach: it lets
+// its clients do everything.
 func (a *App) diagnoseAdmin(d *diagnosis) {
 	const fix = "in the global options: admin unix//run/caddy/admin.sock|0600 (caddy till looks there by itself; for another path, set TILL_ADDRESS=unix//PATH)"
 	listen := caddy.DefaultAdminListen

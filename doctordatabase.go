@@ -6,8 +6,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// diagnoseDatabase finds what is wrong with how this node shares its store. It connects
-// to nothing.
+// diagnoseDatabase finds faults in how this node shares its store. It connects to
+// nothing.
 func (a *App) diagnoseDatabase(d *diagnosis, s *PostgresStore) {
 	if s.literals() {
 		d.error("literal_credential", "put the address into a file of mode 0600: store postgres {file./etc/till/database}",
@@ -34,7 +34,7 @@ func (a *App) diagnoseDatabase(d *diagnosis, s *PostgresStore) {
 	}
 }
 
-// unencryptedHost is a host that may be reached over a network without TLS, or "".
+// unencryptedHost returns a host that may be reached over a network without TLS, or "".
 func unencryptedHost(conf *pgconn.Config) string {
 	plain := func(host string) bool { return !strings.HasPrefix(host, "/") && !isLoopback(host) }
 	if conf.TLSConfig == nil && plain(conf.Host) {

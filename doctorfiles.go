@@ -121,9 +121,9 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	}
 }
 
-// foreign reports a file or a directory that belongs to somebody else than root and the
-// user of the server: an owner can change its content and its mode at any time. format is
-// for its path, for what it is, and for its owner.
+// foreign reports a file or a directory that belongs to somebody other than root and the
+// user of the server: an owner can change its content and its mode at any time. format
+// takes its path, what it is, and its owner.
 func (d *diagnosis) foreign(server int, path string, info fs.FileInfo, format, at, what string) bool {
 	uid, known := ownerOf(info)
 	if !known || uid == 0 || uid == server {
@@ -133,8 +133,8 @@ func (d *diagnosis) foreign(server int, path string, info fs.FileInfo, format, a
 	return true
 }
 
-// serverUser is the user as whom the server runs. Root may diagnose the configuration of
-// another one, to whom its store belongs.
+// serverUser returns the user that the server runs as. Root may diagnose the
+// configuration of another user, to whom the store then belongs.
 func (a *App) serverUser() int {
 	own := ""
 	switch storage := a.storage.(type) {

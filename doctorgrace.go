@@ -2,9 +2,9 @@ package till
 
 import "github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
-// diagnoseGrace finds a server that waits for as long as any request is open when it is
-// told to stop. Streams that do not end by themselves then keep it until a supervisor
-// kills it, in the midst of all that it should still have settled and given back.
+// diagnoseGrace finds a server that, when it is told to stop, waits for as long as any
+// request is open. Streams that do not end by themselves then keep it running until a
+// supervisor kills it, before it has settled and given back everything.
 func (a *App) diagnoseGrace(d *diagnosis) {
 	app, err := a.ctx.AppIfConfigured("http")
 	httpApp, ok := app.(*caddyhttp.App)

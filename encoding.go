@@ -83,7 +83,8 @@ func decode(res *http.Response, most int64) bool {
 	return true
 }
 
-// bodyFrom is the body of an answer that is read from elsewhere, but closed as it came.
+// bodyFrom is the body of an answer that is read from elsewhere, but closed like the
+// original.
 type bodyFrom struct {
 	io.Reader
 	io.Closer

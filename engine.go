@@ -37,7 +37,7 @@ type engine struct {
 	sessions       *console.Sessions // the console's sign-ins
 	contradictions *contradictions
 	advice         *advice
-	memory         *upstream.Memory // what conversations were measured to have used
+	memory         *upstream.Memory // the measured use of conversations
 	patience       time.Duration    // of callers of the limiter, in tests; 0: its own
 
 	mu          sync.Mutex
@@ -47,11 +47,11 @@ type engine struct {
 	opening     chan struct{}    // closed at the end of the attempt in progress; nil if there is none
 	repaired    bool             // the store was repaired since limiter was closed
 	doubted     time.Time        // when a record last contradicted limiter
-	halted      error            // set once that has come too often: the store stays closed
+	halted      error            // set once a record has contradicted it too often: the store stays closed
 	nextTry     time.Time
 	loggedError string // the error that was logged last, at loggedAt
 	loggedAt    time.Time
-	way         string // how it was reached when it was opened; see Place.Way
+	way         string // how the store was reached when it was opened; see Place.Way
 	opened      OpenedStore
 	differs     string // which nodes have another configuration, as logged last
 	claimed     bool   // in openStores
@@ -60,7 +60,7 @@ type engine struct {
 	keeper      *keeper
 	closed      bool
 	running     []configuration // those that have started; the last one is in force
-	entering    bool            // another is being put into force
+	entering    bool            // another configuration is being put into force
 }
 
 const (
@@ -74,13 +74,14 @@ const (
 	// once: a second contradiction is no accident, and a person has to look.
 	doubtsApart = time.Hour
 
-	// outOfTouchAfter is how long a store that nodes share may take to open before what
-	// runs is cut, as for a node that has lost touch: it hears of no revocation.
+	// outOfTouchAfter is how long a store that nodes share may take to open before
+	// requests in flight are cut, as on a node that has lost touch: it hears of no
+	// revocation.
 	outOfTouchAfter = 7 * time.Second
 
 	// openingTime is how long a request waits for a store that is being opened.
 	openingTime = 2 * time.Second
-	// startingTime is how long the start of a configuration waits for it.
+	// startingTime is how long the start of a configuration waits for such a store.
 	startingTime = time.Minute
 )
 
@@ -205,8 +206,9 @@ func (e *engine) shouldOpen() bool {
 	return failed == nil || !time.Now().Before(e.nextTry)
 }
 
-// noteContradiction logs, if the store is about to be closed because a record contradicts
-// what this node knows, that it is, and whether it may be opened again. The caller holds e.mu.
+// noteContradiction logs that the store is about to be closed because a record contradicts
+// what this node knows, if that is so, and whether it may be opened again. The caller holds
+// e.mu.
 func (e *engine) noteContradiction(log *slog.Logger) {
 	if e.failed != nil || e.limiter == nil || !e.limiter.Contradicted() {
 		return
@@ -359,7 +361,7 @@ func (e *engine) openLimiter(o storeOptions, after *limiter.Limiter) (*limiter.L
 	return l, s, nil
 }
 
-// explainReadOnly says what usually makes a place read-only for a server alone.
+// explainReadOnly says what usually makes a place read-only for the server alone.
 func explainReadOnly(err error) error {
 	if !errors.Is(err, syscall.EROFS) {
 		return err

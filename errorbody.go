@@ -104,8 +104,8 @@ func spellsASCII(contentType string) bool {
 	return name == ""
 }
 
-// allSpellASCII reports whether that is true of every content type that an answer
-// states: clients differ in which of several they use.
+// allSpellASCII reports whether spellsASCII is true of every content type that an
+// answer states: clients differ in which of several they use.
 func allSpellASCII(contentTypes []string) bool {
 	return !slices.ContainsFunc(contentTypes, func(text string) bool { return !spellsASCII(text) })
 }
@@ -156,7 +156,7 @@ func readHead(body io.Reader, most int, wait time.Duration) (head []byte, rest i
 	return head, body, nil
 }
 
-// pendingBody is a body of which a read is in progress.
+// pendingBody is a body with a read in progress.
 type pendingBody struct {
 	body io.Reader
 	next chan piece // nil once it was received

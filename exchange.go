@@ -149,9 +149,9 @@ func (x *exchange) handlerDone() {
 	_, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx)
 	switch {
 	case x.abandonTimer == nil && idle != nil && x.request != nil && x.request.ProtoMajor == 1:
-		// net/http writes what ends an answer over HTTP/1 after the handler. The deadline of
-		// the last write is still set then, and is over if the answer was silent for longer.
-		// Override moves it as another write would.
+		// net/http writes the end of an answer over HTTP/1 after the handler. The deadline
+		// of the last write is still set then, and is over if the answer was silent for
+		// longer. Override moves it as another write would.
 		_ = idle.Override(idle.Deadline.Timeout, idle.Deadline.MinRate, 0)
 	case x.abandonTimer != nil && x.abandonTimer.Stop():
 		// net/http reads the rest of a body before it sends a short answer, and sends
@@ -254,7 +254,7 @@ func (s *headerValues) setRemaining(h http.Header, left record.Amounts) {
 
 // setRefusedHeaders tells the client what is left of a key that goes on working: the
 // request was refused, and not the key. An address that may not use the key learns
-// nothing of it.
+// nothing about it.
 func setRefusedHeaders(h http.Header, key *record.Key, k *limiter.Live, refusal *record.Refusal) {
 	switch refusal.Code {
 	case record.CodeLockedDown, record.CodeKeyRevoked, record.CodeKeySuspended, record.CodeKeyExpired, record.CodeKeyIdle,

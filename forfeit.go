@@ -45,7 +45,8 @@ func (e *engine) forfeit(by limiter.Caller, o storeOptions, imagine bool) (limit
 	e.failed, e.nextTry, e.opening = err, time.Time{}, nil
 	switch {
 	case imagine, err != nil && !e.place.Shared:
-		// The doubt stands. Opening the store again would not find one that was found in use.
+		// The doubt stands. Opening the store again would not find a doubt that arose while
+		// it was in use.
 		e.failed = was
 	case err != nil && e.halted != nil:
 		e.failed = e.halted // until it is restarted
@@ -96,13 +97,14 @@ func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptio
 
 var errNotRepairable = errors.New("this store cannot be repaired while nodes share it")
 
-// repairShared repairs a store that nodes share, or only says what would be done. Its own
-// nodes may not have found what this one doubts it for: then why is the reason.
+// repairShared repairs a store that nodes share, or only says what would be done. The
+// other nodes may not have found the reason for which this one doubts it: then why
+// states it.
 func (e *engine) repairShared(former *limiter.Limiter, by limiter.Caller, o storeOptions, imagine bool, why string, done *limiter.Repaired) error {
 	if o.doubted == nil {
 		return errNotRepairable
 	}
-	if !imagine { // otherwise it goes on looking for the reason to be gone
+	if !imagine { // otherwise the store goes on checking whether the reason is gone
 		if err := e.closeDoubted(former, o); err != nil {
 			return err
 		}

@@ -83,8 +83,7 @@ func (h *Handler) instead(gw *guardWriter, x *exchange, err error, status int) e
 	return h.answerError(gw.ResponseWriter, x, err, status)
 }
 
-// endStream ends an event stream that was cut with an error event. It reports whether
-// it did.
+// endStream ends a cut event stream with an error event. It reports whether it did.
 func (h *Handler) endStream(w http.ResponseWriter, gw *guardWriter, x *exchange) bool {
 	cut := x.grant.Cut()
 	kind, _, err := mime.ParseMediaType(w.Header().Get("Content-Type"))

@@ -4,8 +4,8 @@ import "time"
 
 // A store that has failed is opened again when somebody asks for it. Where nodes share the
 // store, perhaps nobody does: a node that is not ready gets no requests, and not every
-// balancer asks whether it is ready again. It may be the one that does what one node does
-// for all, so the others must not have to wait for that.
+// balancer asks whether it is ready again. It may be the node that runs the jobs that one
+// node does for all, and the others must not have to wait for those.
 
 // keeper opens the store again without being asked.
 type keeper struct {
@@ -27,7 +27,7 @@ func (e *engine) startKeeping() {
 	}(e.keeper)
 }
 
-// stopKeeping ends that. The caller does not hold e.mu.
+// stopKeeping ends what startKeeping began. The caller does not hold e.mu.
 func (e *engine) stopKeeping() {
 	e.mu.Lock()
 	k := e.keeper

@@ -15,7 +15,7 @@ func (s keySlots) logged() keySlots {
 	return keySlots{slices.Concat(upstream.VendorSlots(), []string{protocolHeader}, s.headers), append([]string{"key"}, s.parameters...)}
 }
 
-// warnUnfilteredLogs logs which loggers would write scoped keys. Caddy's own redact
+// warnUnfilteredLogs logs which loggers would write scoped keys. Caddy itself redacts
 // Authorization and cookies, and nothing more; and a request is copied for its logs
 // before any handler runs, so only a filter on the logger helps.
 func (a *App) warnUnfilteredLogs() {
@@ -29,9 +29,9 @@ func (a *App) warnUnfilteredLogs() {
 	}
 }
 
-// loggedKeys describes the logs that would hold scoped keys. Without access logs those
-// are the requests for which a handler other than till's fails: Caddy's error log has
-// them.
+// loggedKeys describes the logs that would hold scoped keys. Without access logs, only
+// Caddy's error log holds keys: those of requests for which a handler other than till's
+// fails.
 func (a *App) loggedKeys() (found []string, access bool) {
 	app, err := a.ctx.AppIfConfigured("http")
 	httpApp, ok := app.(*caddyhttp.App)
@@ -69,8 +69,8 @@ func configOf(ctx any) reflect.Value {
 }
 
 // unfilteredLogs lists the loggers that take requests, with access logs or without, and
-// do not filter all slots.
-// If it cannot find out, it returns the default logger, to be on the safe side.
+// do not filter all slots. If it cannot find out, it returns the default logger, to be
+// on the safe side.
 func unfilteredLogs(ctx any, access bool, slots keySlots) []string {
 	unknown := []string{"default"}
 	cfg := configOf(ctx)
@@ -107,8 +107,8 @@ func unfilteredLogs(ctx any, access bool, slots keySlots) []string {
 	return open
 }
 
-// takesRequests reports whether a logger takes requests: those in the error log and, if
-// there is one, in the access log, both of which a site may give a name of its own.
+// takesRequests reports whether a logger takes requests: those of the error log and, if
+// there is one, of the access log. A site may give either log a name of its own.
 func takesRequests(logger reflect.Value, access bool) bool {
 	names := func(field string) (list []string) {
 		f := logger.FieldByName(field)

@@ -22,7 +22,7 @@ type metrics struct {
 	overhead    prometheus.Histogram   // seconds
 	tokens      *prometheus.CounterVec // by upstream, kind
 	spend       *prometheus.CounterVec // dollars, by upstream
-	// contradictions are answers that passed what was held, and refusals of what till
+	// contradictions are answers that exceeded what was held, and refusals of what till
 	// wrote, by upstream and by the option that fixes it.
 	contradictions *prometheus.CounterVec
 	doubts         prometheus.Counter
@@ -82,7 +82,8 @@ func (m *usageMetrics) add(kinds *record.TokenKinds, nano int64) {
 	}
 }
 
-// giveCounters gives an upstream its counters, so that counting needs no name of it.
+// giveCounters gives an upstream its counters, so that counting needs no look-up by its
+// name.
 func (m *metrics) giveCounters(t *target, upstream string) {
 	t.admitted, t.spent = m.activations.WithLabelValues(upstream), m.usageOf(upstream)
 	t.refusals = m.refusals.MustCurryWith(prometheus.Labels{"upstream": upstream})

@@ -42,7 +42,7 @@ func init() {
 // `{http.till.upstream}` | the upstream that the key is for
 // `{http.till.activations_remaining}` | activations left after this request; empty when not limited
 type Handler struct {
-	// The upstreams served here. A key of any other is refused. Default: all.
+	// The upstreams served here. A key for any other upstream is refused. Default: all.
 	Upstreams []string `json:"upstreams,omitempty"`
 
 	// Only guard the handlers that follow: nothing is proxied, and the key's rules

@@ -14,16 +14,16 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A node that shares a store is known by its name, and comes back to what it had
+// A node that shares a store is known by its name, under which it finds what it had
 // reserved when it is started again. Unless the configuration names it, this machine
 // makes a name once and keeps it.
 
-// nodeDir is where this machine keeps what belongs to its node.
+// nodeDir is where this machine keeps the files of its node.
 func nodeDir() string { return filepath.Join(caddy.AppDataDir(), "till") }
 
 func nodeFile() string { return filepath.Join(nodeDir(), "node") }
 
-// keptNodeName is the name that was made before.
+// keptNodeName returns the name that was made before.
 func keptNodeName() (string, error) {
 	b, err := os.ReadFile(nodeFile())
 	if err != nil {

@@ -3,18 +3,19 @@ package till
 import "time"
 
 // While a store cannot be opened, or is being repaired, the limiter that had it open is
-// closed, and its sweeper has ended. What runs goes on there, so the engine ends what runs
-// past its time. That must not wait for the disk, nor for somebody to ask for the store.
+// closed, and its sweeper has ended. Requests in flight go on there, so the engine cuts
+// those that run past their time. That must not wait for the disk, nor for somebody to ask
+// for the store.
 
-// cutEvery is how often it looks.
+// cutEvery is how often the engine looks for such requests.
 const cutEvery = time.Second
 
-// cutter cuts what runs past its time while the store is closed.
+// cutter cuts requests that run past their time while the store is closed.
 type cutter struct {
 	stop, stopped chan struct{}
 }
 
-// startCutting does that until stopCutting. The caller holds e.mu.
+// startCutting runs a cutter until stopCutting. The caller holds e.mu.
 func (e *engine) startCutting() {
 	e.cutter = &cutter{make(chan struct{}), make(chan struct{})}
 	go func(c *cutter) {
@@ -37,7 +38,7 @@ func (e *engine) startCutting() {
 	}(e.cutter)
 }
 
-// stopCutting ends that. The caller does not hold e.mu.
+// stopCutting stops the cutter. The caller does not hold e.mu.
 func (e *engine) stopCutting() {
 	e.mu.Lock()
 	c := e.cutter

@@ -4,5 +4,5 @@ package till
 
 import "io/fs"
 
-// ownerOf is unknown on this system.
+// ownerOf reports that the owner is not known on this system.
 func ownerOf(fs.FileInfo) (uid int, known bool) { return 0, false }

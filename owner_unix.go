@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownerOf is who owns a file or a directory.
+// ownerOf returns the owner of a file or a directory.
 func ownerOf(info fs.FileInfo) (uid int, known bool) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// How slowly a body may arrive that takes up memory until it is complete.
+// How slowly a body may arrive if it takes up memory until it is complete.
 const (
 	// bodyPause is the longest pause within it.
 	bodyPause = 30 * time.Second
@@ -16,7 +16,7 @@ const (
 
 // pace ends a body that arrives too slowly: its next read fails because a deadline was
 // exceeded. Without it, a few clients that stop in the middle of large bodies would
-// keep the memory of all.
+// occupy the memory that all share.
 type pace struct {
 	client     *http.ResponseController
 	pause      time.Duration

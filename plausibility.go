@@ -10,23 +10,22 @@ import (
 
 // A report can contain any number. One that exceeds what was held is accepted as long
 // as the model can have used that much: the key pays for it, and the contradiction is
-// recorded. What no model can use is a mistake or a lie, and would stay in the sums and
-// in a role's budget for ever. Then the whole report is ignored, and the request is
-// charged at its bound as if there were none.
+// recorded. A number that no model can use is a mistake or a lie, and would stay in the
+// sums and in a role's budget for ever. Then the whole report is ignored, and the
+// request is charged at its bound as if there were none.
 const (
 	// mostTokens is how many tokens a request may use as input, and an answer have as
 	// output, if no price table says how many there can be.
 	mostTokens = 8 << 20
 	// A price table may be older than its vendor's models: twice its number of tokens
-	// is accepted, and ten times the cost if a cost is reported, but at least
-	// plausibleCost in any case, for instance for searches that are billed beside the
-	// tokens.
+	// is accepted, and ten times the cost if a cost is reported, but always at least
+	// plausibleCost, for instance for searches that are billed beside the tokens.
 	plausibleTokenFactor = 2
 	plausibleCostFactor  = 10
 	plausibleCost        = 10_000_000_000 // nano-dollars
 )
 
-// reportedUsage is the use that the answer reported, if that is plausible.
+// reportedUsage returns the use that the answer reported, if that is plausible.
 func (u *usage) reportedUsage() upstream.Usage {
 	reported := u.meter.Usage()
 	if !u.plausible(reported) {

@@ -24,9 +24,8 @@ type ModelPrice struct {
 	Output float64 `json:"output"`
 	// USD per million tokens of input from a cache. Default: that of input.
 	CachedInput float64 `json:"cached_input,omitempty"`
-	// USD per million tokens of input that is written to a cache. Default: in the
-	// proportion to input that the table has for the model, or that of input if it has
-	// none.
+	// USD per million tokens of input that is written to a cache. Default: in the same
+	// proportion to input as in the table, or that of input if the table has none.
 	CacheWrite float64 `json:"cache_write,omitempty"`
 }
 

@@ -11,8 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// warnProxy logs what the options of the reverse_proxy around this transport do not do,
-// or do besides. In JSON they do not go through the Caddyfile's own checks.
+// warnProxy logs which options of the reverse_proxy around this transport have no
+// effect, or a side effect. In JSON they do not go through the Caddyfile's own checks.
 func (t *Transport) warnProxy(ctx caddy.Context) {
 	for _, module := range ctx.Modules() {
 		proxy, ok := module.(*reverseproxy.Handler)

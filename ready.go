@@ -35,7 +35,7 @@ func (a *App) Node() string {
 	case ok:
 		return shared.Node()
 	case a.engine.place.Shared:
-		return "this node" // whose name is not known before the store was opened
+		return "this node" // whose name is not known before the store has been opened
 	}
 	return ""
 }

@@ -10,11 +10,12 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A store on another machine may be reached in another way while it is open: with
-// another password, or at another address. It is then opened again with the new one,
-// and what runs goes on.
+// The way to a store on another machine may change while the store is open: to another
+// password, or another address. The store is then opened again in the new way, and
+// requests in flight go on.
 
-// errNotReached means that a configuration reaches the open store no more.
+// errNotReached means that the open store can no longer be reached as a configuration
+// says.
 var errNotReached = errors.New("the store cannot be reached as this configuration says, and stays open as it was")
 
 // errReopen means that the store must be opened again because it is reached in another
@@ -47,8 +48,8 @@ func (e *engine) reconnect(o storeOptions) error {
 	return err
 }
 
-// announce lets the nodes that share the store know what this configuration has, and warns
-// if theirs differ.
+// announce tells the nodes that share the store the common part of this configuration, and
+// warns if theirs differ.
 func (e *engine) announce(o storeOptions) {
 	e.mu.Lock()
 	opened := e.opened.Store
@@ -64,7 +65,7 @@ func (e *engine) announce(o storeOptions) {
 }
 
 // compareNodes warns of nodes that are configured differently from this one, once for
-// each difference. doctor says it as long as it lasts.
+// each difference. doctor reports it for as long as it lasts.
 func (e *engine) compareNodes(o storeOptions, opened store.Store) {
 	shared, ok := opened.(store.Shared)
 	if !ok || o.common == nil {

@@ -46,10 +46,10 @@ func refusalHeader(h http.Header, code record.Code, status int, retryAfter time.
 	h["X-Should-Retry"] = []string{"false"}
 }
 
-// tooEarly refuses what came before the TLS handshake was complete (RFC 8470, section
-// 5.2), which HTTP/3 allows: nobody has shown yet that the client receives anything at
-// its address, which keys may be bound to, and whoever saw the request may have sent it
-// again.
+// tooEarly refuses a request that came before the TLS handshake was complete (RFC 8470,
+// section 5.2), which HTTP/3 allows: nothing has shown yet that the client receives
+// anything at its address, which keys may be bound to, and whoever saw the request may
+// have sent it again.
 func tooEarly(r *http.Request) *record.Refusal {
 	if r.TLS == nil || r.TLS.HandshakeComplete {
 		return nil
@@ -73,8 +73,8 @@ func challenge(h http.Header, r *http.Request, status int) {
 // fromOtherSite reports whether a page of another origin made a browser send the
 // request (https://www.w3.org/TR/fetch-metadata/), other than by a link that the user
 // followed. Over plain HTTP browsers do not say that, except to their own machine. There
-// the origin tells, which they send with all but what a page loads with a GET. It is
-// "null" if the page hides it.
+// the Origin header tells, which they send with everything but what a page loads with a
+// GET. It is "null" if the page hides it.
 func fromOtherSite(r *http.Request) bool {
 	switch r.Header.Get("Sec-Fetch-Site") {
 	case "cross-site", "same-site":
@@ -89,9 +89,9 @@ func fromOtherSite(r *http.Request) bool {
 	return false
 }
 
-// refuseAmbient refuses a key that a browser adds by itself: one that its user once
-// typed in is also sent with whatever pages of other sites load from here and post. The
-// pages whose origin the key's upstream names in cors may send it, and only they: with
+// refuseAmbient refuses a key that a browser adds by itself: a key that its user once
+// typed in is also sent with everything that pages of other sites load from here or
+// post here. Only pages whose origin the key's upstream names in cors may send it: with
 // "*", and with a header that the operator sets, nobody has said that this page may.
 // Keys in other headers are sent by whoever has them.
 func refuseAmbient(r *http.Request) *record.Refusal {

@@ -16,7 +16,7 @@ import (
 )
 
 // Role defines what the holders of its admin tokens may do, and how far keys that are
-// minted under it may go, whoever mints them. A ceiling bounds the total of a key, also
+// minted under it may go, whoever mints them. A ceiling bounds the total of a key, even
 // after a change or a grant; a limit that a mint leaves out is set to the ceiling.
 type Role struct {
 	// What holders of the role's tokens may do: any of `keys:create`, `keys:read`,

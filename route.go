@@ -39,10 +39,11 @@ type location struct {
 	override string
 }
 
-// overrideParameters are such parameters: of Laravel, Symfony, Spring, Express and
-// WordPress, of Salesforce, of Haskell's WAI, of Google's APIs and its library for pages
-// (https://cloud.google.com/apis/docs/system-parameters and goog.net.rpc.HttpCors), and of
-// servers that read the headers in overrides from the query, too.
+// overrideParameters are the parameters that override takes: of Laravel, Symfony, Spring,
+// Express and WordPress, of Salesforce, of Haskell's WAI, of Google's APIs and its library
+// for pages (https://cloud.google.com/apis/docs/system-parameters and
+// goog.net.rpc.HttpCors), and of servers that read the headers in overrides from the
+// query, too.
 var overrideParameters = []string{
 	"_method", "_httpmethod", "_method_override", "$httpmethod", "$httpheaders", "$ct",
 	"x-http-method-override", "x-http-method", "x-method-override", "rest_route",
@@ -160,8 +161,8 @@ func (t *target) permit(method, path string, upgrade, webSocket bool, key *recor
 }
 
 // costsNothing reports whether a request is free, because of the preset or of the
-// operator's rules. Metered requests never are, however wide a pattern is. Neither are
-// upgraded connections, and requests that their server may take for another.
+// operator's rules. Metered requests never are, however wide a pattern is. Nor are
+// upgraded connections, or requests that their server may take for another.
 func (t *target) costsNothing(x *exchange, method string) bool {
 	switch {
 	case x.upgrade, x.override != "":
@@ -184,10 +185,10 @@ func (t *target) listens(x *exchange, r *http.Request) bool {
 }
 
 // upgrades reports whether the request asks for another protocol on its connection, as
-// Caddy's reverse proxy decides it: what that sends as an ordinary request has to be
-// checked as one. An Upgrade that the Connection header does not name concerns nobody
-// (RFC 9110, section 7.8), and of extended CONNECT (RFC 8441, RFC 9220) only WebSockets
-// are translated.
+// Caddy's reverse proxy decides it: a request that it sends on as an ordinary one has
+// to be checked as one. An Upgrade that the Connection header does not name concerns
+// nobody (RFC 9110, section 7.8), and of extended CONNECT (RFC 8441, RFC 9220) only
+// WebSockets are translated.
 func upgrades(r *http.Request) bool {
 	if r.Method == http.MethodConnect {
 		return r.ProtoMajor == 2 && r.Header.Get(":protocol") == "websocket" || r.ProtoMajor == 3 && r.Proto == "websocket"

@@ -2,5 +2,5 @@
 
 package till
 
-// sameVolume is unknown on this system.
+// sameVolume reports that the answer is not known on this system.
 func sameVolume(string, string) (same, known bool) { return false, false }

@@ -184,7 +184,8 @@ func (a *App) Seal(upstreamName string, lookup token.Lookup, salt, secret token.
 	return box, record.Box{SealKey: id, Origins: t.declared, Salt: salt}, err
 }
 
-// SealKeyIDs returns the ids of the seal keys: the first seals, the others still open.
+// SealKeyIDs returns the ids of the seal keys: the first seals new boxes, the others
+// still open old ones.
 func (a *App) SealKeyIDs() ([]token.SealKeyID, error) {
 	sealer, err := a.sealing.get()
 	if err != nil {
@@ -197,7 +198,7 @@ func (a *App) SealKeyIDs() ([]token.SealKeyID, error) {
 var sealFile sync.Mutex
 
 // RotateSeal makes a new seal key, which seals from now on. The previous ones still
-// open. The audit log records the new key before the file contains it.
+// open old boxes. The audit log records the new key before the file contains it.
 func (a *App) RotateSeal(by limiter.Caller) error {
 	l, err := a.Limiter()
 	if err != nil {

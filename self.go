@@ -176,7 +176,7 @@ func (h *Handler) refuseChild(w http.ResponseWriter, r *http.Request, by *holder
 	case errors.Is(err, commit.ErrOutcome):
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
 		refusal = key.Refuse(record.CodeStoreUnavailable, "may have minted a child key: the store began and did not say that it was done; see what is left at GET %s before you send this again", selfPath)
-		status = http.StatusInternalServerError // of which clients are told not to retry it
+		status = http.StatusInternalServerError // with which clients are told not to retry
 	default:
 		h.logger.Error("minting a child key", zap.String("key_id", key.ID), zap.Error(err))
 		refusal, status = storeClosed(), 0

@@ -7,9 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// sharedLog is the logger of what outlives a configuration. It writes to the logger of
-// the configuration that started last, because the previous one's file may be closed by
-// then.
+// sharedLog is the logger of everything that outlives a configuration. It writes to the
+// logger of the configuration that started last, because the previous one's file may be
+// closed by then.
 type sharedLog struct {
 	to atomic.Pointer[slog.Handler]
 }

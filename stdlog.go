@@ -8,15 +8,14 @@ import (
 )
 
 // unsolicited is what net/http writes into the standard logger if an upstream goes on
-// after its answer, on a connection that is kept; what the upstream said follows
+// after its answer, on a connection that is kept; the upstream's text follows
 // (Transport, readLoopPeekFailLocked). An upstream that repeats its request there would
 // write the credential into Caddy's log, to which Caddy redirects that logger.
 var unsolicited = []byte("Unsolicited response received on idle HTTP channel")
 
-// muteUpstreams keeps what upstreams say there out of the standard logger. Caddy
-// redirects the logger when it loads a configuration, even one that fails, and again when
-// one ends, so this is called whenever that may have happened, and before anything is
-// sent.
+// muteUpstreams keeps such texts of upstreams out of the standard logger. Caddy redirects
+// the logger when it loads a configuration, even one that fails, and again when one ends,
+// so this is called whenever that may have happened, and before anything is sent.
 func muteUpstreams() {
 	if isMuted(log.Writer()) {
 		return
@@ -28,7 +27,7 @@ func muteUpstreams() {
 	}
 }
 
-var muting sync.Mutex // so that nobody mutes what another has muted
+var muting sync.Mutex // so that no writer is muted twice
 
 func isMuted(w io.Writer) bool {
 	_, muted := w.(mutedWriter)

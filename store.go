@@ -26,22 +26,22 @@ type Storage interface {
 	OpenStore(StoreOpening) (OpenedStore, error)
 }
 
-// Place is which store a configuration means, and where this machine keeps what
-// belongs to it.
+// Place says which store a configuration means, and where this machine keeps the files
+// that belong to it.
 type Place struct {
 	// Identity names the store in this process: two configurations that name the
 	// same store must have the same text.
 	Identity string
 	// Dir is the directory of the files beside the store.
 	Dir string
-	// Mark is in the names of these files, where Dir may have those of other stores.
+	// Mark is part of these files' names where Dir may also have those of other stores.
 	// Default: none.
 	Mark string
 	// Shared says that other nodes have the store open at the same time. Then it is
 	// a [store.Shared], and has no anchor.
 	Shared bool
-	// Way is how the store is reached, as a text without a secret that changes with
-	// it: with another one, an open store is opened again. Default: always the same.
+	// Way is how the store is reached, as a text without a secret that changes with it:
+	// if it changes, an open store is opened again. Default: always the same.
 	Way string
 }
 
@@ -75,9 +75,9 @@ type OpenedStore struct {
 // single server.
 type BadgerStore struct {
 	// The directory. It is created with mode 0700 if it is missing, and an empty one of
-	// the server's user that others can only read is given that mode. It must not be
-	// readable by others otherwise, and can be open in one process only. Default: "till"
-	// in Caddy's data directory.
+	// the server's user that others can only read is given that mode. Otherwise it must
+	// not be readable by others. It can be open in one process only. Default: "till" in
+	// Caddy's data directory.
 	Path string `json:"path,omitempty"`
 }
 

@@ -35,7 +35,8 @@ type storeOptions struct {
 	// enters says that the configuration is being put into force. Otherwise the store
 	// is opened as the one in force says, if there is one.
 	enters bool
-	// of is that configuration, and mixed says that what another one keeps was added.
+	// of is the configuration in force that these settings come from, and mixed says
+	// that what another one keeps was added.
 	of    configuration
 	mixed bool
 }
@@ -68,8 +69,8 @@ func (o *storeOptions) apply(l *limiter.Limiter) error {
 	return errors.Join(l.SetRoles(o.roles), l.Outbox().SetHooks(o.hooks))
 }
 
-// keepOf adds what another configuration keeps: for how long, messages for its webhooks,
-// and the present windows of its roles' budgets.
+// keepOf adds what another configuration keeps: the longer times, messages for its
+// webhooks, and the present windows of its roles' budgets.
 func (o *storeOptions) keepOf(other storeOptions) {
 	forEver := o.keepAudit == 0 || other.keepAudit == 0
 	if o.keepAudit = max(o.keepAudit, other.keepAudit); forEver {

@@ -40,7 +40,7 @@ type PostgresStore struct {
 	DSN string `json:"dsn"`
 
 	// Where the database is without the pooler that dsn goes through: nodes wait there
-	// for what others change. Without it, a node behind a pooler in transaction mode
+	// for each other's changes. Without it, a node behind a pooler in transaction mode
 	// asks once a second. Default: as dsn.
 	Listen string `json:"listen,omitempty"`
 
@@ -123,7 +123,7 @@ func parseDSN(dsn string) (*pgconn.Config, error) {
 	return conf, nil
 }
 
-// setAddress takes the DSNs as they were resolved.
+// setAddress takes the resolved DSNs.
 func (s *PostgresStore) setAddress(dsn, listen string) (changed bool, err error) {
 	dsn, listen = strings.TrimSpace(dsn), strings.TrimSpace(listen)
 	conf, err := parseDSN(dsn)
@@ -137,8 +137,8 @@ func (s *PostgresStore) setAddress(dsn, listen string) (changed bool, err error)
 			return false, fmt.Errorf("listen %w", err)
 		}
 		if direct.Database != conf.Database {
-			// A pooler may have a database under another name, and then no node would
-			// hear of another: so the names have to be the same.
+			// A pooler may serve a database under another name, and then the nodes
+			// would not hear of each other: so the names have to be the same.
 			return false, fmt.Errorf("listen names the database %s and dsn %s: both must lead to the same one", direct.Database, conf.Database)
 		}
 	}
@@ -216,8 +216,8 @@ func (s *PostgresStore) OpenStore(o StoreOpening) (OpenedStore, error) {
 	return OpenedStore{Store: opened, Clock: opened.Clock()}, nil
 }
 
-// openDoubted opens a database that nodes doubt, or this one alone for the reason why: to
-// look at it, or to repair it.
+// openDoubted opens a database that its nodes doubt, or that this node alone doubts, for
+// the reason that why states: to look at it, or to repair it.
 func (s *PostgresStore) openDoubted(o StoreOpening, why string, look bool) (limiter.Doubted, commit.Clock, error) {
 	options, err := s.options(o)
 	if err != nil {
@@ -235,7 +235,7 @@ func (s *PostgresStore) openDoubted(o StoreOpening, why string, look bool) (limi
 	return opened, opened.Clock(), nil
 }
 
-// options are those of this node.
+// options returns this node's options for opening the database.
 func (s *PostgresStore) options(o StoreOpening) (postgres.Options, error) {
 	if err := os.MkdirAll(nodeDir(), 0o700); err != nil {
 		return postgres.Options{}, fmt.Errorf("making the directory of what this node remembers: %w", err)
@@ -260,7 +260,7 @@ func (s *PostgresStore) options(o StoreOpening) (postgres.Options, error) {
 	}, nil
 }
 
-// version is that of till in this build, or "devel" in one of a checkout.
+// version returns till's version in this build, or "devel" in a build from a checkout.
 func version() string {
 	const module = "github.com/till-proxy/till"
 	info, ok := debug.ReadBuildInfo()
@@ -332,7 +332,8 @@ func (s *PostgresStore) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// checkWritten checks what stands in a Caddyfile, before placeholders are resolved, so that an error names the line.
+// checkWritten checks the options as they stand in a Caddyfile, before placeholders are resolved,
+// so that an error names the line.
 func (s *PostgresStore) checkWritten() error {
 	written := &PostgresStore{DSN: s.DSN, Schema: s.Schema, MaxConns: s.MaxConns, Node: s.Node}
 	if strings.Contains(written.Node, "{") {

@@ -30,7 +30,7 @@ func init() {
 // Transport is the reverse proxy's HTTP transport with one addition: it writes the
 // upstream's real credential on the request that goes out, and nowhere else. It sends
 // only what the till handler has admitted, only to the upstream that the key is for,
-// and never twice. Compression is off unless it is set, so that what is stored
+// and never twice. Compression is off unless it is set, so that content that is stored
 // compressed arrives as it is stored.
 type Transport struct {
 	reverseproxy.HTTPTransport
@@ -177,8 +177,8 @@ func (t *Transport) origin(r *http.Request, x *exchange) (origin, bool) {
 	return origin{}, false
 }
 
-// overrides are the headers by which some servers take a request for one with another
-// method or address than those that were checked.
+// overrides are the headers by which some servers take a request for one with a method
+// or address other than those that were checked.
 var overrides = []string{
 	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X-Original-Uri",
 }
@@ -304,7 +304,7 @@ func (x *exchange) stopRepeating() {
 
 // sendOnce keeps net/http from repeating a request by itself when a reused connection
 // breaks. It does that with requests that it considers idempotent and that have no body
-// (see Request.isReplayable there), and an upstream would count two.
+// (see Request.isReplayable there), and an upstream would count it twice.
 func sendOnce(out *http.Request) {
 	if out.Body != nil && out.Body != http.NoBody {
 		return

@@ -78,9 +78,9 @@ func (l siteLine) beside(other siteLine) error {
 
 var errUnreached = errors.New("of two handlers in one list of routes the second sees no request with a key, because the first takes every request: name all upstreams in one handler, or give both matchers that exclude each other")
 
-// checkReached refuses the same if the configuration is not a Caddyfile, or is ordered
-// differently. It is called when the first handler of a list of routes is provisioned;
-// the others are still in their original form then.
+// checkReached refuses such handlers if the configuration is not a Caddyfile, or is
+// ordered differently. It is called when the first handler of a list of routes is
+// provisioned; the others are still in their original form then.
 func checkReached(ctx caddy.Context, role siteRole) error {
 	lineage := ctx.Modules()
 	if len(lineage) < 2 {

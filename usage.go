@@ -16,7 +16,7 @@ import (
 // which is held before it is forwarded, and what it did use.
 type usage struct {
 	key       string // its id
-	family    string // that of the topmost key, to whose share of what all keys share it belongs
+	family    string // the id of the topmost key, by which shares of common resources are counted
 	estimate  *upstream.Estimate
 	price     *upstream.Price // nil if it is unknown and not needed
 	prices    *upstream.Prices
@@ -34,7 +34,7 @@ type usage struct {
 	output int64 // the bound that is written for one answer; -1 if none is
 
 	memory *upstream.Memory // of conversations
-	recall *upstream.Recall // what it knows of this one; nil if there is nothing to learn
+	recall *upstream.Recall // what the memory knows of this request; nil if there is nothing to learn
 
 	earlier    *upstream.Earlier // what the vendor has stored that the request refers to
 	stored     int64             // the most tokens that the input has with it
@@ -50,7 +50,7 @@ type usage struct {
 
 	counted    int64           // the most tokens of the input by the vendor's count; 0 if it has said nothing
 	questioned bool            // the vendor was asked for that, which is done once
-	uncounted  *record.Refusal // takes the place of a final one if there may be a count soon; nil: there may not
+	uncounted  *record.Refusal // replaces a final refusal if there may be a count soon; nil: there may not
 
 	inputFirst bool  // answers state their input at their beginning
 	leastInput int64 // the least input that is credible
@@ -65,7 +65,8 @@ func (u *usage) lowered() int64 {
 	return u.output
 }
 
-// allowed is how long one answer may be in the request as it was sent on.
+// allowed returns how long one answer may be according to the request as it was sent
+// on.
 func (u *usage) allowed() int64 {
 	if u.output >= 0 {
 		return u.output
@@ -219,8 +220,8 @@ func (u *usage) boundToRequestSpend(key *record.Key) *record.Refusal {
 // tokens.
 func (u *usage) outputs(each int64) int64 { return (each + u.estimate.Predicted) * u.estimate.Answers }
 
-// help returns what a client can do about a request that is too large because of what
-// in it is not text, or of the vendor's fee; or "".
+// help returns what a client can do about a request that is too large because of
+// content that is not text, or because of the vendor's fee; or "".
 func (u *usage) help() string {
 	more, shortest := u.input-u.estimate.Input, u.natural
 	if u.fits() {
@@ -252,8 +253,8 @@ func fitsInto(b, left record.Amounts) bool {
 	return b[record.Tokens] <= left[record.Tokens] && b[record.Nanodollars] <= left[record.Nanodollars]
 }
 
-// fit is called by the limiter, and returns what the request is to be held to. If it
-// cannot be fitted into what is left, that is the least that it could be fitted to:
+// fit is called by the limiter, and returns the amounts to hold for the request. If it
+// cannot be fitted into what is left, these are the least that it could be fitted to:
 // requests in flight may give back enough for it.
 func (u *usage) fit(left record.Amounts) record.Amounts {
 	u.output = -1
@@ -284,7 +285,7 @@ func (u *usage) least() int64 {
 		least = min(least, u.estimate.Stated)
 	}
 	if u.estimate.Thinking >= u.natural {
-		return least // the vendor refuses it in any case
+		return least // the vendor refuses it anyway
 	}
 	return max(least, u.estimate.Thinking+1)
 }

@@ -98,8 +98,8 @@ func (c *vendorCount) turn(ctx context.Context, id string) (done func()) {
 // countInput asks the vendor how many tokens the input has, of which till knows only
 // the length in bytes. It asks if the request would have to be refused or shortened,
 // perhaps only because the bound is too cautious. It uses the credential of the
-// request, by the same transport, at the same address. It reports whether the vendor
-// gave a number. If it may give one soon, u.uncounted says so.
+// request, through the same transport and at the same address. It reports whether the
+// vendor gave a number. If it may give one soon, u.uncounted says so.
 func (h *Handler) countInput(x *exchange, call *upstream.Call, ask *limiter.Ask, u *usage) (counted bool) {
 	key, ctx := x.key, x.request.Context()
 	c := &x.target.vendorCount
@@ -169,7 +169,7 @@ func (h *Handler) countInput(x *exchange, call *upstream.Call, ask *limiter.Ask,
 }
 
 // isPaused reports whether the vendor must not be asked for a key at the moment, and
-// tells the request if that may be over soon.
+// sets u.uncounted if that may be over soon.
 func (c *vendorCount) isPaused(key *record.Key, u *usage) bool {
 	paused, again := c.pauses.check(u.family, c.clock())
 	if again > 0 {
@@ -184,7 +184,7 @@ func crowded(key *record.Key) *record.Refusal {
 	return key.Refuse(record.CodeBudgetHeld, "has other requests whose inputs are being counted, and this one may fit into what is left once its own is; try again when they are done").After(time.Second)
 }
 
-// uncounted is the same while the vendor does not count.
+// uncounted is the refusal of such a request while the vendor does not count.
 func uncounted(key *record.Key, again time.Duration) *record.Refusal {
 	return key.Refuse(record.CodeBudgetHeld, "has too little left for this request by its length, and may have enough once the vendor counts its tokens, which it does not do at the moment; try again later, or make the request shorter").After(again)
 }

@@ -93,12 +93,12 @@ func invalid(format string, args ...any) error {
 	return &apiError{http.StatusBadRequest, "invalid_request", fmt.Sprintf(format, args...)}
 }
 
-// call is what one call does. It returns the answer, which is sent as JSON with the
-// status of the operation; nil: there is no content. The limiter is nil for operations
-// that work while the store is closed.
+// call is the function that carries out one call. It returns the answer, which is sent
+// as JSON with the status of the operation; nil: there is no content. The limiter is
+// nil for operations that work while the store is closed.
 type call func(*api, *limiter.Limiter, *http.Request) (any, error)
 
-// withStatus is an answer with another status than that of its operation.
+// withStatus is an answer with a status other than its operation's.
 type withStatus struct {
 	status int
 	answer any
@@ -108,7 +108,7 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a, call := a, op.call
 		if r.URL.RawQuery != "" && r.Method != http.MethodGet && r.Method != http.MethodHead {
-			// A caller must not believe that a dry_run there holds.
+			// A caller must not believe that a dry_run there takes effect.
 			a.fail(w, invalid("%s takes no parameters in the address: write them as fields of the body", r.Method))
 			return
 		}
@@ -145,7 +145,7 @@ func (a *api) handle(op *operation) http.HandlerFunc {
 
 // limiterFor returns the limiter, or nil for an operation that works while the store is
 // closed. Such an operation itself knows only whether its caller is the operator; where
-// there is a store, its audit log gets to know of everybody else.
+// there is a store, its audit log learns of everybody else.
 func (a *api) limiterFor(op *operation) (*limiter.Limiter, error) {
 	if !op.closed {
 		return a.limiter()
@@ -185,7 +185,7 @@ func announce(w http.ResponseWriter, contentType string) {
 }
 
 // failures are the errors that are not about one field: the status and code of each, and
-// what the caller reads if that is not all of the error.
+// the message that the caller reads if that is not the whole error.
 var failures = []struct {
 	is            error
 	status        int
@@ -243,7 +243,7 @@ func (a *api) fail(w http.ResponseWriter, err error) {
 	a.write(w, known.status, answer)
 }
 
-// here is an error as this server tells it.
+// here returns an error as this server words it.
 func (a *api) here(err error) error {
 	if a.backend != nil && a.backend.Node() != "" { // there is none without the till app
 		return store.AmongNodes(err)
@@ -251,8 +251,8 @@ func (a *api) here(err error) error {
 	return err
 }
 
-// explain returns what the caller gets to know of an error, and after how many seconds the call may be
-// repeated, if that is known. The log gets an error that is unexpected.
+// explain returns the part of an error that the caller gets to see, and after how many seconds the
+// call may be repeated, if that is known. An unexpected error goes to the log.
 func (a *api) explain(err error) (known *apiError, again string, unexpected bool) {
 	err = a.here(err)
 	if known, ok := errors.AsType[*apiError](err); ok {

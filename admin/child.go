@@ -30,9 +30,9 @@ type childBody struct {
 	UpstreamKey json.RawMessage `json:"upstream_key"`
 }
 
-// ReadChild reads the body with which a child of a key is minted. Fields that are
-// left out are as in the parent, except for the limits, which must be given.
-// StatusOf gives the HTTP status of an error.
+// ReadChild reads the body with which a child of a key is minted. Fields that are left
+// out are taken from the parent, except for the limits, which must be given. StatusOf
+// gives the HTTP status of an error.
 func ReadChild(r *http.Request, parent *record.Key, dialect string, now time.Time) (child *record.Key, unlimited bool, err error) {
 	var body childBody
 	if err := readBodyOf(r, &body, maxChildBody); err != nil {

@@ -12,8 +12,8 @@ import (
 )
 
 // maxNodeSkew is how far a machine's clock may be from the database's before that is
-// reported. Limits are judged by the database's, so it misleads only those who compare
-// logs.
+// reported. Limits are judged by the database's, so a wrong clock misleads only people
+// who compare logs.
 const maxNodeSkew = 30 * time.Second
 
 // describeNodes describes nodes as the node self sees them, itself first.
@@ -48,7 +48,8 @@ func describeNodes(nodes []store.Node, self string) []wire.NodeJSON {
 }
 
 // nodeFindings finds what is wrong with the other nodes. pending are those that have
-// not followed what was durable some seconds ago, and now is the database's time.
+// not followed changes that were durable some seconds ago, and now is the database's
+// time.
 func nodeFindings(nodes []wire.NodeJSON, pending []string, now time.Time) (found []wire.Finding) {
 	warn := func(check, fix, what string, args ...any) {
 		found = append(found, wire.Finding{Check: check, Level: wire.LevelWarning, What: fmt.Sprintf(what, args...), Fix: fix})
@@ -87,5 +88,5 @@ func nodeFindings(nodes []wire.NodeJSON, pending []string, now time.Time) (found
 	return found
 }
 
-// forgetGone is for how long a node that is gone is worth a warning.
+// forgetGone is how long a node that is gone is worth a warning.
 const forgetGone = 24 * time.Hour

@@ -50,7 +50,7 @@ func (a *api) events(l *limiter.Limiter, w http.ResponseWriter, r *http.Request)
 	}
 	err = send(": these are the events from now on\n\n")
 	for err == nil {
-		if caddy.Exiting() { // feeds that began earlier have been ended; it waits for this one
+		if caddy.Exiting() { // feeds that began earlier have been ended; the process waits for this one
 			err = event.ErrFeedClosed
 			break
 		}

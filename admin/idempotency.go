@@ -15,7 +15,7 @@ import (
 // answer to a replay has "replayed": true and no secret.
 const idempotencyHeader = "Idempotency-Key"
 
-// withIdempotencyKey is the API for a caller whose call is to be carried out once.
+// withIdempotencyKey returns the API for a caller whose call is to be carried out once.
 // Two calls are the same if their paths and bodies are.
 func (a *api) withIdempotencyKey(r *http.Request) (*api, error) {
 	keys := r.Header.Values(idempotencyHeader)
@@ -44,7 +44,7 @@ func visible(key string) bool {
 }
 
 // once makes a call unless it was made before, or is being made at the same time. A replay
-// takes the permission that the call takes: it shows what the call was about.
+// needs the permission that the call needs: it shows what the call was about.
 func once(permission record.Permission, first call) call {
 	return func(a *api, l *limiter.Limiter, r *http.Request) (any, error) {
 		if err := l.Authorise(a.caller, permission); err != nil {

@@ -22,7 +22,7 @@ func keyJSON(v limiter.View) *wire.KeyObject {
 	return k
 }
 
-// HolderJSON is the key object for the holder of the key, without what others noted
+// HolderJSON is the key object for the holder of the key, without other people's notes
 // about the key.
 func HolderJSON(v limiter.View) *wire.KeyObject {
 	k := &wire.KeyObject{

@@ -102,8 +102,8 @@ func (a *api) leaks(l *limiter.Limiter, r *http.Request) (any, error) {
 	}}
 }
 
-// endLeaked revokes what the strings belong to, and returns what became of each. It goes
-// on after an error.
+// endLeaked revokes the keys and tokens that the strings belong to, and returns what
+// became of each. It goes on after an error.
 func endLeaked(ctx context.Context, l *limiter.Limiter, by limiter.Caller, found []token.Leak, dryRun bool) (done []limiter.Leaked, errs []error) {
 	done = make([]limiter.Leaked, len(found))
 	errs = make([]error, len(found))

@@ -23,7 +23,7 @@ import (
 // explains the fields. Tests compare all three with the routes and with real
 // answers.
 
-// operation is one call of the API, and what there is to say about it.
+// operation is one call of the API with its description.
 type operation struct {
 	call       call
 	stream     func(*api, *limiter.Limiter, http.ResponseWriter, *http.Request) // in place of call, for an answer that is not JSON
@@ -37,13 +37,13 @@ type operation struct {
 	answer     any    // a value of the type that is written; nil: nothing, or content
 	partly     bool   // an error may come with the answer; see partlyDone
 	content    string // the media type of an answer that is not JSON
-	replay     any    // like answer, to a call done before under its Idempotency-Key; nil: it takes none
+	replay     any    // like answer, for a call done before under its Idempotency-Key; nil: it takes none
 	others     []otherAnswer
 	closed     bool // works while the store is closed
 }
 
-// otherAnswer is one with another status, which does not say that the call failed as all
-// calls may.
+// otherAnswer is an answer with another status that is not one of the failures common to
+// all calls.
 type otherAnswer struct {
 	status  int
 	when    string

@@ -140,7 +140,7 @@ var ErrNoConsole = &apiError{http.StatusConflict, "no_console",
 
 // consoleLink makes a link that signs in as its caller, who must be the operator.
 // It works even while the store is closed, and where the audit log cannot be written:
-// the server's log knows of every link.
+// the server's log records every link.
 func (a *api) consoleLink(*limiter.Limiter, *http.Request) (any, error) {
 	var address token.Secret
 	var expires time.Time

@@ -159,7 +159,8 @@ func (a *api) upstreams(l *limiter.Limiter, _ *http.Request) (any, error) {
 	return wire.UpstreamsAnswer{BaseURL: a.backend.BaseURL(), Upstreams: infos}, nil
 }
 
-// upstreamNamed returns a configured upstream, and an empty one if that is not configured now.
+// upstreamNamed returns a configured upstream, and an empty one if none of that name is
+// configured now.
 func (a *api) upstreamNamed(name string) (info wire.UpstreamInfo, configured bool) {
 	for _, u := range a.backend.UpstreamInfos() {
 		if u.Name == name {

@@ -14,9 +14,9 @@ import (
 //
 //	spent + held <= reserved <= limit
 //
-// where reserved is durable. The only exceptions are an overdraft (an answer
-// used more than its bound: debited all the same) and a limit that an
-// operator lowered below what was used. All of it is about this node's part of the
+// where reserved is durable. The only exceptions are an overdraft (an answer used
+// more than its bound, and is debited all the same) and a limit that an operator
+// lowered below what was used. All of this concerns only this node's part of the
 // account: see books.go.
 type account struct {
 	mu sync.Mutex // guards everything below, and what embeds the account
@@ -29,8 +29,8 @@ type account struct {
 	renews  record.Renewal
 	epoch   int64          // the window that everything below is about; see renew
 	past    record.Amounts // used in earlier windows
-	counted record.Amounts // what the durable sum over all keys holds of this node's part
-	booked  record.Amounts // what stood in the history of all use when it was read
+	counted record.Amounts // this node's share of the durable sum over all keys
+	booked  record.Amounts // how much of all use was in the history when this was read
 	kinds   record.TokenKinds
 
 	reserved record.Amounts // durable; requests are served from it
@@ -39,27 +39,27 @@ type account struct {
 
 	slot *integrity.Slot // nil when there is no block
 
-	asked   bool    // a block is on its way
-	noting  bool    // and the store is writing who has used the account
+	asked   bool    // a block or a window is on its way
+	noting  bool    // the store is writing who has used the account
 	refill  *refill // what parked callers wait for; nil when nobody waits
 	parked  int
 	waiting record.Amounts // bounds of the parked callers
-	stalled int64          // unix nanoseconds since callers wait for a block; 0: none does
+	stalled int64          // when callers began to wait for a block, in unix nanoseconds; 0: none waits
 	pending int            // saves on their way
 	pace    pace
 	late    int            // blocks still to be asked for early, after a caller had to wait
 	mean    record.Amounts // recent mean bound, for kinds counted in more than ones
 
-	line   []*turn // of requests that wait for what others hold
+	line   []*turn // requests that wait for budget held by others
 	passed int     // requests admitted while the first of them waited
 
 	joint
 	firstDurable bool           // the store knows of the first use
-	pinDurable   bool           // and of the address that the key is bound to
+	pinDurable   bool           // the store knows the address that the key is bound to
 	savedAt      int64          // unix nanoseconds of the last save
-	leftOpen     bool           // a crash left open what of reserved was used: that all counts so is not stored yet
-	looked       int64          // unix nanoseconds of the last look at what other nodes have
-	inStore      record.Amounts // how much of spent the store knows of, where other nodes read it
+	leftOpen     bool           // a crash left open how much of reserved was used; that all of it counts as used is not stored yet
+	looked       int64          // unix nanoseconds of the last look at the other nodes' parts
+	inStore      record.Amounts // how much of spent is in the store, where other nodes read it
 	size         *blockSize
 }
 
@@ -68,10 +68,10 @@ type joint struct {
 	whole  record.Amounts // the limit of its record or role
 	given  record.Amounts // part of its record's limit, given to children or back to a parent
 	back   record.Amounts // the part of given that went to a parent
-	others record.Part    // what all other nodes have of it, as last read
+	others record.Part    // the other nodes' parts together, as last read
 	busy   int64          // when other nodes last used it, as far as is known; 0: never
 	first  int64          // unix nanoseconds of the first use; 0: never
-	last   int64          // when the last request ended, or began and runs
+	last   int64          // when the last request ended or, if it still runs, began
 	pin    string
 	addr   string
 }
@@ -95,8 +95,8 @@ func (a *account) restore(r *record.Account, own *record.Part, limit record.Amou
 	a.adopt(r, own)
 }
 
-// forfeits is how many activations of an account that was just read a crash has made count
-// as used, at most.
+// forfeits is the most activations that a crash has made count as used, in an account that
+// was just read.
 func (a *account) forfeits() int64 {
 	if a.limit[record.Activations] == record.NoLimit {
 		return 0
@@ -201,8 +201,8 @@ func (a *account) settle(epoch int64, bound, used *record.Amounts) {
 	a.call(0)
 }
 
-// settleElsewhere ends a hold that the present window does not have. Once the window of the
-// hold is over, the use counts as past. What of the use counts already does not count again.
+// settleElsewhere ends a hold that is not of the present window. Use in a window that is over
+// counts as past. Use that already counts does not count again.
 func (a *account) settleElsewhere(epoch int64, bound, used *record.Amounts) {
 	over := beyond(used, bound)
 	switch epoch {
@@ -335,8 +335,8 @@ func (a *account) answer(err error) {
 	}
 }
 
-// shade gives the account a slot of the shadow, which keeps what was used, unless
-// it has one or all are taken. Callers hold the account.
+// shade gives the account a slot of the shadow, which keeps what was used, unless the
+// account has a slot or all are taken. Callers hold the account.
 func (a *account) shade(s *integrity.Shadow) {
 	if s != nil && a.slot == nil {
 		a.slot = s.Take(integrity.Remembered{ID: a.id, Lineage: a.lineage, First: a.first, Last: a.last, Used: a.taken()})

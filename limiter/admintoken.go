@@ -38,9 +38,9 @@ func (l *Limiter) Authenticate(text, from string) (Caller, error) {
 }
 
 // Standing returns a caller as it is now, for code that has authenticated it
-// before and acts for it again without its token's string. It is ErrToken if the
-// token has ended since. The call counts as a use of the token. A node that has lost
-// touch with the others says ErrStale, because it may not know.
+// before and acts for it again without its token's string. The error is ErrToken if
+// the token has ended since. The call counts as a use of the token. A node that has
+// lost touch with the others returns ErrStale, because it may have missed the end.
 //
 // Callers without a token are returned as they are: nothing ends them.
 func (l *Limiter) Standing(by Caller) (Caller, error) {
@@ -57,8 +57,8 @@ func (l *Limiter) Standing(by Caller) (Caller, error) {
 	return Caller{Name: rec.Name, Token: rec.ID, Role: rec.Role, From: by.From}, nil
 }
 
-// StandingError is why a caller who was authenticated when a call began is not entitled
-// any more, or is not known to be, once all of it has arrived.
+// StandingError says why a caller who was authenticated when a call began is no longer
+// entitled to it, or is not known to be, once the whole call has arrived.
 type StandingError struct{ Err error }
 
 func (e *StandingError) Error() string { return e.Err.Error() }
@@ -126,7 +126,7 @@ func (l *Limiter) CreateToken(by Caller, spec TokenSpec) (record.AdminToken, err
 }
 
 // stillEntitled returns ErrToken if the caller's own token has ended by the time of this
-// transaction. A token that was made just after could go on in its place.
+// transaction. Otherwise a token made just after that end could carry on in its place.
 func stillEntitled(b *batch, by Caller, now time.Time) error {
 	if by.Token == "" {
 		return nil
@@ -179,9 +179,9 @@ func (l *Limiter) ListTokens(by Caller) ([]record.AdminToken, error) {
 	return slices.DeleteFunc(all, func(t record.AdminToken) bool { return !l.seesToken(by, &t) }), nil
 }
 
-// MadeWith returns the tokens that work and that were made with one of these, or with one
-// that was: they do not end with it. The caller has to manage tokens, and to see that token
-// and them. Each is returned once, and none of these.
+// MadeWith returns the working tokens that were made with one of these, directly or through
+// others: they do not end with it. The caller must be allowed to manage tokens, and must see
+// both that token and the ones returned. Each is returned once, and the given ones never.
 func (l *Limiter) MadeWith(by Caller, ids ...string) (made []record.AdminToken) {
 	if len(ids) == 0 || !l.Allows(by, record.TokensManage) {
 		return nil
@@ -263,7 +263,7 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 		}
 		return errors.Join(err, rec.Write(b), b.audit(by.entry(action, id, record.Deltas(before.Facts(now), after.Facts(now)))))
 	}, func() { l.tokens.Changed(rec) })
-	l.tokens.LeaveOut(id, err) // it ends here, if not durably
+	l.tokens.LeaveOut(id, err) // a damaged one works no more, though its end is not durable
 	if err == nil {
 		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
 	}

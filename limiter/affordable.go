@@ -6,9 +6,9 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// Remaining returns what is left of the key's own limits, and NoLimit where it has none,
-// without what its requests hold. works says that it can be used, but for its limits:
-// neither the key nor one above it was stopped, and their time is not over.
+// Remaining returns what is left of the key's own limits after what its requests hold, and
+// NoLimit where it has none. works says that the key can be used, its limits aside: neither
+// it nor a key above it was stopped, and their time is not over.
 func (k *Live) Remaining() (left record.Amounts, works bool) {
 	now := k.l.clock.Now()
 	if k = k.present(); k == nil {
@@ -20,18 +20,18 @@ func (k *Live) Remaining() (left record.Amounts, works bool) {
 	return k.leftAt(now), (status == record.Active || status == record.Exhausted) && above == ""
 }
 
-// leftAt is what is left of the key's own limits without what its requests hold. Callers
+// leftAt is what is left of the key's own limits after what its requests hold. Callers
 // hold the key.
 func (k *Live) leftAt(now time.Time) record.Amounts {
 	if k.due(now) {
-		return k.key.Limit // what was used is of the past
+		return k.key.Limit // what was used belongs to a past window
 	}
 	return k.remaining()
 }
 
 // Left returns how much of the key's and its role's budget no request holds, and what
-// would be left if all requests, also those of other nodes, gave back what they hold.
-// Nothing is taken, so it may have changed a moment later.
+// would be left if all requests, including those of other nodes, gave back what they
+// hold. Nothing is taken, so both may have changed a moment later.
 func (k *Live) Left() (now, later record.Amounts) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -52,10 +52,9 @@ func (k *Live) Left() (now, later record.Amounts) {
 }
 
 // MayProbe reports whether the upstream may be asked about a request before its
-// budget is reserved. It may where only the request's use could refuse it, and as
-// often as a key may make free requests, together with those below it: 60 times a minute.
-// later says that it only has
-// been asked too often.
+// budget is reserved. It may where the request could be refused only for what it uses,
+// and at most 60 times a minute for a key and those below it together, as often as keys
+// without a rate may make free requests. later says that it has only been asked too often.
 func (k *Live) MayProbe(ask *Ask) (may, later bool) {
 	now := k.l.clock.Now()
 	k.mu.Lock()
@@ -79,9 +78,9 @@ func (k *Live) MayProbe(ask *Ask) (may, later bool) {
 	return true, false
 }
 
-// affords reports whether there is enough left of what does not depend on the request's
-// input: an activation of the key and one of its role. One that is held may come back, and
-// the request waits for it. Callers hold both.
+// affords reports whether enough is left of what does not depend on the request's input:
+// an activation of the key and one of its role. A held activation may come back, and the
+// request waits for it. Callers hold the key and the role.
 func (k *Live) affords(ask *Ask, now time.Time) bool {
 	bound := ask.Bound
 	if k.key.Charge == record.ChargeSuccess {

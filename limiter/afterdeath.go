@@ -20,8 +20,8 @@ type afterDeath struct {
 	code     record.Code
 }
 
-// recent reports whether the last report is too recent for another one. It may lie in the
-// future: the clock had run ahead.
+// recent reports whether the last report is too recent for another one. That report may lie
+// in the future, if the clock had run ahead.
 func (d *afterDeath) recent(nanos int64) bool {
 	return d.reported != 0 && time.Duration(nanos-d.reported).Abs() < reportDeadEvery
 }
@@ -34,8 +34,8 @@ func (k *Live) usedDead(now time.Time, r *record.Refusal, addr netip.Addr) {
 	default:
 		return
 	}
-	// A key is alive although the budget of its role is used up. A string that a
-	// rotation replaced is as dead as a key.
+	// A key is alive even if the budget of its role is used up. A string that a rotation
+	// replaced is as dead as a key.
 	if status, _ := k.status(now); !status.Ended() {
 		if r.Code != record.CodeKeyRevoked {
 			return

@@ -15,11 +15,11 @@ type Ask struct {
 	// known what is left of each: it may lower what the request can use. It
 	// is called under locks, perhaps more than once, and must only compute.
 	Fit func(left record.Amounts) record.Amounts
-	// Refine, if not nil, works out the bound again, which Fit then returns: answers to
-	// other requests may have said more about the input of this one. It is called
-	// without locks, before the request is refused for being too large. If something
-	// keeps it from finding out more that may be over soon, so that the same request may
-	// fit later, it returns the refusal that says so.
+	// Refine, if not nil, works out the bound again, for Fit to return: answers to other
+	// requests may have revealed more about the input of this one. It is called without
+	// locks, before the request is refused for being too large. If something that may
+	// soon be over keeps it from finding out more, so that the same request may fit
+	// later, it returns the refusal that says so.
 	Refine func() *record.Refusal
 	// Help is the remedy that a refusal names where the bound is more than is
 	// left. Default: a lower max_tokens.
@@ -31,8 +31,8 @@ type Ask struct {
 	// waits for what others do. Such streams have places of their own: a key that
 	// may run N requests at a time may keep N of them open besides.
 	Listens bool
-	// Own says that the request is about the key itself and goes nowhere: what
-	// the scope says of methods, paths and models does not apply.
+	// Own says that the request is about the key itself and is not forwarded: what
+	// the scope says about methods, paths and models does not apply.
 	Own bool
 
 	// String is which of the key's strings the request came with; see Number.
@@ -47,8 +47,8 @@ type Ask struct {
 	// the part of the request that names a path which cannot be judged, or empty.
 	Destination, Elsewhere string
 	DestinationVersion     int // as Version
-	// Override is a parameter by which some servers take the request for one with another
-	// method or path, or empty.
+	// Override is a parameter that makes some servers treat the request as one with
+	// another method or path, or empty.
 	Override string
 	Models   []string // every model the request names; see Named
 
@@ -61,7 +61,7 @@ type Ask struct {
 	// is not admitted; see [record.Refusal.Moved]. The zero value is not compared.
 	Terms Terms
 
-	// Waits says that the request may wait for what others hold, and Keeps is how
+	// Waits says that the request may wait for budget that others hold, and Keeps is how
 	// many bytes it keeps in memory meanwhile; see [Options].
 	Waits bool
 	Keeps int64
@@ -82,10 +82,11 @@ type Terms struct {
 	// Tokens and Dollars say that the key or its role has a limit in them, so what
 	// the request can use at most must be known.
 	Tokens, Dollars bool
-	// KeepBound and CountOnly are as of the topmost key, of which all below it are
-	// parts.
+	// KeepBound and CountOnly are those of the topmost key: all keys below it are
+	// parts of it.
 	KeepBound, CountOnly bool
-	// MaxRequestSpend is the least of all, in nano-dollars; 0: there is none.
+	// MaxRequestSpend is the lowest of the key's and its ancestors', in nano-dollars; 0:
+	// none has one.
 	MaxRequestSpend int64
 
 	known bool // the zero value is of no key, and is compared with none

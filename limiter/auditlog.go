@@ -40,8 +40,8 @@ type auditSight struct {
 	r    store.Reader
 	by   Caller
 	keys map[string]bool
-	// since is when the caller's token was made; zero if it has none. What its name did
-	// before was done by somebody else, because names become free again.
+	// since is when the caller's token was made; zero if it has none. Earlier entries under
+	// its name are somebody else's, because names become free again.
 	since time.Time
 }
 
@@ -179,7 +179,7 @@ func (l *Limiter) pruneAudit() error {
 }
 
 // MayLink returns why a caller gets no link that signs in to the console, or nil. A
-// session gets none, because it could renew itself for ever. That takes no store.
+// session gets none, because it could renew itself for ever. MayLink needs no store.
 func MayLink(by Caller) error {
 	switch {
 	case by.Role != record.OperatorRole:

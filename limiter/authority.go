@@ -111,8 +111,8 @@ func (a *authority) SeesReason(by Caller) bool {
 // package. Refusals are reported to the audit log.
 func (a *authority) Authorise(by Caller, p record.Permission) error { return a.authorise(by, p, nil) }
 
-// authorise decides whether a caller may do something, and to that key (nil: to
-// none in particular). The permission is checked first, so that a caller without
+// authorise decides whether a caller may do something to that key (nil: to none
+// in particular). The permission is checked first, so that a caller without
 // it does not learn which keys exist.
 func (a *authority) authorise(by Caller, p record.Permission, key *record.Key) error {
 	if !a.Allows(by, p) {
@@ -138,8 +138,8 @@ func (a *authority) forbidden(by Caller, p record.Permission) error {
 	return &attemptError{why, string(p)}
 }
 
-// onlyOperator admits only the operator. It guards what is done to a closed store,
-// for which no roles are configured.
+// onlyOperator admits only the operator. It guards acts on a closed store, for which
+// no roles are configured.
 func onlyOperator(by Caller) error {
 	if by.Role != record.OperatorRole {
 		return fmt.Errorf("%w: only the operator may do this", ErrForbidden)

@@ -25,9 +25,9 @@ import (
 //	magic 9 | records: key length, key, value length, value | 0 | number of
 //	records, 8 bytes | SHA-256 of all before
 //
-// Lengths are unsigned varints. What belongs to this store and moment alone is
-// left out: its commit, its digest, its session. So are the salts of sealed
-// keys, without which no box opens, unless they are asked for.
+// Lengths are unsigned varints. Records that concern this store and moment alone are
+// left out: its commit, its digest, its session. So are the indexes, which are made again,
+// and, unless they are asked for, the salts of sealed keys, without which no box opens.
 const backupMagic = "tillbak1\n"
 
 // maxBackupValue bounds one record of a backup that is read, in bytes.
@@ -37,8 +37,8 @@ const maxBackupValue = 16 << 20
 var ErrBackup = errors.New("this is not a complete backup")
 
 // Backup writes a backup to w while the store is in use, and returns how many
-// keys are in it. It includes all use until then; what is reserved at that moment
-// counts as spent.
+// keys are in it. It includes all use up to the moment that it shows; what is then
+// reserved counts as spent.
 func (l *Limiter) Backup(ctx context.Context, by Caller, w io.Writer, withSalts bool) (keys int64, err error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return 0, err
@@ -187,7 +187,7 @@ type Restored struct {
 	Suspended int64 // keys that were alive
 	Tokens    int64 // admin tokens that were active, and are revoked now
 	Sealed    int64 // sealed keys that were not revoked, with their salts
-	Unsalted  int64 // those without their salts, whose boxes open for nobody
+	Unsalted  int64 // such keys without their salts, whose boxes open for nobody
 }
 
 // Restore puts a backup into an empty store that no other process has open, and

@@ -27,7 +27,7 @@ type batch struct {
 	reindex bool // write every index entry, as there is none yet
 }
 
-// participants are those of a batch, in the order in which they finish.
+// participants lists the batch's participants, in the order in which they finish.
 func (b *batch) participants() []commit.Participant {
 	return []commit.Participant{b.mark, b.log, b.onces, b.revocations, b.sums, b.outbox}
 }
@@ -78,7 +78,7 @@ func (b *batch) setAccount(id record.AccountID, forRole bool, rec *record.Accoun
 	case after == nil:
 		return b.Delete(key)
 	case bytes.Equal(before, after) && b.Shared():
-		return nil // a look at what other nodes have
+		return nil // only a look at the other nodes' parts
 	}
 	return b.Set(key, after)
 }
@@ -94,7 +94,7 @@ func (b *batch) audit(e *act) error {
 	return b.once(e.once, e.Key)
 }
 
-// index writes what has changed from old to key; either may be nil.
+// index updates a key's index entries from old to key; either may be nil.
 func (b *batch) index(old, key *record.Key) error {
 	var before, after [][]byte
 	if old != nil && !b.reindex {
@@ -106,7 +106,7 @@ func (b *batch) index(old, key *record.Key) error {
 	return b.moveIndexes(before, after)
 }
 
-// indexUse does the same for an account; nil where there is none.
+// indexUse updates an account's index entry from old to rec; either may be nil.
 func (b *batch) indexUse(id record.AccountID, old, rec *record.Account) error {
 	var before, after [][]byte
 	if old != nil && !b.reindex {

@@ -109,8 +109,8 @@ func (l *Limiter) askBlock(a *account, k *Live) {
 	})
 }
 
-// current returns errWindow if another node has taken the account into a new window, or
-// was the last to use it, in a window that is over: what is reserved in that goes with it.
+// current returns errWindow if another node has taken the account into a new window, or was
+// the last to use it, in a window that is over: what is reserved there ends with that window.
 func (a *account) current(rec *record.Account) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -185,8 +185,8 @@ func readAccount(r store.Reader, a *account) (record.Account, error) {
 	return a.decode(b)
 }
 
-// decode reads the account's record. The error names it, as that of a key: a role's has no other
-// name in the store.
+// decode reads the account's record. The error names the account as if it were a key's,
+// because a role's has no other name in the store.
 func (a *account) decode(b []byte) (record.Account, error) {
 	rec, err := record.DecodeAccount(b)
 	if err != nil {
@@ -213,8 +213,8 @@ func (a *account) wentBack(rec *record.Account, own *record.Part) error {
 }
 
 // noteUnlimited records what was used and is held of the kinds without a limit, of
-// which nothing is reserved, in case a limit is set later. Memory follows once what
-// it returns is durable. Callers hold the account.
+// which nothing is reserved, in case a limit is set later. Memory follows once
+// the returned amounts are durable. Callers hold the account.
 func (a *account) noteUnlimited(rec *record.Account, own *record.Part) record.Amounts {
 	noted := record.NoLimits()
 	for i, limit := range rec.Limit {
@@ -234,7 +234,7 @@ func (a *account) noted(unlimited record.Amounts) {
 	}
 }
 
-// note puts into a record what is written with any commit of the account.
+// note puts into a record what is written with each new block.
 func (a *account) note(node string, rec *record.Account, own *record.Part) {
 	own.Settled, own.Past, own.Kinds = a.spent, a.past, a.kinds
 	usage{a.first, a.last, a.pin, a.addr}.write(node, rec)
@@ -249,8 +249,8 @@ type usage struct {
 	pin, addr   string
 }
 
-// write puts it into a record, beside what other nodes have written: the first of all
-// uses counts, and binds the key.
+// write merges the usage into a record that other nodes may have written, too: the first
+// of all uses counts, and binds the key.
 func (u usage) write(node string, rec *record.Account) {
 	if node != "" {
 		if rec.First != 0 && (u.first == 0 || rec.First < u.first) {

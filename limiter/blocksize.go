@@ -14,13 +14,13 @@ type blockSize struct {
 	part      int64 // a block takes at most what may still be reserved, divided by this
 }
 
-// alone is for a store of one node. With the third that is left when the next block is
-// asked for, a power cut costs a key at most 128 requests. So do two blocks of mostLate,
-// the second of which is asked for while the first is unused.
+// alone is for a store of one node. A power cut costs a key at most 128 requests: a whole
+// block and the third of one that is left when the next is asked for, or two blocks of
+// mostLate, the second of which is asked for while the first is unused.
 var alone = blockSize{perSecond: 50, most: 96, mostLate: 64, part: 16}
 
 // together is for a store that several nodes share, which takes longer to answer. A
-// node takes little of what is left, which the others may need.
+// node takes little of what is left, because the others may need it.
 func together(nodes int64) *blockSize {
 	return &blockSize{perSecond: 4, most: 256, mostLate: 256, part: 8 * max(nodes, 2)}
 }
@@ -28,10 +28,10 @@ func together(nodes int64) *blockSize {
 // lateFor is the number of blocks for which a wait is remembered.
 const lateFor = 64
 
-// wantsAhead reports whether the next block should be asked for before this
-// one has run out: when less than a third of one is left, or already when less
-// than one is, while the store is too slow for that. A slow key does not get
-// blocks ahead, so that a power cut takes nothing from it.
+// wantsAhead reports whether the next block should be asked for before this one
+// has run out: when less than a third of a block is left or, while the store is too
+// slow for that, when less than a whole one is. A slow key does not get blocks
+// ahead, so that a power cut takes nothing from it.
 func (a *account) wantsAhead() bool {
 	for i, limit := range a.limit {
 		if limit == record.NoLimit || a.held[i]+a.spent[i] == 0 {
@@ -100,10 +100,9 @@ func (a *account) unit(k record.Kind) int64 {
 	return max(a.mean[k], 1)
 }
 
-// pace measures how many requests a second an account would see if none had to wait for a
-// block, as it has seen them lately. It decides only how large blocks are: where most of
-// the time goes in waiting, what was served in all of it would ask for blocks that are
-// used up at once.
+// pace estimates how many requests a second an account would lately have seen if none had
+// waited for a block. It decides only how large blocks are: where most of the time is spent
+// waiting, the rate over all of it would ask for blocks that are used up at once.
 type pace struct {
 	start, n, waited int64
 	perSecond        int64
@@ -115,7 +114,7 @@ func (p *pace) note(now int64) {
 	if elapsed < int64(100*time.Millisecond) {
 		return
 	}
-	// A guess from little time is held to eight times what was served.
+	// An estimate from little time is capped at eight times the rate that was served.
 	rate := p.n * int64(time.Second) / max(elapsed-p.waited, elapsed/8)
 	if elapsed > int64(time.Second) {
 		p.perSecond = rate
@@ -125,7 +124,7 @@ func (p *pace) note(now int64) {
 	p.start, p.n, p.waited = now, 0, 0
 }
 
-// resume says that callers no longer wait for a block. Callers hold the account.
+// resume notes that callers no longer wait for a block. Callers hold the account.
 func (a *account) resume(now int64) {
 	if a.stalled != 0 {
 		a.pace.waited += now - a.stalled

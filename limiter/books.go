@@ -88,7 +88,7 @@ func booksOf(r store.Reader, node string, id record.AccountID) (rec record.Accou
 	return rec, own, err
 }
 
-// books is booksOf for this node and an account in memory. That of a role may be new.
+// books is booksOf for this node and an account in memory. A role's account may be new.
 func (b *batch) books(a *account) (rec record.Account, own record.Part, err error) {
 	if rec, err = readAccount(b, a); err == nil {
 		own, err = b.own(a.id, &rec)
@@ -104,8 +104,8 @@ func (b *batch) setBooks(a *account, rec *record.Account, own *record.Part) erro
 	return b.setAccount(a.id, a.forRole, rec)
 }
 
-// settle says in a part what its node has spent. An overdraft is part of that once it is
-// reserved, too: until then others could take it for theirs.
+// settle writes into a part what its node has spent. An overdraft is included only once it
+// is reserved, too: until then others could take it for theirs.
 func settle(rec *record.Account, own *record.Part, spent record.Amounts) {
 	own.Settled = spent
 	for i, limit := range rec.Limit {
@@ -135,10 +135,9 @@ func (a *account) setWhole(limit record.Amounts) {
 	a.relimit()
 }
 
-// lower sets the limit as setWhole does. Where it is lower than it was, what this node
-// knows of the others' reserve may be too old for it. The next transaction on the account
-// could find that nothing is left, so the next request has to look. Callers hold the
-// account.
+// lower sets the limit as setWhole does. Where the limit falls, what this node knows of the
+// others' reserve may be too old for it: the next transaction on the account could find
+// that nothing is left, so the next request has to look. Callers hold the account.
 func (n *nodes) lower(a *account, limit record.Amounts) {
 	former := a.whole
 	a.setWhole(limit)
@@ -159,7 +158,7 @@ func (a *account) relimit() {
 }
 
 // adopt takes over what a transaction has read of the other nodes' parts, unless the
-// record is in a window that this node has still to enter. Callers hold the account.
+// record is in a window that this node has yet to enter. Callers hold the account.
 func (a *account) adopt(rec *record.Account, own *record.Part) {
 	if rec.Lineage >= a.lineage {
 		a.adoptUse(rec)
@@ -169,8 +168,8 @@ func (a *account) adopt(rec *record.Account, own *record.Part) {
 	}
 	a.given, a.back = rec.Given, rec.Returned
 	if !a.forRole {
-		// Another node may have changed it a moment ago. Otherwise a request would ask
-		// for a block again and again that the books do not grant.
+		// Another node may have changed the limit a moment ago. Under the old one, a request
+		// would ask again and again for a block that the books do not grant.
 		a.whole = rec.Limit
 	}
 	others := record.Part{
@@ -210,7 +209,7 @@ func (a *account) lent(k record.Kind) int64 {
 	return max(a.others.Reserved[k]-a.others.Settled[k], 0)
 }
 
-// lookedAt lets memory follow what a transaction has read and written of an account's
+// lookedAt updates memory with what a transaction has read and written of an account's
 // books. It runs on the committer; callers hold the account. k is the key that owns
 // it; nil for a role.
 func (l *Limiter) lookedAt(a *account, k *Live, rec *record.Account, own *record.Part) {

@@ -15,8 +15,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// bounded makes a filter pick only what the caller sees, also while the job goes on
-// without the caller.
+// bounded restricts a filter to what the caller sees, even while the job goes on without
+// the caller.
 func (a *authority) bounded(by Caller, f Filter) (Filter, error) {
 	f.Sort, f.Cursor, f.Limit = "created", "", 0
 	if by.Role == record.OperatorRole {
@@ -39,7 +39,7 @@ func (a *authority) bounded(by Caller, f Filter) (Filter, error) {
 // RevokeMany ends every key that the filter picks and the caller sees. When it
 // returns, they are refused in memory and their running requests are cut, on every
 // node that shares the store and is not listed as pending. A job ends them durably; see
-// [Limiter.Await]. Unless all is set, a filter may not pick every key.
+// [Limiter.Await]. Unless all is set, the filter must not pick every key.
 func (l *Limiter) RevokeMany(by Caller, f Filter, all bool, reason string) (Job, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Job{}, err
@@ -106,9 +106,9 @@ func (c *cache) stopMatching(j *job, now time.Time) (all []stoppedKey, cut int) 
 // deeperFirst puts children before their parents.
 func deeperFirst(a, b *Live) int { return cmp.Compare(b.Key().Depth, a.Key().Depth) }
 
-// recordJob makes a job's record durable, with its number. A key with a pending
-// revocation that has changed before the record came ends along with it, or, where they are
-// too many for one commit, before: once the record is there, nothing else says so.
+// recordJob makes a job's record durable, with its number. A key with a pending revocation
+// that changed before the record was written ends in the same commit or, where such keys are
+// too many for one, before it: once the record is there, nothing else says that it is to end.
 func (l *Limiter) recordJob(j *job) error {
 	for {
 		if whole, err := l.recordSome(j); whole || err != nil {
@@ -117,7 +117,8 @@ func (l *Limiter) recordJob(j *job) error {
 	}
 }
 
-// recordSome is one commit of recordJob, which has the record if that makes it whole.
+// recordSome is one commit of recordJob. It writes the record if it leaves no key for
+// another commit.
 func (l *Limiter) recordSome(j *job) (bool, error) {
 	var number int64
 	var ended []*record.Key
@@ -225,7 +226,7 @@ func (l *Limiter) lookUp(j *job, cursor string) found {
 	f.Thorough = true
 	f.Cursor = cursor
 	p := found{cursor: cursor}
-	unread := j.snapshot().Unread // lookAgain is about these
+	unread := j.snapshot().Unread // lookAgain handles these
 	p.err = store.Upkeep(l.store, func(r store.Reader) (err error) {
 		p.next, err = l.scan(context.Background(), r, Operator, &f, bulkLooked, func(id string) (bool, error) {
 			if slices.Contains(unread, id) {
@@ -283,7 +284,7 @@ func (p *found) judge(l *Limiter, r store.Reader, j *job, id string) error {
 		return nil
 	}
 	value, there, err := store.Find(r, record.RecordKey(id))
-	if err != nil || !there { // the index entry is of no key, or the key was forgotten
+	if err != nil || !there { // the index entry belongs to no key, or the key was forgotten
 		return err
 	}
 	key, err := record.DecodeKey(value)
@@ -360,8 +361,8 @@ type Counted struct {
 
 // mintsSettle is how old a key has to be, where several nodes share the store, for a
 // count to include it. Each node follows the database's clock for itself, and another
-// may have stamped a key already that it has yet to commit. So a key that is minted
-// after a count is not older than the count says, and the newest ones that match are
+// may already have stamped a key that it has yet to commit. With this margin, no key
+// committed after a count is older than the count says. The newest keys that match are
 // neither counted nor ended, because an end is for ever.
 const mintsSettle = 2 * time.Second
 
@@ -375,8 +376,8 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counte
 	if err != nil {
 		return n, err
 	}
-	n.Before = l.clock.Now().UTC().Add(1)                // what was minted until now counts
-	if began := l.committer.Running(); !began.IsZero() { // what was stamped since may not be seen yet
+	n.Before = l.clock.Now().UTC().Add(1)                // keys minted until now count
+	if began := l.committer.Running(); !began.IsZero() { // keys stamped since then may not be visible yet
 		n.Before = n.Before.Add(-time.Since(began) - 1)
 	}
 	if l.shared != nil {
@@ -403,9 +404,9 @@ func (l *Limiter) CountMatches(ctx context.Context, by Caller, f Filter) (Counte
 	}
 }
 
-// Await waits until a job is done, or has ended all keys but those that cannot be read, or
-// the context is done. Where several nodes share the
-// store, it waits for this node's part in it, too.
+// Await waits until a job is done, has ended all keys but those that cannot be read, or
+// the context is done. Where several nodes share the store, it waits for this node's part
+// in the job, too.
 func (l *Limiter) Await(ctx context.Context, by Caller, number int64) (Job, error) {
 	s, err := l.JobOf(by, fmt.Sprint(number))
 	if err != nil || s.Done() && l.shared == nil {

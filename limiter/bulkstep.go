@@ -20,16 +20,16 @@ const (
 	bulkBytes  = 256 << 10 // of their records
 	bulkLooked = 2048
 	bulkRetry  = time.Second
-	bulkUnread = 256         // whose records cannot be read, and which a job remembers by their ids
-	bulkAgain  = time.Minute // until it goes through all keys again, if there are more
+	bulkUnread = 256         // keys that a job remembers by id because their records cannot be read
+	bulkAgain  = time.Minute // until a job goes through all keys again, if more cannot be read
 )
 
-// errUnread says that a key's record cannot be read, and nothing was written of it.
+// errUnread says that a key's record cannot be read, and that nothing was written to it.
 var errUnread = errors.New("it is not known what is to be done with a key")
 
 // endIn revokes a key in a batch. It returns nil if the key is revoked already.
-// since says that this happened after the job's record came, by a change to a key
-// with a pending revocation.
+// since says that this happened after the job's record was written, by a change to
+// a key with a pending revocation.
 func (b *batch) endIn(s *Job, id string) (key *record.Key, since bool, err error) {
 	old, acct, err := record.ReadKey(b, id)
 	if isDamaged(err) {
@@ -39,7 +39,7 @@ func (b *batch) endIn(s *Job, id string) (key *record.Key, since bool, err error
 		return nil, err == nil && old.Judged >= s.Number, err
 	}
 	key = old.Clone()
-	key.Judged = max(key.Judged, s.Number) // though its record may be still to come
+	key.Judged = max(key.Judged, s.Number) // though the job's record may not be written yet
 	return key, false, b.endKey(old, key, &acct, s.ending(b.clock.Now()))
 }
 
@@ -49,7 +49,7 @@ func (l *Limiter) followEnded(ended []*record.Key) {
 	}
 }
 
-// jobsLoop does one job after the other. It ends between two commits.
+// jobsLoop works on one job after another. It ends between two commits.
 func (l *Limiter) jobsLoop() {
 	defer close(l.jobs.stopped)
 	defer func() {
@@ -127,8 +127,8 @@ func (l *Limiter) step(j *job) error {
 	var ended []*record.Key
 	var after Job
 	var over bool        // another node has done the last step
-	var cut int64        // what this one counts of j.cut
-	var skipped []string // could not be read when they were to end
+	var cut int64        // how much of j.cut this commit counts
+	var skipped []string // keys that could not be read when they were to end
 	var part bool        // some are left to the next step, which begins where this one did
 	err = l.committer.DoPatiently(func(b *batch) error {
 		ended, after, over, cut, skipped, part = nil, s, false, 0, nil, false
@@ -148,7 +148,7 @@ func (l *Limiter) step(j *job) error {
 			before, changed, cut = after, 0, j.cut.Load()
 			after.Cut += int(cut)
 		}
-		if after.Again { // what was revoked before the job is counted again
+		if after.Again { // keys revoked before the job are counted again
 			after.Matched -= after.Already
 			after.Already, after.More, after.Again = 0, 0, false
 		}
@@ -184,9 +184,9 @@ func (l *Limiter) step(j *job) error {
 			after.Left = 0
 			after.Revoked += changed
 			after.Matched += changed
-		case whole && after.More > 0: // only all keys lead to them again
+		case whole && after.More > 0: // only a pass over all keys finds them again
 			after.Cursor, after.Again, after.Left = "", true, rest
-		case whole: // this step comes again
+		case whole: // this step is repeated
 			after.Cursor, after.Left, counted = s.Cursor, rest, late
 		}
 		after.Already += counted
@@ -216,7 +216,7 @@ func (l *Limiter) step(j *job) error {
 	}
 	switch {
 	case over:
-		j.over.Store(true) // what this node has stopped is left to end
+		j.over.Store(true) // the keys that this node has stopped are still to be ended
 	case after.Done():
 		l.jobs.remove(j)
 		l.log.Info("keys were revoked", "job", after.Number, "matched", after.Matched, "revoked", after.Revoked, "by", after.By)
@@ -239,7 +239,7 @@ func (j *job) skip(ids []string) {
 	}
 }
 
-// unite returns what is in either list, each once.
+// unite returns the ids in either list, each once.
 func unite(all, more []string) []string {
 	all = slices.Clone(all)
 	for _, id := range more {
@@ -250,8 +250,9 @@ func unite(all, more []string) []string {
 	return all
 }
 
-// unended are the keys in memory, except those given and those that could not be read, that
-// a job has stopped and not yet ended; elsewhere counts those of its other keys that a change has ended.
+// unended returns the keys in memory that a job has stopped and not yet ended, without those
+// in but and those that could not be read. elsewhere counts the job's other keys that a change
+// has ended.
 func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
 	for _, k := range c.everyLive() {
 		k.mu.Lock()
@@ -267,8 +268,8 @@ func (c *cache) unended(j *job, but []string) (ids []string, elsewhere int64) {
 	return ids, elsewhere
 }
 
-// forgetJobs removes the records of all jobs that are done but those done last, keepJobs
-// of them: one may have waited until hundreds of others were done.
+// forgetJobs removes the records of the jobs that are done, except the keepJobs done last. It
+// does not go by number: a job may have waited until hundreds of others were done.
 func forgetJobs(b *batch) error {
 	jobs, err := readJobs(b)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 const lookupShards = 64
 
 // cache is what a Limiter keeps of the store: the keys that were used lately, the ways
-// to them, and the accounts of roles. It neither reads nor writes; load and evict decide
-// what it holds.
+// to them, and the accounts of roles. It neither reads nor writes the store; load and evict
+// decide what it holds.
 type cache struct {
 	// lookups finds keys by the hash of their string without a shared lock.
 	lookups [lookupShards]struct {
@@ -144,8 +144,8 @@ func (c *cache) everyRole() []*account {
 	return slices.Collect(maps.Values(c.roles))
 }
 
-// everyAccount calls fn with each account in memory, which is held meanwhile: first those of
-// keys, with the key that owns it, and then those of roles, with nil.
+// everyAccount calls fn with each account in memory, locked: first those of keys, with the
+// key that owns the account, and then those of roles, with nil.
 func (c *cache) everyAccount(fn func(a *account, k *Live)) {
 	for _, k := range c.everyLive() {
 		k.mu.Lock()

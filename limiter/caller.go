@@ -35,7 +35,7 @@ type Caller struct {
 var (
 	// Operator is the caller behind Caddy's admin endpoint or till's own socket.
 	Operator = Caller{Name: record.OperatorName, Role: record.OperatorRole}
-	// itself is the caller of what a key's own rules bring about.
+	// itself is the caller of acts that a key's own rules bring about.
 	itself = Caller{Name: "till", Role: record.OperatorRole}
 )
 
@@ -66,8 +66,8 @@ func (c Caller) entry(action, key string, changes map[string]record.Delta) *act 
 	return &act{Entry: audit.Entry{Actor: c.Name, From: c.From, Action: action, Key: key, Changes: changes}, once: c.once}
 }
 
-// stopEntry returns the entry of an act that stops a key. It is in force in memory already, so
-// whatever stands under its idempotency key cannot undo it.
+// stopEntry returns the entry of an act that stops a key. The act is already in force in
+// memory, so whatever is recorded under its idempotency key cannot undo it.
 func (c Caller) stopEntry(action, key string, changes map[string]record.Delta) *act {
 	e := c.entry(action, key, changes)
 	e.inForce = true

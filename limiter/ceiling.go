@@ -29,8 +29,8 @@ func (a *authority) ceilings(by Caller, old, key *record.Key) error {
 	return nil
 }
 
-// mayGiveRole is an error if a caller with the role own may not give the role given,
-// whose rights or ceilings are not within those of own.
+// mayGiveRole returns an error if a caller with the role own may not give the role given,
+// because its rights or ceilings are not within those of own.
 func (a *authority) mayGiveRole(given, own string) error {
 	mine, theirs := a.policy(own), a.policy(given)
 	if mine == nil || theirs == nil {

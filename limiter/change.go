@@ -39,13 +39,13 @@ func (l *Limiter) editIn(by Caller, action, id string, fn func(b *batch, key *re
 // scope, limits, expiry. The rest stays as it is. Only the name and the labels of
 // a dead key may change; otherwise the error is ErrDead. ifVersion, unless 0, must
 // be the key's version; otherwise it is ErrVersion. Each of the checks sees the outcome,
-// with what ceilings have filled in, and may refuse it.
+// including what ceilings have filled in, and may refuse it.
 func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion int64, fn func(*record.Key) error, checks ...func(old, key *record.Key) error) (View, error) {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
 		return View{}, err
 	}
-	if k.Key().Delegate { // what is reserved and unused is none of what its family has
+	if k.Key().Delegate { // budget that is reserved and unused does not count as the family's
 		if _, err := l.giveBack(ctx, k); err != nil {
 			return View{}, err
 		}
@@ -90,7 +90,7 @@ func (l *Limiter) Change(ctx context.Context, by Caller, id string, ifVersion in
 		key.LimitAttempts()
 		window := acct
 		if key.Renews == old.Renews && key.Renews.Epoch(l.clock.Now()) > acct.Epoch {
-			window = new(record.Account) // a new one begins with the next request
+			window = new(record.Account) // a new window begins with the next request
 		}
 		if err := key.KeepsFamily(b, &old, window); err != nil {
 			return err
@@ -285,7 +285,7 @@ func (l *Limiter) Resume(by Caller, id string) (View, error) {
 	return l.viewFelt(id)
 }
 
-// Revoke ends a key for ever, cuts its running requests and returns how many those
+// Revoke ends a key for ever, cuts its running requests and returns how many there
 // were. It takes effect in memory at once; an error says that it could not be made
 // durable. Revoking twice changes nothing. Where nodes share the store, it waits for
 // the others to do the same.

@@ -9,18 +9,18 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// A holder whose key may delegate mints children of it. A child has a budget of
-// its own, carved out of its parent's in the transaction that makes it:
+// The holder of a key that may delegate mints children of it. A child has a budget
+// of its own, carved out of its parent's in the transaction that makes it:
 //
 //	what the parent spent + what its children have, net + what it has left = its limit
 //
 // at every moment. So a request of a child takes from the child's account (and
-// its role's) alone, and the keys above are asked for status, scope, rate and
-// concurrency only. Children end with the revocation and the expiry of a key
-// above them, stop while one is suspended, and outlive its exhaustion. What a
-// child leaves when it ends goes back; see returning.go.
+// its role's) alone, and the keys above are consulted only on status, scope,
+// rate and concurrency. Children end with the revocation and the expiry of a key
+// above them, stop while one is suspended, and outlive its exhaustion. What is
+// left of a child's budget when it ends goes back; see returning.go.
 const (
-	// maxChildren bounds a key's children whose rest has not been returned.
+	// maxChildren bounds a key's children whose remaining budget has not been returned.
 	maxChildren = 100
 )
 

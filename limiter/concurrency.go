@@ -7,12 +7,12 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// places counts the requests of a key and of all below it that run, for MaxConcurrency.
-// Streams of events are counted apart; see [Ask.Listens].
+// places counts the running requests of a key and of all keys below it, for MaxConcurrency.
+// Streams of events are counted separately; see [Ask.Listens].
 //
 // A request has its place until its answer is over, which is before it is settled: a
 // client that sends one request after another begins the next as soon as an answer
-// ends, and the previous request must not seem to run then.
+// ends, and the previous request must not seem to be still running then.
 type places struct{ requests, streams atomic.Int64 }
 
 func (p *places) of(streams bool) *atomic.Int64 {
@@ -22,7 +22,7 @@ func (p *places) of(streams bool) *atomic.Int64 {
 	return &p.requests
 }
 
-// tooMany judges the concurrency of one key. What its children run counts, too.
+// tooMany judges the concurrency of one key. Its children's requests count, too.
 func (k *Live) tooMany(ask *Ask, nanos int64) *record.Refusal {
 	if k.key.MaxConcurrency == 0 {
 		return nil
@@ -69,7 +69,7 @@ func (g *Grant) move(from, to *Live) {
 	}
 }
 
-// Counts reports whether a limit on requests at a time counts this one.
+// Counts reports whether a limit on concurrent requests counts this one.
 func (g *Grant) Counts() bool { return g.counted }
 
 // Answered frees the place of the request, because its client is about to have the

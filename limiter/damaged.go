@@ -12,10 +12,10 @@ import (
 )
 
 // damaged remembers which damaged records were reported, and for what. A record that cannot be
-// decoded was changed by somebody, or written by a later version. What it is about is refused,
-// since nobody knows what it allows; nothing else has to suffer for it. So whatever goes
-// through many records leaves it out, says so once, and goes on. Many may be left out for one
-// reason, which then has no record's name in it.
+// decoded was changed by somebody, or written by a later version. Whatever it describes is
+// refused, since nobody knows what it allows, but nothing else has to suffer for it. So code
+// that goes through many records leaves it out, says so once, and goes on. Many may be left
+// out for one reason, which then has no record's name in it.
 type damaged struct {
 	log   *slog.Logger
 	clock commit.TimeSource
@@ -25,7 +25,7 @@ type damaged struct {
 	since    time.Time
 }
 
-// maxReported bounds what is reported in reportAnew, after which all of it may be again.
+// maxReported bounds how much is reported in reportAnew; after that, all may be reported again.
 const (
 	maxReported = 1024
 	reportAnew  = time.Hour
@@ -37,8 +37,8 @@ func isDamaged(err error) bool {
 	return errors.Is(err, record.ErrRecord) && !errors.Is(err, store.ErrDoubt)
 }
 
-// leaveOut reports whether an error is about one record alone, and logs that once. what says
-// what goes on without it.
+// leaveOut reports whether an error is about one record alone, and logs that once. what names
+// the work that goes on without that record.
 func (d *damaged) leaveOut(what, id string, err error) bool {
 	if !isDamaged(err) {
 		return false
@@ -49,8 +49,8 @@ func (d *damaged) leaveOut(what, id string, err error) bool {
 	return true
 }
 
-// reports reports whether what a damaged record keeps from being done is to be logged, and
-// notes that it was.
+// reports reports whether to log that a damaged record keeps something from being done, and
+// notes that this was logged.
 func (d *damaged) reports(what string, err error) bool {
 	switch d.note(what+": "+err.Error(), d.clock.Now()) {
 	case maxReported:
@@ -76,9 +76,9 @@ func (d *damaged) note(reason string, now time.Time) int {
 	return len(d.reported)
 }
 
-// apart does something with many at once, and, if the record of any of them cannot be read,
-// with halves of them, down to the one that is left out. It does so, too, if they are too
-// much for one commit, but one that is too much by itself is an error.
+// apart calls do with all at once and, if the record of any of them cannot be read, with
+// halves of them, down to the one that is left out. It also halves what is too much for one
+// commit; one that is too much by itself is an error.
 func apart[T any](all []T, do func([]T) error, leftOut func(T, error)) error {
 	err := do(all)
 	switch {

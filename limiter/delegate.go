@@ -40,7 +40,7 @@ func (e *ShortError) Error() string {
 	return s
 }
 
-// errWindow says that the parent's budget has to renew first.
+// errWindow says that the budget of an account, such as a parent's, has to renew first.
 var errWindow = errors.New("a new window has begun")
 
 // Delegate mints a child of a key for its holder. What the child may use is
@@ -99,7 +99,7 @@ func (l *Limiter) Delegate(ctx context.Context, parent *Live, ask *Ask, spec *re
 }
 
 // mintRate bounds how many children are minted below a key without a limit in
-// activations, where a mint costs nothing: all keys below it share this. Each
+// activations, where a mint costs nothing: all keys below it share this. Each mint
 // leaves a record and an entry of the audit log.
 var mintRate = record.Rate{N: 60, Per: time.Minute}
 
@@ -141,10 +141,10 @@ func carve(pkey *record.Key, pacct *record.Account, key *record.Key, grant recor
 	return nil
 }
 
-// carving runs fn on the record of a parent that lives, and writes its account.
+// carving runs fn on the record of a living parent, and writes its account.
 // What is reserved and unused of the parent's budget is refunded first, because
 // budget that memory may hand out cannot be given away. own is what the caller
-// itself holds of the parent.
+// itself holds of that budget.
 func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn func(b *batch, key *record.Key, acct *record.Account) error, children int, done func()) error {
 	var err error
 	for range 8 {
@@ -207,8 +207,8 @@ func (l *Limiter) carving(ctx context.Context, id string, own record.Amounts, fn
 	return fmt.Errorf("carving out of key %s: it is too busy: %w", id, err)
 }
 
-// alive reports whether a key with that record may have children: it has not
-// ended, exhaustion aside, nor has any above it.
+// alive reports whether a key with that record may have children: neither it nor any key
+// above it has ended, exhaustion aside, or is suspended.
 func (k *Live) alive(b *batch, key *record.Key, acct *record.Account) (bool, error) {
 	status, _, err := k.derive(b, key, acct)
 	if err != nil || status != record.Active && status != record.Exhausted {

@@ -13,7 +13,7 @@ import (
 // sweepKeys bounds the keys that one commit of the sweeper examines.
 const sweepKeys = 128
 
-// sweepDue ends keys whose time is over, also those that are not in memory.
+// sweepDue ends keys whose time is over, including those that are not in memory.
 func (l *Limiter) sweepDue() {
 	if !l.leads() {
 		return
@@ -59,7 +59,7 @@ func (l *Limiter) sweepDue() {
 				l.log.Error("ending a key whose time is over failed", "key_id", id, "error", err)
 			}
 		}
-		if left >= sweepKeys { // each took a change of its own, so the next sweep goes on behind them
+		if left >= sweepKeys { // each took a change of its own, so the next sweep goes on after them
 			l.dueResume.Store(&after)
 			return
 		}
@@ -139,9 +139,9 @@ func (l *Limiter) endDue(found []position) (rest []string, err error) {
 // unwritten is how long a node may have used a key before it writes that to the store.
 const unwritten = saveEvery + 5*time.Second
 
-// mayBeUsed reports whether another node may know of a later use, after which the key has
-// not been idle for long enough. A request may be refused by what this node knows, but the
-// end of a key is final.
+// mayBeUsed reports whether another node may know of a later use, since which the key has not
+// been idle for long enough. What this node knows is enough to refuse a request, but the end
+// of a key is final.
 func (l *Limiter) mayBeUsed(key *record.Key, acct *record.Account, code record.Code) bool {
 	if l.shared == nil || code != record.CodeKeyIdle {
 		return false
@@ -168,7 +168,7 @@ func (l *Limiter) willRevokeStored(r store.Reader, key *record.Key) bool {
 }
 
 // endIfDue records the end of a key whose time is over, or puts it back into
-// the time index for when it will be.
+// the time index at the moment when it will be over.
 func (l *Limiter) endIfDue(id string) error {
 	k, err := l.load(id)
 	if err != nil {
@@ -194,7 +194,7 @@ func (l *Limiter) endIfDue(id string) error {
 		}
 		acct.Last = max(acct.Last, nanosOf(last))
 		if key.SweepFormer(now); !reflect.DeepEqual(key, old) {
-			key.Version++ // a salt went
+			key.Version++ // a salt was removed
 		}
 		status, now, err := k.derive(b, key, acct)
 		if err != nil {

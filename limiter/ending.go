@@ -29,9 +29,9 @@ func ownEnd(status record.Status, code record.Code, at time.Time) ending {
 	return ending{by: itself, action: endActions[status], status: status, code: code, reason: string(code), at: at}
 }
 
-// endKey writes a key that ends in place of old, with any other change to it. The
-// record, the audit log and the events agree because every end is written here.
-// Running requests are cut in memory before, where the end is decided.
+// endKey writes key in place of old as a key that has ended, with any other change to
+// it. The record, the audit log and the events agree because every end is written here.
+// Running requests are cut before that, in memory, where the end is decided.
 func (b *batch) endKey(old, key *record.Key, acct *record.Account, e ending) error {
 	if e.status != record.Revoked {
 		j, err := b.pending(old, key)
@@ -85,8 +85,8 @@ func (l *Limiter) endByItself(k *Live, status record.Status, code record.Code) {
 }
 
 // writeOwnEnd writes that a key has run out or its time is over, and returns the record;
-// nil if the transaction finds otherwise. out says that another node has reserved what
-// it may still use or give back.
+// nil if the transaction finds otherwise. out says that another node has reserved budget
+// that it may still use or give back.
 func (l *Limiter) writeOwnEnd(b *batch, k *Live, status record.Status, code record.Code) (key *record.Key, out bool, err error) {
 	old, acct, err := record.ReadKey(b, k.Key().ID)
 	if err != nil || old.EndedStatus != "" {

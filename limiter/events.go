@@ -42,7 +42,8 @@ func (r feedReader) MayRead() error {
 }
 
 // Sees implements event.Reader: a caller sees events about keys that it sees, about tokens
-// if it may manage them, and about all keys.
+// that it sees and may manage, and about all keys. It takes out of a lockdown's events who
+// set it and why, unless the caller may know.
 func (r feedReader) Sees(e *event.Event) bool {
 	switch {
 	case e.Key != nil:
@@ -56,7 +57,7 @@ func (r feedReader) Sees(e *event.Event) bool {
 	return true
 }
 
-// emit reports an event that no transaction is about. Locks may be held.
+// emit reports an event that belongs to no transaction. Locks may be held.
 func (l *Limiter) emit(e event.Event) {
 	l.outbox.EmitNow(e, func(err error) { l.complainOfEvent(e.Name, err) })
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// maxLive is how many keys may be in memory, about 2 kB each, before those that
-// were not used for some seconds have to go. A key that comes back is read and
+// maxLive is how many keys may be in memory, about 2 kB each, before those that have
+// been unused for some seconds have to go. A key that comes back is read and
 // checked again, which costs more than its memory as long as there is enough. Keys
 // in use stay, however many there are.
 const maxLive = 10_000
 
-// shrink keeps the number of keys in memory down, the longest unused first.
+// shrink keeps the number of keys in memory down by evicting the longest unused first.
 func (l *Limiter) shrink(most int) {
 	l.liveMu.Lock()
 	n := len(l.live)

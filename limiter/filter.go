@@ -29,21 +29,21 @@ type Filter struct {
 	Query string
 
 	// Fingerprint picks keys that depend on a credential: those with a box that
-	// holds it, and those with held custody of the upstreams in Holders, which
-	// go out with it.
+	// holds it, and those with held custody of the upstreams in Holders, whose
+	// requests go out with it.
 	Fingerprint string
 	Holders     []string
 
 	// Except are the ids of keys that are left out, at most [MaxExcept].
 	Except []string `json:",omitempty"`
-	// Within picks what was minted by a token or under a role.
+	// Within picks keys that were minted by a token or under a role.
 	Within *Within `json:",omitempty"`
 	// Thorough asks for all that has to be found in the store alone, without
 	// what memory knows.
 	Thorough bool `json:"-"`
 
 	// Sort is "-created" (newest first), "created", "-last_used" or "last_used",
-	// which is right to a minute; a key that was never used stands where it was
+	// which is accurate to a minute; a key that was never used is placed by when it was
 	// minted. Default: the longest unused first where only UnusedFor is set,
 	// otherwise "-created".
 	Sort string
@@ -72,7 +72,7 @@ type FilterField struct {
 	of func(*View) string    // what has to be equal; nil: it is compared in another way
 }
 
-// FilterFields are all of them.
+// FilterFields lists every FilterField.
 var FilterFields = []FilterField{
 	{Name: "status", Doc: "active, exhausted, expired, revoked or suspended", Bulk: true,
 		at: func(f *Filter) *string { return (*string)(&f.Status) }, of: func(v *View) string { return string(v.Status) }},
@@ -92,7 +92,7 @@ var FilterFields = []FilterField{
 	{Name: "cursor", Doc: "next of the previous page", Orders: true, at: func(f *Filter) *string { return &f.Cursor }},
 }
 
-// BulkNames are the names that many keys are revoked by.
+// BulkNames are the names of the fields by which many keys can be revoked at once.
 func BulkNames() string {
 	var names []string
 	for _, field := range FilterFields {
@@ -159,7 +159,7 @@ func (f *Filter) picks(v *View, now time.Time) bool {
 	if w := f.Within; w != nil && v.Token != w.Token && (w.Role == "" || v.Role != w.Role) {
 		return false
 	}
-	if slices.Contains(f.Except, v.ID) { // after Within, so that nobody makes the keys of others wait
+	if slices.Contains(f.Except, v.ID) { // after Within, so that nobody's list makes the keys of others wait
 		return false
 	}
 	if !f.CreatedBefore.IsZero() && !v.CreatedAt.Before(f.CreatedBefore) {

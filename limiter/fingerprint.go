@@ -24,8 +24,8 @@ type fingerprints struct{ secret token.Secret }
 
 // Fingerprint names a real key without showing it: an HMAC-SHA256 under a
 // random secret of this store, cut in half. It cannot be reversed, and the same
-// key has another one in another store. Only the owner of the store could try
-// guesses, and a real key has too much entropy for that.
+// key has a different fingerprint in another store. Only the owner of the store
+// could try guesses, and a real key has too much entropy for that.
 func (f *fingerprints) Fingerprint(credential token.Secret) string {
 	h := hmac.New(sha256.New, []byte(f.secret.Reveal()))
 	h.Write([]byte(fingerprintInfo))

@@ -12,15 +12,15 @@ import (
 // Several nodes may share a store, and each is a Limiter of its own: equal to the
 // others, and hearing from them only through the store. What a node has
 // reserved of a budget is durable in the store before it is used, so budgets are exact
-// whatever a node knows of the others. What they decide about a key it must hear in
-// time: it follows their commits (see refresh.go), and refuses everything while it
-// cannot be sure to.
+// whatever a node knows of the others. It must hear in time what they decide about a
+// key: it follows their commits (see refresh.go), and refuses everything while it
+// cannot be sure that it does.
 //
 // A store that is not a store.Shared has one node, and none of this applies to it.
 
 // settlePatience is how long an act that stops something waits for the other nodes.
-// One that has not followed by then admits nothing: it has lost touch for longer than
-// it may.
+// A node that has not followed by then admits nothing: it has lost touch for longer
+// than it may.
 const settlePatience = 10 * time.Second
 
 // join begins this node's session. It comes before anything is read or written that
@@ -96,7 +96,7 @@ func (l *Limiter) countLoop() {
 	}
 }
 
-// follower lets this Limiter's memory follow what the store says other nodes have done.
+// follower keeps this Limiter's memory in step with what the store says other nodes have done.
 type follower struct {
 	l *Limiter
 
@@ -110,8 +110,8 @@ var errNotOpen = errors.New("this node is still opening the store")
 
 // early reports whether the Limiter is still being opened. Until it is open it serves
 // nothing, so what happens meanwhile is only noted; open reads everything again. Where
-// requests of a former one run, they may be concerned: err then says that it is not
-// followed yet.
+// requests of a former Limiter run, the news may concern them: err then says that it is
+// not followed yet.
 func (f *follower) early() (early bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,8 +123,8 @@ func (f *follower) early() (early bool, err error) {
 }
 
 // open lets memory catch up with what happened while it was filled. What happens from
-// here on is followed beside that, so that a start does not take as long as other nodes
-// are busy. After a former Limiter it cannot fail: what was not followed is reported again.
+// here on is followed alongside, so that a start does not last as long as other nodes are
+// busy. After a former Limiter it cannot fail: what was not followed is reported again.
 func (f *follower) open() error {
 	if f == nil {
 		return nil

@@ -16,12 +16,12 @@ import (
 
 // Forget removes the record of an ended key. Its use stays in the tally. Where nodes
 // share the store, it waits until the others know that the key has ended, or may admit
-// nothing, and what they have used of its limits is written.
+// nothing, and until their use of its limits is written.
 func (l *Limiter) Forget(ctx context.Context, by Caller, id string) error {
 	return l.forgetWithin(ctx, by, id, settlePatience)
 }
 
-// forgetWithin is Forget by a caller who waits only so long for the other nodes.
+// forgetWithin is Forget for a caller who waits at most patience for the other nodes.
 func (l *Limiter) forgetWithin(ctx context.Context, by Caller, id string, patience time.Duration) error {
 	k, err := l.reach(by, record.KeysUpdate, id)
 	if err != nil {
@@ -45,7 +45,7 @@ func (l *Limiter) forgetWithin(ctx context.Context, by Caller, id string, patien
 	return err
 }
 
-// forget tries once what Forget does.
+// forget is one attempt of Forget.
 func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.Duration) error {
 	revived := k.Key().RevivedAt
 	view := k.View()
@@ -115,7 +115,7 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 
 // recordEnd makes the end of a key durable, so that the other nodes learn of it: memory
 // may know of an end that is not written yet, or that could not be written. An end that
-// memory has only concluded is judged again, by what the other nodes have written.
+// memory has only inferred is judged again, by what the other nodes have written.
 func (l *Limiter) recordEnd(by Caller, k *Live) error {
 	k.mu.Lock()
 	redo, recorded, id := k.unsaved, k.key.EndedStatus != "", k.key.ID
@@ -150,9 +150,9 @@ func (l *Limiter) recordEnd(by Caller, k *Live) error {
 	return err
 }
 
-// dropFamily takes a key and those below it out of memory, and cuts their requests. Those
-// below would be judged by what is known of the key no longer, and not follow what is done to
-// it once it is read again.
+// dropFamily takes a key and those below it out of memory, and cuts their requests. If those
+// below stayed, they would be judged by a key that is no longer known, and would not follow
+// what is done to it once it is read again.
 func (l *Limiter) dropFamily(k *Live, why *record.Refusal) {
 	l.drop(k) // first, so that no request begins that is not cut
 	k.mu.Lock()

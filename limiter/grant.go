@@ -23,8 +23,8 @@ type Grant struct {
 	remaining record.Amounts
 	free      bool
 	listens   bool
-	counted   bool // some limit counts the places that requests take
-	placed    bool // it has one
+	counted   bool // some limit on concurrent requests counts it
+	placed    bool // it has a place
 	began     int64
 	waited    time.Duration
 	kinds     record.TokenKinds
@@ -57,8 +57,7 @@ func (g *Grant) Settle(used record.Amounts) {
 	g.finish(used)
 }
 
-// SettleBound ends a request of which nobody knows what it used: all that it held is
-// spent.
+// SettleBound ends a request whose use nobody knows: all that it held is spent.
 func (g *Grant) SettleBound() { g.finish(g.bound) }
 
 // Measured says what kinds of tokens the request used, for reports. It must be
@@ -201,7 +200,7 @@ func (k *Live) cut(r *record.Refusal) int {
 	return n
 }
 
-// cutWhere cuts the running requests that are picked.
+// cutWhere cuts the running requests for which picked returns true.
 func (k *Live) cutWhere(r *record.Refusal, picked func(*Grant) bool) int {
 	k.mu.Lock()
 	var ends []func(*record.Refusal)

@@ -49,11 +49,11 @@ type history struct {
 	// pruned is the day on which old hours were last deleted, where nodes share the store.
 	pruned time.Time
 	// unsure are saves during which the store failed, so that it is not known whether they
-	// reached it. That shows when it is opened again.
+	// reached it. That becomes clear when the store is opened again.
 	unsure []booking
 }
 
-// booking is a save of hours, and the sum that the record says is booked if it succeeded.
+// booking is a save of hours, and the booked sum that the record has if the save succeeded.
 type booking struct {
 	hours  []Bucket
 	booked record.Amounts
@@ -135,8 +135,8 @@ func writeHours(tx *batch, id string, hours []Bucket) error {
 	return nil
 }
 
-// forgetHours removes what no report on a key shows any longer, when the first hour
-// of a day is written: so many at a time that they fit into one commit.
+// forgetHours removes hours that no report on a key shows any longer, when the first
+// hour of a day is written, and only as many at a time as fit into one commit.
 func forgetHours(tx store.Tx, id string, now time.Time) error {
 	today := now.Truncate(24 * time.Hour)
 	first := true
@@ -150,7 +150,7 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 			first = false
 			return false, nil
 		}
-		if hour > 0 && hour < today.Add(-historyDays*24*time.Hour).Unix() { // at 0 is what the key was used with
+		if hour > 0 && hour < today.Add(-historyDays*24*time.Hour).Unix() { // hour 0 holds what the key was used with
 			old = append(old, slices.Clone(key))
 		}
 		return len(old) < mostForgotten, nil
@@ -161,10 +161,10 @@ func forgetHours(tx store.Tx, id string, now time.Time) error {
 	return store.DeleteAll(tx, old)
 }
 
-// forgetSharedHours does the same where nodes share the store, for each of these keys
-// once a day. It looks for old hours beforehand, because a transaction that scans keeps
-// all others in the cluster waiting. One that deletes them does not have to, as nobody adds
-// to them.
+// forgetSharedHours does what forgetHours does where nodes share the store, for each of
+// these keys once a day. It looks for old hours beforehand, because a transaction that scans
+// keeps all others in the cluster waiting. The one that deletes them does not have to scan,
+// as nobody adds to them.
 func (l *Limiter) forgetSharedHours(keys []*Live, now time.Time) {
 	today := now.Truncate(24 * time.Hour)
 	oldest := today.Add(-historyDays * 24 * time.Hour).Unix()
@@ -220,8 +220,8 @@ func (l *Limiter) deleteHours(k *Live, hours [][]byte) {
 
 // History is what a key did lately.
 type History struct {
-	Hours []Bucket `json:"hours"` // the last 48 that saw use, oldest first
-	Days  []Bucket `json:"days"`  // the last 90 that saw use, UTC, oldest first
+	Hours []Bucket `json:"hours"` // of the last 48, those that saw use; oldest first
+	Days  []Bucket `json:"days"`  // of the last 90, in UTC, those that saw use; oldest first
 }
 
 const (

@@ -17,7 +17,7 @@ func newIDs() ids {
 	return ids{ulid.LockedMonotonicReader{MonotonicReader: ulid.Monotonic(rand.Reader, 0)}}
 }
 
-// next is an id made at now, which begins with prefix.
+// next makes an id that begins with prefix and holds the time now.
 func (i *ids) next(prefix string, now time.Time) (string, error) {
 	id, err := ulid.New(ulid.Timestamp(now), &i.entropy)
 	if err != nil {

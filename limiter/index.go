@@ -21,7 +21,7 @@ import (
 //	x/e<second of the end, 8 bytes><key id>   for forgetting ended keys
 //
 // An id begins with the moment of minting, so entries of one value are in
-// order of that.
+// the order of minting.
 const spaceIndexes = "x/"
 
 const (
@@ -54,8 +54,8 @@ func indexTime(kind byte, at int64, id string) []byte {
 	return append(binary.BigEndian.AppendUint64(indexSpace(kind), uint64(max(at, 0))), id...)
 }
 
-// entriesUntil lists entries of a space that is in order of time, most of them at most: those
-// behind the entry after that are not later than until, in the unit of the space.
+// entriesUntil lists entries of a space that is in order of time, no more than most of them:
+// those behind the entry after and not later than until, in the unit of the space.
 func entriesUntil(r store.Reader, space, after []byte, until int64, most int) (found []position, err error) {
 	err = r.Scan(space, after, false, func(key, _ []byte) (bool, error) {
 		at := key[len(space):]
@@ -74,7 +74,7 @@ func entriesUntil(r store.Reader, space, after []byte, until int64, most int) (f
 // position is where a key stands in an index, or in the order of a query.
 type position struct {
 	id string
-	at []byte // to go on behind it
+	at []byte // to go on after it
 }
 
 func idsOf(some []position) []string {
@@ -118,7 +118,7 @@ func indexKeys(k *record.Key) [][]byte {
 }
 
 // lastUseKey is the index entry of an account. A key that was never used
-// stands where it was minted.
+// is placed by when it was minted.
 func lastUseKey(id record.AccountID, last int64) []byte {
 	const perMinute = int64(60)
 	minted := int64(ulid.ULID(id).Time()) / 1000

@@ -53,7 +53,8 @@ type Job struct {
 	// Unread are keys whose records could not be read, bulkUnread of them at most. They
 	// are tried again at the end, and until then the job is not done.
 	Unread []string `json:"unread,omitempty"`
-	// More counts those beyond. They are found again by going through all keys Again.
+	// More counts such keys beyond bulkUnread. They are found again by going through all
+	// keys, which Again says is due.
 	More  int64 `json:"more,omitempty"`
 	Again bool  `json:"again,omitempty"`
 	// Left is how many could not be read, once all other keys are ended; 0 before.
@@ -68,8 +69,8 @@ type Job struct {
 // Done reports whether nothing is left to do.
 func (j *Job) Done() bool { return !j.DoneAt.IsZero() }
 
-// unreadable says that only keys are left whose records cannot be read. One of them is named
-// to callers who see all keys alone, because nobody knows whose they are.
+// unreadable says that only keys are left whose records cannot be read. It names one of them
+// only to callers who see all keys, because nobody knows whose they are.
 func (j *Job) unreadable(named bool) error {
 	among := ""
 	if named && len(j.Unread) > 0 {
@@ -80,8 +81,8 @@ func (j *Job) unreadable(named bool) error {
 
 const (
 	maxJobs  = 16 // jobs that go on at a time
-	mostJobs = 32 // with those that have only keys left which cannot be read
-	keepJobs = 32 // records that are kept of those that are done
+	mostJobs = 32 // including those with only unreadable keys left
+	keepJobs = 32 // records of finished jobs that are kept
 )
 
 // ErrJobs says that too many jobs run.
@@ -98,14 +99,14 @@ type job struct {
 	state   Job
 	stopped []stoppedKey  // keys that were in memory at the call, while number is 0
 	done    chan struct{} // closed at the end
-	stands  chan struct{} // closed, by standing, once only keys are left that cannot be read
+	stands  chan struct{} // closed, by standing, once only unreadable keys are left
 	ready   atomic.Bool   // jobsLoop may go on with it
-	ahead   chan found    // what the step after this one ends; jobsLoop alone has it
-	over    atomic.Bool   // another node has ended what it knew of; see finishJob
-	cut     atomic.Int64  // requests that this node cut, as one that has followed the job
+	ahead   chan found    // what the next step ends; only jobsLoop uses it
+	over    atomic.Bool   // another node has ended the keys it knew of; see finishJob
+	cut     atomic.Int64  // requests that this node cut when it followed the job
 
-	// jobsLoop alone has these: the keys that could not be read in this pass, so that those
-	// in memory are not tried again in it; and what was logged last.
+	// Only jobsLoop uses these: the keys that could not be read in this pass, so that those
+	// in memory are not tried again in it, and the failure that was logged last.
 	skipped map[string]bool
 	logged  string
 
@@ -138,7 +139,7 @@ func (j *job) set(s Job) {
 	j.state = s
 }
 
-// fail notes why a job cannot go on now, or that it does. It reports whether that is news.
+// fail notes why a job cannot go on now, or that it can. It reports whether a failure is news.
 func (j *job) fail(err error) (news bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -270,7 +271,7 @@ func (j *Job) ending(at time.Time) ending {
 	}
 }
 
-// revocations are what every change has to know of the jobs. Where several nodes share
+// revocations are what every change has to know about the jobs. Where several nodes share
 // the store, a job may have been begun elsewhere and not be known to memory, so the
 // jobs are read in the transaction.
 type revocations struct {
@@ -332,9 +333,9 @@ func (r *revocations) wrote(j *Job) {
 	}
 }
 
-// pending is the job that is to end a key, or nil. old is the record that is in the
-// store: it is what the job is about. In a shared store, the job's record counts the
-// end that follows.
+// pending is the job that is to end a key, or nil. old is the record in the store, which
+// is what the job judges. In a shared store, pending counts the end that follows in the
+// job's record.
 func (b *batch) pending(old, key *record.Key) (*Job, error) {
 	r := b.revocations
 	if old == nil || old.EndedStatus == record.Revoked || key.EndedStatus == record.Revoked {

@@ -9,12 +9,12 @@ import (
 )
 
 // Where several nodes share a store, a job is recorded by the node that was asked, and
-// worked off by the one that leads. From its record on, each node refuses the keys
+// carried out by the one that leads. Once it is recorded, each node refuses the keys
 // that match: those in memory once it has followed, others as they are loaded; and a
-// change by a node that has not followed yet ends a matching key, too. A node may
-// judge a key differently from the node that leads, by use that only its own memory knows.
-// So at the end each node ends those keys that it has stopped and the node that leads
-// has not found.
+// change by a node that has not followed yet ends a matching key, too. A node may judge a
+// key differently from the node that leads, because of use that only its own memory knows.
+// So at the end each node ends the keys that it has stopped but the node that leads has
+// not found.
 
 // followJobs lets memory follow the jobs that other nodes have begun or ended.
 func (l *Limiter) followJobs() error {
@@ -47,7 +47,7 @@ func (l *Limiter) followJobs() error {
 }
 
 // finishJob ends the keys that this node has stopped for a job, but that the node which
-// worked it off has not found.
+// carried it out has not found.
 func (l *Limiter) finishJob(j *job) error {
 	j.skipped = nil
 	ids, _ := l.unended(j, nil)

@@ -16,14 +16,14 @@ type jobs struct {
 	stopped chan struct{} // closed when no job goes on any more
 }
 
-// running are the jobs as they are now.
+// running returns the jobs that are on the list now.
 func (s *jobs) running() []*job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.list)
 }
 
-// add takes a new job on, unless too many run. Keys that are loaded from here on are judged.
+// add takes a new job on, unless too many run. Keys that are loaded from here on are judged by it.
 func (s *jobs) add(j *job) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,8 +40,8 @@ func (s *jobs) add(j *job) error {
 	return nil
 }
 
-// adopt adds those jobs of the store that run and that memory does not know, and
-// returns them. Keys that are loaded from here on are judged.
+// adopt adds the running jobs of the store that memory does not know, and returns
+// them. Keys that are loaded from here on are judged by them.
 func (s *jobs) adopt(stored []Job) (added []*job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,8 +68,8 @@ func (s *jobs) nudge() {
 const leadAgain = time.Second
 
 // next is the job to go on with. Where several nodes share the store, one of them leads
-// and does all jobs, and each does the part that only its own memory knows of; again is
-// when to check whether this node is the one.
+// and does all jobs, and each does the part that only its own memory knows of; again says
+// when to check whether this node leads.
 func (s *jobs) next(leads func() bool) (_ *job, again <-chan time.Time) {
 	ready := slices.DeleteFunc(s.running(), func(j *job) bool { return !j.ready.Load() })
 	if len(ready) > 0 && !leads() {
@@ -112,8 +112,8 @@ func (s *jobs) remove(j *job) {
 	close(j.done)
 }
 
-// heardOf notes the jobs that were begun, and reports whether one of them that this
-// node had not heard of has ended.
+// heardOf notes the jobs that were begun, and reports whether one that this node had
+// not heard of has ended.
 func (s *jobs) heardOf(stored []Job) (over bool) {
 	last := s.last.Load()
 	for i := range stored {

@@ -36,7 +36,7 @@ func (k *Live) numberOf(key *record.Key, lookup token.Lookup) (int64, *record.Re
 	for i := range key.Former {
 		if f := &key.Former[i]; f.Lookup == lookup {
 			switch {
-			case key.EndedStatus == record.Revoked: // that is the reason, then
+			case key.EndedStatus == record.Revoked: // the refusal will then name the revocation
 				return key.Rotations, nil
 			case f.Works(k.l.clock.Now()):
 				return f.Number, nil
@@ -53,8 +53,8 @@ func (k *Live) hasString(lookup token.Lookup) bool {
 	return slices.Contains(key.Lookups(), lookup)
 }
 
-// Box returns what opens the box of one of the key's strings. There is no salt
-// once the key was revoked or the string's grace has ended, and none in a copy
+// Box returns what is needed to open the box of one of the key's strings. The salt
+// is missing once the key was revoked or the string's grace has ended, and in a copy
 // of a store that left the salts out.
 func (k *Live) Box(key *record.Key, number int64) record.Box {
 	b := record.Box{SealKey: key.SealKey, Origins: key.Origins}
@@ -71,8 +71,8 @@ func (k *Live) Box(key *record.Key, number int64) record.Box {
 	return b
 }
 
-// cutReplaced ends running requests that came with a string that no longer works,
-// and returns how many those were.
+// cutReplaced ends the running requests whose string no longer works, and returns
+// how many there were.
 func (k *Live) cutReplaced(now time.Time) int {
 	k.mu.Lock()
 	key := k.key
@@ -108,7 +108,7 @@ func writeStrings(b *batch, old, key *record.Key) error {
 		}
 	}
 	var kept [][]byte
-	if key.EndedStatus != record.Revoked { // without its salt a box opens for nobody, ever
+	if key.EndedStatus != record.Revoked { // without its salt nobody can ever open a box
 		kept = key.SaltKeys()
 	}
 	for _, at := range old.SaltKeys() {
@@ -121,7 +121,7 @@ func writeStrings(b *batch, old, key *record.Key) error {
 	return nil
 }
 
-// salts are those of a sealed key's boxes, by the number of the string. There
+// salts holds the salts of a sealed key's boxes, by the number of the string. There
 // is nearly always one.
 type salts map[int64]token.Secret
 
@@ -134,7 +134,7 @@ func (s *salts) add(number int64, salt token.Secret) {
 	(*s)[number] = salt
 }
 
-// unsalted reports whether the box of a sealed key's string opens for nobody, though
+// unsalted reports whether nobody can open the box of a sealed key's string, although
 // the key was not revoked. Callers hold the key.
 func (k *Live) unsalted() bool {
 	revoked := k.halt == record.CodeKeyRevoked || k.key.EndedStatus == record.Revoked

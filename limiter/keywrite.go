@@ -8,12 +8,12 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// The errors of administrative calls. For a key that does not exist it is
+// The errors of administrative calls. A call about a key that does not exist gets
 // ErrNotFound.
 var (
 	// ErrVersion says that the key is not at the version the caller named.
 	ErrVersion = errors.New("the key has changed since it was read")
-	// ErrDead says that only name and labels of an ended key can change.
+	// ErrDead says that only the name and labels of an ended key can change.
 	ErrDead = errors.New("the key has ended: only its name and labels can change; grant more to revive it")
 	// ErrAlive says that a key must have ended to be forgotten.
 	ErrAlive = errors.New("the key has not ended: revoke it first")
@@ -29,7 +29,7 @@ var (
 
 // writeKey writes a key in place of old (nil for a new one), with everything
 // that must agree with it: its account, the time index, the tally, and the entry
-// of the audit log (nil: none). A key with a pending revocation ends along with it.
+// of the audit log (nil: none). The same write ends a key with a pending revocation.
 func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) error {
 	revocation, err := b.pending(old, key)
 	if err != nil {
@@ -95,7 +95,7 @@ func writeKey(b *batch, old, key *record.Key, acct *record.Account, entry *act) 
 }
 
 // rewrite runs write inside the committer, with a key's record, a copy of it and its
-// account. write changes the copy, writes it if it has to be, and must not have other
+// account. write changes the copy, writes it if necessary, and must have no other
 // effects. after runs on the key in memory once that is durable.
 func (l *Limiter) rewrite(id string, write func(b *batch, old, key *record.Key, acct *record.Account) error, after func(k *Live)) error {
 	var key *record.Key
@@ -137,7 +137,7 @@ func (l *Limiter) viewNow(id string) (View, error) {
 	return k.View(), nil
 }
 
-// viewFelt is viewNow after an act that has to be felt on every node.
+// viewFelt is viewNow after an act that has to take effect on every node.
 func (l *Limiter) viewFelt(id string) (View, error) {
 	pending := l.Pending()
 	v, err := l.viewNow(id)

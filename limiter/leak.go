@@ -16,10 +16,11 @@ import (
 type LeakState string
 
 const (
-	// LeakRevoked: it worked or could have come to work again, and is revoked.
+	// LeakRevoked: it worked, or could have worked again, and is now revoked (in a dry
+	// run: would be).
 	LeakRevoked LeakState = "revoked"
-	// LeakGraceEnded: it was a key's former string in its grace, which was
-	// ended. The key goes on with its present string.
+	// LeakGraceEnded: it was a former string of a key, still in its grace, which was
+	// ended (in a dry run: would be). The key goes on with its present string.
 	LeakGraceEnded LeakState = "grace_ended"
 	// LeakDead: it was revoked before, or replaced by a rotation.
 	LeakDead LeakState = "dead"
@@ -38,9 +39,9 @@ type Leaked struct {
 	State LeakState
 }
 
-// Leak ends what a string found in the open belongs to, no matter whose it is: having
-// the string is all that it takes to use it. Callers who may see the key learn which
-// one it was. A dry run ends nothing.
+// Leak ends the key or token to which a string found in the open belongs, no matter
+// whose it is: anyone who has the string can use it. Callers who may see the key learn
+// which one it was. A dry run ends nothing.
 func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admin, dryRun bool) (Leaked, error) {
 	if err := l.authorise(by, record.KeysRevoke, nil); err != nil {
 		return Leaked{}, err
@@ -112,7 +113,8 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 	return done, err
 }
 
-// endGrace ends the grace of one former string at once, and cuts what runs with it.
+// endGrace ends the grace of one former string at once, and cuts the requests that run
+// with it.
 func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
 	id, ended := k.Key().ID, false
 	err := l.edit(by, audit.ActKeyEndGrace, id, func(key *record.Key, _ *record.Account) error {

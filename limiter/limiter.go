@@ -43,11 +43,11 @@ type Options struct {
 	Disk store.Disk
 	// Clock supplies the time. Default: SystemClock.
 	Clock commit.Clock
-	// After is the limiter of this store that has failed and was closed. What it
-	// had in memory is carried over. Default: none.
+	// After is the former Limiter of this store, which has failed and was closed. What
+	// it had in memory is carried over. Default: none.
 	After *Limiter
-	// Repaired says that the store was repaired since, and so need not hold what
-	// After knew. Default: false.
+	// Repaired says that the store has been repaired since, and so need not hold
+	// everything that After knew. Default: false.
 	Repaired bool
 	// Logger receives what an operator should know. Default: discarded.
 	Logger *slog.Logger
@@ -55,7 +55,7 @@ type Options struct {
 	Roles map[string]record.Role
 	// KeepAudit is how long entries of the audit log are kept; 0: for ever.
 	KeepAudit time.Duration
-	// StaleAfter is after how long without use a key is reported as stale, and
+	// StaleAfter is how long a key goes unused before it is reported as stale, and
 	// StaleRevoke says that it is then revoked. Default: DefaultStaleAfter.
 	StaleAfter  time.Duration
 	StaleRevoke bool
@@ -89,8 +89,8 @@ type Observer interface {
 	// Committed is called with how long a group commit took and how many changes
 	// were in it.
 	Committed(took time.Duration, changes int)
-	// Happened is called with what happened to a key, once that is durable. Locks
-	// are held.
+	// Happened is called with each event: about a key or a token once it is durable,
+	// and about a lockdown once it is in force. Locks may be held.
 	Happened(event.Event)
 }
 
@@ -98,7 +98,7 @@ type Observer interface {
 // per store.
 type Limiter struct {
 	store     store.Store
-	nodes               // that share it, if it is one that several share
+	nodes               // that share it, if several do
 	follower  *follower // nil where the store is not shared
 	committer *commit.Committer[*batch]
 	digest    *integrity.Digest // nil without an anchor
@@ -137,7 +137,7 @@ type Limiter struct {
 	// it has in memory was counted then.
 	removed atomic.Bool
 
-	retention // of what has ended
+	retention // of ended keys and of the audit log
 	jobs      jobs
 
 	stop     chan struct{} // closed to end the sweepers and the jobs
@@ -235,7 +235,7 @@ func Open(o Options) (_ *Limiter, err error) {
 			}
 		}
 	}
-	if o.After != nil { // from here on nothing may fail: what runs has left the former one
+	if o.After != nil { // from here on nothing may fail: running requests have left the former Limiter
 		if err := l.inherit(o.After); err != nil {
 			return nil, err
 		}

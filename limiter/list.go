@@ -62,7 +62,7 @@ func (l *Limiter) viewOf(r store.Reader, id string, value []byte, now time.Time)
 	if err != nil {
 		return View{}, err
 	}
-	k.stopIfMatched(l.jobs.running()) // a job has not come to it yet
+	k.stopIfMatched(l.jobs.running()) // in case a job has yet to reach it
 	return k.view(now), nil
 }
 
@@ -75,8 +75,8 @@ func (l *Limiter) viewStored(r store.Reader, key *record.Key, now time.Time) (Vi
 	return k.view(now), nil
 }
 
-// unloaded is a key that is not in memory, as the store says that it is, below those
-// above it. It is not in use.
+// unloaded is a key that is not in memory, as the store has it, with its ancestors. It
+// is not in use.
 func (l *Limiter) unloaded(r store.Reader, key *record.Key) (*Live, error) {
 	k, err := l.viewed(r, key)
 	if err == nil && key.Attached() {
@@ -85,8 +85,8 @@ func (l *Limiter) unloaded(r store.Reader, key *record.Key) (*Live, error) {
 	return k, err
 }
 
-// above is the key above a child: the one that is in memory, and otherwise one as it would
-// be if it were loaded. To load it takes a view, and none may be opened within another.
+// above is the key above a child: the one in memory, or otherwise the key as it would be
+// once loaded. Loading it would open a view, which must not happen within another view.
 func (l *Limiter) above(r store.Reader, child *record.Key) (*Live, error) {
 	if k := l.loaded(child.Parent); k != nil {
 		return k, nil
@@ -106,7 +106,7 @@ func (l *Limiter) above(r store.Reader, child *record.Key) (*Live, error) {
 	return k, nil
 }
 
-// stored is a key as the store says that it is, with those above it. It is not in use.
+// stored is a key as the store has it, with its ancestors. It is not in use.
 func (l *Limiter) stored(r store.Reader, key *record.Key) (*Live, error) {
 	k, err := l.booked(r, key)
 	if err != nil || !key.Attached() {
@@ -120,12 +120,12 @@ func (l *Limiter) stored(r store.Reader, key *record.Key) (*Live, error) {
 	return k, err
 }
 
-// fetchViews reads at once what the views of keys need.
+// fetchViews reads all that the views of keys need in one go.
 func (l *Limiter) fetchViews(r store.Reader, ids []string) error {
 	return l.fetchKeys(r, ids, record.SaltKey)
 }
 
-// viewed is a key as the store says that it is, without those above it.
+// viewed is a key as the store has it, without its ancestors.
 func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
 	k, err := l.booked(r, key)
 	if err == nil {
@@ -134,8 +134,8 @@ func (l *Limiter) viewed(r store.Reader, key *record.Key) (*Live, error) {
 	return k, err
 }
 
-// booked is what its record and its account say of a key. Its status depends on no more,
-// but for those above it.
+// booked is a key as its record and its account have it. Its status depends on nothing
+// else but its ancestors.
 func (l *Limiter) booked(r store.Reader, key *record.Key) (*Live, error) {
 	account, err := record.KeyAccount(key.ID)
 	if err != nil {

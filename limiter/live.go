@@ -23,7 +23,7 @@ type Live struct {
 	parent   *Live            // of a child key; nil once its remaining budget went back
 	kids     map[string]*Live // children in memory, by id
 	children int              // children whose remaining budget has not come back
-	// What the keys below have in flight, and how many of their requests wait; see turns.
+	// How many requests of the keys below are in flight, and how many wait; see turns.
 	below, turnsBelow atomic.Int64
 	places            places // see MaxConcurrency
 
@@ -35,7 +35,7 @@ type Live struct {
 	unsaved    func(*Limiter) error
 	forgetting int                 // calls that are about to remove it: no request may begin
 	kept       atomic.Pointer[any] // see Keep
-	// salts are those of a sealed key's boxes, until it is revoked.
+	// salts are kept for a sealed key's boxes, until it is revoked.
 	salts salts
 	gone  bool // evicted: ask the Limiter for the key again
 
@@ -43,7 +43,7 @@ type Live struct {
 	active   bool // listed in cache.active
 	ending   bool // its final end is on its way to the store
 	inflight int
-	free     int    // of them, those that take nothing
+	free     int    // those of them that take nothing
 	turns    int    // requests that wait for others to settle
 	grants   *Grant // requests in flight, linked
 
@@ -80,7 +80,7 @@ func (k *Live) Kept() any {
 	return nil
 }
 
-// View returns the key with what it has used, on all nodes as far as they have reported it.
+// View returns the key with its use on all nodes, as far as they have reported it.
 func (k *Live) View() View {
 	if k.l.shared != nil {
 		v, err := store.Read(k.l.store, k.viewIn)
@@ -95,7 +95,7 @@ func (k *Live) View() View {
 	return k.view(now)
 }
 
-// viewIn is the view of a key in memory, with what other nodes have used according to the
+// viewIn is the view of a key in memory, with its use on other nodes according to the
 // store.
 func (k *Live) viewIn(r store.Reader) (View, error) {
 	var rec record.Account
@@ -156,8 +156,8 @@ func (k *Live) view(now time.Time) View {
 	return v
 }
 
-// status derives what the key is now, and the code that a request would be
-// refused with. Nothing left counts as exhausted even before it is final.
+// status derives the key's status now, and the code that a request would be refused
+// with. A key with nothing left counts as exhausted even before that is final.
 func (k *Live) status(now time.Time) (record.Status, record.Code) {
 	switch {
 	case k.halt == record.CodeKeyRevoked || k.key.EndedStatus == record.Revoked:
@@ -172,7 +172,7 @@ func (k *Live) status(now time.Time) (record.Status, record.Code) {
 		return record.Expired, code
 	}
 	if k.due(now) {
-		return record.Active, "" // what was used is of the past
+		return record.Active, "" // its use belongs to a past window
 	}
 	if v, kind := k.canDebit(&record.Amounts{}, k.strict()); v == spent {
 		return record.Exhausted, kind.Exhausted()
@@ -227,8 +227,8 @@ func (k *Live) idleSince(now time.Time) time.Time {
 	return k.key.CreatedAt
 }
 
-// strict reports whether an admitted activation cannot come back by the answer's
-// outcome. See [account.canDebit].
+// strict reports whether no outcome of the answer can refund an admitted activation.
+// See [account.canDebit].
 func (k *Live) strict() bool { return k.key.Charge != record.ChargeSuccess }
 
 // Count adds a refusal that was decided outside the limiter to the key's

@@ -23,7 +23,7 @@ func (l *Limiter) Find(ctx context.Context, lookup token.Lookup) (*Live, *record
 	return l.findStored(ctx, lookup)
 }
 
-// findStored asks the store. It is apart so that the way above keeps the hash
+// findStored asks the store. It is a function of its own so that Find keeps the hash
 // off the heap. A flood of unknown keys costs no disk: Badger's filters, in
 // memory, answer for nearly all of them. Where nodes share a store, see unknown.go.
 func (l *Limiter) findStored(ctx context.Context, lookup token.Lookup) (*Live, *record.Refusal) {
@@ -52,7 +52,7 @@ func (l *Limiter) findStored(ctx context.Context, lookup token.Lookup) (*Live, *
 	case errors.Is(err, errCrowded), errors.Is(err, commit.ErrTooSlow), errors.Is(err, context.Canceled):
 		return nil, storeRefusal("too many requests wait for " + l.medium())
 	case err != nil:
-		if !l.leaveOut("admitting requests", id, err) { // of which there may be many
+		if !l.leaveOut("admitting requests", id, err) { // there may be many such requests
 			l.log.Error("reading a key failed", "error", err)
 		}
 		return nil, storeRefusal("its record could not be read")
@@ -168,7 +168,7 @@ func (l *Limiter) read(id string) (*Live, error) {
 	return k, nil
 }
 
-// readBeside reads what is known of a key besides its record and its account.
+// readBeside reads what the store has of a key besides its record and its account.
 func (k *Live) readBeside(r store.Reader) (err error) {
 	if k.key.Delegate {
 		k.children, err = record.CountChildren(r, k.key.ID)
@@ -191,7 +191,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	if key.Version > k.key.Version {
 		l.uncacheFormer(k, key)
 		k.key, k.renews = key, key.Renews
-		k.pacing.bound(key.Rate, l.clock.Now().UnixNano()) // it may be another than before
+		k.pacing.bound(key.Rate, l.clock.Now().UnixNano()) // the rate may have changed
 		l.lower(&k.account, key.Limit)
 		k.setMarks()
 		k.salts.keep(key)
@@ -209,7 +209,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	k.callAll()
 }
 
-// evict drops a key of which memory holds nothing that the store does not.
+// evict drops a key from memory if the store has all that memory holds of it.
 func (l *Limiter) evict(id string) {
 	l.liveMu.Lock()
 	defer l.liveMu.Unlock()

@@ -24,10 +24,10 @@ import (
 // Lockdown is the switch that refuses every key of a store at once. It is not part of
 // the store, because it has to work while that is closed, full or damaged: it holds
 // in memory from the moment it is set, and a small file beside the store remembers it
-// over a restart. It outlives the Limiters that a store has one after the other.
+// across a restart. It outlives the successive Limiters of a store.
 //
-// Where several nodes share the store, a lockdown is felt on all of them, so a record
-// in the store says whether one is in force, and all follow that: see
+// Where several nodes share the store, a lockdown takes effect on all of them, so a
+// record in the store says whether one is in force, and all follow that: see
 // lockdownshare.go.
 type Lockdown struct {
 	path    string
@@ -61,7 +61,7 @@ type LockedDown struct {
 	By     string    `json:"by"`
 	Reason string    `json:"reason,omitempty"`
 	// Durable says that it survives a restart; where several nodes share the store,
-	// that all of them are told of it.
+	// that all of them learn of it.
 	Durable bool `json:"-"`
 	// Pending names the nodes that have not yet followed when it was set; see
 	// [Limiter.Pending].
@@ -91,8 +91,8 @@ func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
 // Default: [commit.DefaultPatience].
 func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
 
-// AmongNodes says, before any store is open, that other nodes share it. So a lockdown
-// that is set before the database was ever reached is not taken for one that all know of.
+// AmongNodes says, before any store is open, that other nodes share it, so that a lockdown
+// set before the database was ever reached is not taken for one that all nodes know of.
 func (d *Lockdown) AmongNodes() { d.shared.Store(true) }
 
 // inTurn runs fn in the file's turn, and reports whether fn began and ended in time.
@@ -129,7 +129,7 @@ func (d *Lockdown) await(patience *time.Timer, fn func()) (ended bool) {
 // when the server ended. One that cannot be read counts as in force.
 func (d *Lockdown) Recall() {
 	if !d.read.Load() {
-		d.inTurn(d.recall) // in any case before the store is open: see join
+		d.inTurn(d.recall) // at the latest before a Limiter serves: see join
 	}
 }
 
@@ -143,7 +143,7 @@ func (d *Lockdown) recall() {
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	// Where others share the store, none knows of an act that is yet to be written there.
+	// Other nodes that share the store do not know of an act that is not yet written there.
 	s := &LockedDown{Durable: !d.shared.Load() || d.owed.Load() == 0}
 	if err == nil && len(b) > maxLockdownFile {
 		err = fmt.Errorf("%w: %d bytes", record.ErrRecord, len(b))
@@ -167,8 +167,8 @@ func (d *Lockdown) State() *LockedDown {
 	return d.state.Load()
 }
 
-// Set refuses every key from now on, cuts what is running, and returns how many
-// requests it cut. A failure to make it durable is not an error, because the lockdown
+// Set refuses every key from now on, cuts the running requests, and returns how many
+// it cut. A failure to make it durable is not an error, because the lockdown
 // holds all the same: the state says so, and the write is tried again.
 func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int, error) {
 	if err := onlyOperator(by); err != nil {
@@ -178,13 +178,13 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 		return LockedDown{}, 0, err
 	}
 	reason = token.Scrub(reason) // holders of keys see it
-	// It takes effect first; writing the file may take its time.
+	// It takes effect first; writing the file may take a while.
 	call := d.calls.Add(1)
 	for last := d.latest.Load(); last < call && !d.latest.CompareAndSwap(last, call); last = d.latest.Load() {
 	}
 	s := &LockedDown{Since: now.UTC().Truncate(time.Millisecond), By: by.Name, Reason: reason}
 	if before := d.state.Load(); before != nil && !before.Since.IsZero() {
-		// To set it again without a reason does not take away the one that was given.
+		// Setting it again without a reason keeps the reason that was given.
 		s.Since, s.Reason = before.Since, cmp.Or(reason, before.Reason)
 	}
 	reason = s.Reason
@@ -211,7 +211,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 		for (before == nil || d.latest.Load() == call) && !d.state.CompareAndSwap(before, s) {
 			before = d.state.Load()
 		}
-		if before == nil { // it was lifted on this node, and what was admitted since runs
+		if before == nil { // it was lifted on this node, and requests admitted since are running
 			d.log.Warn("lockdown: every key is refused again", "by", by.Name, "reason", reason, "requests_cut", d.cut())
 		}
 		d.endRetry()
@@ -238,8 +238,8 @@ func (s *LockedDown) or(now *LockedDown) *LockedDown {
 	return now
 }
 
-// write makes the state durable. It does not make the store's directory: one that is
-// gone was moved away, and may come back. Callers have the turn.
+// write makes the state durable. It does not create the store's directory: a missing one
+// was moved away, and may come back. Callers have the turn.
 func (d *Lockdown) write(s *LockedDown) error {
 	b, err := json.Marshal(s)
 	if err != nil {
@@ -261,7 +261,8 @@ func (d *Lockdown) write(s *LockedDown) error {
 	return nil
 }
 
-// isDurable notes that a lockdown survives a restart; another one notes that itself.
+// isDurable notes that a lockdown survives a restart. One that has replaced it notes that
+// itself.
 func (d *Lockdown) isDurable(s *LockedDown) {
 	durable := *s
 	durable.Durable = true

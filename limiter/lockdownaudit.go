@@ -16,8 +16,8 @@ import (
 
 // Acts on a lockdown belong in the audit log, which is in the store, and the store
 // may be closed. So an act is first written down beside the store, and goes into the
-// log as soon as a Limiter has it open. A crash between the two writes the act twice
-// rather than never; both entries have the time of the act.
+// log as soon as a Limiter has the store open. After a crash the act may be in the log
+// twice, rather than never; both entries have the time of the act.
 
 var lockdownEvents = map[string]event.Name{audit.ActLockdownSet: event.LockdownSet, audit.ActLockdownLift: event.LockdownLifted}
 
@@ -31,7 +31,7 @@ type lockdownAct struct {
 
 func (d *Lockdown) auditFile() string { return d.path + ".audit" }
 
-// note writes an act that is owed down, and brings it into the audit log. Callers have the
+// note writes down an act that is owed, and brings it into the audit log. Callers have the
 // turn.
 func (d *Lockdown) note(a lockdownAct) {
 	d.acts = append(d.acts, a)
@@ -65,8 +65,8 @@ func (d *Lockdown) recallActs() {
 	}
 }
 
-// audit brings what was written down into the audit log, if a store is open. Callers
-// have the turn.
+// audit brings into the audit log the acts that are not yet there, if a store is open.
+// Callers have the turn.
 func (d *Lockdown) audit() {
 	l := d.opened()
 	if l == nil || len(d.acts) == 0 {
@@ -79,7 +79,7 @@ func (d *Lockdown) audit() {
 
 // commit writes the acts that are not yet in the audit log. Callers have the turn.
 func (d *Lockdown) commit(l *Limiter) error {
-	state, acts := d.state.Load(), slices.Clone(d.acts) // this may still run once the turn is over
+	state, acts := d.state.Load(), slices.Clone(d.acts) // the commit may still run once the turn is over
 	err := l.committer.Do(func(b *batch) error {
 		for _, a := range acts {
 			if err := b.shareLockdown(&a); err != nil {
@@ -114,7 +114,7 @@ func (d *Lockdown) commit(l *Limiter) error {
 	return nil
 }
 
-// remind brings acts into the audit log that could not be brought there before.
+// remind brings into the audit log the acts that could not be brought there before.
 func (d *Lockdown) remind() {
 	if d != nil && d.owed.Load() > 0 {
 		d.inTurn(d.audit)

@@ -10,16 +10,16 @@ import (
 )
 
 // Where several nodes share a store, a record in it says whether a lockdown is in
-// force. A node that sets one refuses every key at once, as ever, and the others as
-// soon as it could write that: with the act that goes into the audit log, so a node
-// that could not reach the store does it later. A lockdown is lifted in the store
-// first, and can be by any node. A node that starts believes the store, and not its
+// force. A node that sets one refuses every key at once, as always, and the others do
+// once it has written that to the store, with the act that goes into the audit log. A
+// node that cannot reach the store writes both later. Any node can lift a lockdown,
+// which is lifted in the store first. A node that starts believes the store, not its
 // own file.
 //
 // A lockdown that was set while the store could not be reached comes into force on all
 // nodes once the store can be, even if another lockdown was lifted meanwhile: whoever
 // lifted that one did not know of this one. So until it is written, its node does not
-// follow that another was lifted.
+// follow the lifting of another.
 
 var lockdownKey = record.CommonKey("lockdown")
 
@@ -32,7 +32,7 @@ func readLockdown(r store.Reader) (*LockedDown, error) {
 	return s, nil
 }
 
-// shareLockdown writes for other nodes what an act has made of the lockdown.
+// shareLockdown writes the lockdown as an act has left it, for other nodes.
 func (b *batch) shareLockdown(a *lockdownAct) error {
 	if !b.Shared() {
 		return nil
@@ -66,8 +66,8 @@ func (d *Lockdown) pending(s *LockedDown) []string {
 	}
 }
 
-// Untold stands for the nodes that may admit, because only this node knows of the lockdown in
-// force. It does not ask the database, which may not answer, for their names.
+// Untold stands for the nodes that may still admit requests, because only this node knows of
+// the lockdown in force. It does not ask the database, which may not answer, for their names.
 func (d *Lockdown) Untold() []string {
 	if s := d.State(); s == nil || s.Durable || !d.shared.Load() {
 		return nil
@@ -98,7 +98,7 @@ func (l *Limiter) followLockdown() error {
 		return nil
 	}
 	var set, lifted *LockedDown
-	// A look runs between two batches, so memory has what this node has written itself.
+	// A look runs between two batches, so memory already has this node's own writes.
 	err := l.committer.LookPatiently(func(r store.Reader) error {
 		stored, err := readLockdown(r)
 		if err != nil {
@@ -133,7 +133,7 @@ func (l *Limiter) followLockdown() error {
 	return nil
 }
 
-// same reports whether two are one lockdown.
+// same reports whether both are the same lockdown.
 func (s *LockedDown) same(o *LockedDown) bool {
 	return s.Since.Equal(o.Since) && s.By == o.By && s.Reason == o.Reason
 }

@@ -42,7 +42,7 @@ func (s scrubber) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (s scrubber) WithGroup(name string) slog.Handler { return scrubber{s.Handler.WithGroup(name)} }
 
 // scrubAttr removes keys from a value that is written as text. Other values, such as
-// errors, stay what they are if they hold no key.
+// errors, stay as they are if they hold no key.
 func scrubAttr(a slog.Attr) slog.Attr {
 	switch v := a.Value.Resolve(); v.Kind() {
 	case slog.KindString:

@@ -17,26 +17,26 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A migration copies all that a store holds into another one, while no server uses
+// A migration copies everything a store holds into another one, while no server uses
 // either: from the store of one server into the database of several, or back. The
-// source is only read. What belongs to a server or a commit alone stays behind: the
+// source is only read. Records that belong only to a server or a commit stay behind: the
 // digest and its commit, sessions, the parts of nodes, whose sums are in the accounts,
-// and what nodes have in common because no single memory has it.
+// and the records that nodes have in common because no single memory holds them.
 
 // Migration is what to copy.
 type Migration struct {
 	From, To store.Store
 	By       Caller
 	Disk     store.Disk
-	// Clock is that of the database: nodes go by it, and a server that takes over from
-	// them must not go back behind it.
+	// Clock is the clock of the database: nodes go by it, and a server that takes over
+	// from them must not fall behind it.
 	Clock commit.Clock
 	// Dir and Anchor are the paths of the directory and the anchor of the store that is
 	// not shared.
 	Dir, Anchor string
 	// Shadow is the path of the source's shadow counter, if there is one.
 	Shadow string
-	// Copied is called with how many records have been copied. Default: not at all.
+	// Copied is called with how many records have been copied. Default: none.
 	Copied func(n int64)
 }
 
@@ -49,8 +49,8 @@ type Migrated struct {
 	Resumed bool           `json:"resumed"`
 }
 
-// migrationKey says after which record a migration goes on. allEqual is said once all were
-// copied and compared, because what finishes a migration changes some of them.
+// migrationKey holds the record after which a migration goes on, and allEqual once all were
+// copied and compared, because the last step of a migration changes some of them.
 var (
 	migrationKey = []byte("m/migration")
 	allEqual     = []byte{0xff} // no record comes after it
@@ -86,7 +86,7 @@ func isShared(s store.Store) bool {
 	return ok
 }
 
-// checkSource refuses a store that has not been closed, or that is not what it was.
+// checkSource refuses a store that has not been closed, or that is not as it was left.
 func (m *Migration) checkSource() error {
 	if shared, ok := m.From.(store.Shared); ok {
 		if err := unused(shared); err != nil {
@@ -152,8 +152,8 @@ func unused(shared store.Shared) error {
 	return nil
 }
 
-// checkClosed refuses a store whose server was killed: what it had reserved and not
-// used is in the shadow, and only a server that opens it brings that into the records.
+// checkClosed refuses a store whose server was killed: only the shadow knows what was
+// reserved and not used, and only a server that opens it brings that into the records.
 func (m *Migration) checkClosed(r store.Reader) error {
 	if _, err := m.Disk.ReadFile(filepath.Join(m.Dir, "lockdown")); err == nil {
 		return errLocked
@@ -187,7 +187,7 @@ func (m *Migration) checkClosed(r store.Reader) error {
 	return nil
 }
 
-// copied reports whether a migration takes a record along.
+// copied reports whether a migration copies a record.
 func (m *Migration) copied(key []byte) bool {
 	for _, own := range [][]byte{record.MetaCommit, record.MetaSession, record.MetaClock, store.FormatKey, migrationKey} {
 		if bytes.Equal(key, own) {
@@ -202,9 +202,9 @@ func (m *Migration) copied(key []byte) bool {
 	return true
 }
 
-// moved is a record as the target has it. How much of its use is in a key's history is
-// kept in the account by a single server, and in their parts by nodes. These parts stay
-// behind, so an account that comes from nodes says that all of its use is in there.
+// moved is a record as the target has it. A single server keeps in the account how much of
+// its use is in the key's history; nodes keep that in their parts. The parts stay behind,
+// so an account that comes from nodes says that all of its use is in the history.
 func (m *Migration) moved(key, value []byte) ([]byte, error) {
 	if !bytes.HasPrefix(key, []byte(record.SpaceAccounts)) {
 		return value, nil
@@ -220,7 +220,7 @@ func (m *Migration) moved(key, value []byte) ([]byte, error) {
 	return rec.Encode(), nil
 }
 
-// name identifies the source as it stands: one that was used since has another name.
+// name identifies the source as it stands: if it is used again, its name changes.
 func (m *Migration) name() (string, error) {
 	sum := sha256.New()
 	err := m.From.View(func(r store.Reader) error {
@@ -238,7 +238,7 @@ func (m *Migration) name() (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)[:16]), err
 }
 
-// begin makes the target this migration's, or finds out where it goes on.
+// begin claims the target for this migration, or finds out where to go on.
 func (m *Migration) begin(done *Migrated) (after []byte, err error) {
 	name, err := m.name()
 	if err != nil {
@@ -274,8 +274,8 @@ func (m *Migration) begin(done *Migrated) (after []byte, err error) {
 	return after, err
 }
 
-// copy copies the records after one, page by page. A page and where it ends are one
-// commit.
+// copy copies the records after a given one, page by page. One commit writes a page and
+// the position where it ends.
 func (m *Migration) copy(after []byte, done *Migrated) error {
 	for {
 		keys, values, err := m.page(m.From, after)
@@ -308,7 +308,7 @@ func (m *Migration) copy(after []byte, done *Migrated) error {
 	}
 }
 
-// page reads some records after one, in the order of their keys.
+// page reads some records after a given one, in the order of their keys.
 func (m *Migration) page(s store.Store, after []byte) (keys, values [][]byte, err error) {
 	err = s.View(func(r store.Reader) error {
 		keys, values, err = pageOf(r, "", after)

@@ -12,7 +12,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// total is what a store holds of what is copied.
+// total sums up the records of a store that a migration copies.
 type total struct {
 	records, keys int64
 	used          record.Amounts
@@ -20,7 +20,7 @@ type total struct {
 	sum           [sha256.Size]byte
 }
 
-// totalOf reads all of a store. change is what each value becomes.
+// totalOf reads all of a store. change returns what each value becomes.
 func (m *Migration) totalOf(s store.Store, change func(key, value []byte) ([]byte, error)) (t total, err error) {
 	sum, chain := sha256.New(), new(audit.Verifier)
 	for after := []byte(nil); ; {

@@ -17,7 +17,7 @@ type Birth struct {
 	// Lookup is the hash of the key's string. The caller has made the
 	// string; the limiter never sees it.
 	Lookup token.Lookup
-	// Salt is that of a sealed key's box.
+	// Salt is the salt of a sealed key's box.
 	Salt token.Secret
 	// Unlimited must be set for a key that nothing ends.
 	Unlimited bool
@@ -72,8 +72,8 @@ func (l *Limiter) Mint(by Caller, spec *record.Key, birth Birth) (View, error) {
 	return k.view(l.clock.Now()), nil
 }
 
-// newborn is the key that a mint asks for, as far as it can be judged by itself. Besides
-// the ceilings of its own role, it is held to those of the caller under.
+// newborn is the key that a mint asks for, as far as it can be judged by itself. It is
+// held to the ceilings of its own role, and to those of under.
 func (l *Limiter) newborn(by, under Caller, spec *record.Key, birth Birth) (*record.Key, error) {
 	key := spec.Clone()
 	now := l.clock.Now().UTC()
@@ -126,8 +126,8 @@ func (a *authority) meterable(key *record.Key, unmetered bool) error {
 
 // writeNew writes a new key with its index entries and its audit entry.
 //
-// The key may have waited for that. It is stamped here, so that whatever was stamped before a
-// commit began is committed, which a count relies on.
+// The key may have waited to be written. It is stamped here, so that every key stamped before
+// a commit began is committed, which a count relies on.
 func writeNew(b *batch, by Caller, key *record.Key, acct *record.Account, birth Birth) error {
 	key.CreatedAt = b.clock.Now().UTC()
 	if _, err := b.Get(record.LookupKey(birth.Lookup)); !errors.Is(err, store.ErrNotFound) {

@@ -13,12 +13,12 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A node that does not come back leaves its parts of accounts, and what it had reserved
-// in them and not spent. When it is removed for good, all of that counts as spent, and
-// its parts become one with those of other nodes that were removed: the part of the
-// node without a name. If it comes back nevertheless, it begins as a new one.
+// A node that does not come back leaves its parts of accounts behind, with reservations
+// that it has not spent. When it is removed for good, all of these count as spent, and
+// its parts are merged with those of other removed nodes: the part of the node without
+// a name. If it comes back nevertheless, it begins as a new node.
 
-// NodeRemoved is what a node had left that was removed.
+// NodeRemoved is what a removed node had left.
 type NodeRemoved struct {
 	Accounts  int64          // of which it had a part
 	Forfeited record.Amounts // reserved by it, and not known to be used
@@ -31,7 +31,8 @@ var (
 	ErrNodeLives = errors.New("the node is alive: stop it first")
 )
 
-// removal is what was folded of a node. The error wraps ErrNotFound if it is not being removed.
+// removal is what was folded of a node so far. The error wraps ErrNotFound if the node is not
+// being removed.
 func removal(r store.Reader, node string) (folded NodeRemoved, err error) {
 	v, err := r.Get(removalKey(node))
 	if err == nil {
@@ -69,7 +70,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	if err != nil {
 		return done, err
 	}
-	// A process of it that lives could otherwise come back, and go on with parts that are folded.
+	// Otherwise a process of the node that still lives could come back, and go on with folded parts.
 	switch err := l.shared.Fence(name); {
 	case errors.Is(err, store.ErrAlive):
 		return done, ErrNodeLives
@@ -79,7 +80,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 	// Should the node start, its shadow file must not be believed: its parts are gone.
 	err = l.committer.Do(func(b *batch) error {
 		now, _, err := store.Find(b, session)
-		if err == nil && !bytes.Equal(now, last) { // it has begun another since it was seen to be gone
+		if err == nil && !bytes.Equal(now, last) { // it has begun another since it was seen gone
 			err = ErrNodeLives
 		}
 		if err != nil {
@@ -109,7 +110,7 @@ func (l *Limiter) RemoveNode(ctx context.Context, by Caller, name string) (NodeR
 			return done, err
 		}
 	}
-	// Until here it is listed, so that a call that was cut off can be repeated.
+	// The node is listed until here, so that a call that was cut off can be repeated.
 	if err = l.shared.Forget(name); err == nil {
 		err = l.committer.Do(func(b *batch) error {
 			if err := b.stillGone(name); err != nil {
@@ -157,8 +158,8 @@ func (b *batch) stillGone(node string) error {
 	return err
 }
 
-// removable returns an error unless a node is gone, and is listed or its removal is not in
-// the audit log yet.
+// removable returns an error unless a node is gone, and either is listed or has a removal
+// that is not in the audit log yet.
 func (l *Limiter) removable(name string) error {
 	nodes, err := l.Nodes()
 	if err != nil {
@@ -182,8 +183,8 @@ func (l *Limiter) removable(name string) error {
 	return err
 }
 
-// partsOf reads, a page at a time, of which accounts a node has a part. After the last
-// page next is nil.
+// partsOf reads, a page at a time, the ids of the accounts of which a node has a part.
+// After the last page next is nil.
 func partsOf(s store.Store, node string, after []byte) (ids []record.AccountID, next []byte, err error) {
 	err = s.View(func(r store.Reader) error {
 		keys, _, err := pageOf(r, record.SpaceParts, after)
@@ -203,7 +204,7 @@ func partsOf(s store.Store, node string, after []byte) (ids []record.AccountID, 
 // node commits.
 const foldedAtOnce = 64
 
-// foldParts folds a node's parts of these accounts, and notes what that was.
+// foldParts folds a node's parts of these accounts, and notes what it folded.
 func (l *Limiter) foldParts(node string, ids []record.AccountID) error {
 	now := l.clock.Now().UnixNano()
 	for len(ids) > 0 {
@@ -243,7 +244,7 @@ func (l *Limiter) foldParts(node string, ids []record.AccountID) error {
 	return nil
 }
 
-// fetchParts reads at once what foldPart will read.
+// fetchParts reads all that foldPart will read in one go.
 func (b *batch) fetchParts(node string, ids []record.AccountID) error {
 	var rows, hours [][]byte
 	for _, id := range ids {
@@ -269,8 +270,8 @@ func (b *batch) fetchParts(node string, ids []record.AccountID) error {
 	return store.Fetch(b, hours...)
 }
 
-// foldPart makes a node's part of an account one with those of nodes that were removed,
-// and returns what of it was not known to be used.
+// foldPart merges a node's part of an account with those of removed nodes, and returns
+// how much of it was not known to be used.
 func (b *batch) foldPart(id record.AccountID, node string, now int64) (lost record.Amounts, there bool, err error) {
 	at, left := record.PartKey(id, node), record.PartKey(id, removedNode)
 	v, err := b.Get(record.AccountKey(id))

@@ -67,11 +67,11 @@ func outOfTouch(err error) *record.Refusal {
 	return storeRefusal("this server has lost touch with the database")
 }
 
-// leads reports whether this node does what one node does for all. Two may think so
-// for a moment, so what they do is judged again where it is written.
+// leads reports whether this node does the work that one node does for all. Two may
+// think so for a moment, so their work is judged again where it is written.
 func (n *nodes) leads() bool { return n.shared == nil || n.shared.Leads() }
 
-// medium names what keeps the store, for messages.
+// medium names the place where the store is kept, for messages.
 func (n *nodes) medium() string {
 	if n.shared == nil {
 		return "the server's disk"
@@ -79,7 +79,7 @@ func (n *nodes) medium() string {
 	return "the database"
 }
 
-// rows are those that a transaction on the account's books touches. None need naming
+// rows names the rows that a transaction on the account's books touches. None need naming
 // where the store is not shared.
 func (n *nodes) rows(a *account) store.Rows {
 	if n.shared == nil {
@@ -88,7 +88,7 @@ func (n *nodes) rows(a *account) store.Rows {
 	return store.Rows{Lock: [][]byte{record.AccountKey(a.id)}, Read: [][]byte{record.PartKey(a.id, n.shared.Node())}}
 }
 
-// rowsOfKey are the rows that are read to load a key. None need naming where the store is
+// rowsOfKey names the rows that are read to load a key. None need naming where the store is
 // not shared.
 func (n *nodes) rowsOfKey(account record.AccountID, id string) [][]byte {
 	if n.shared == nil {
@@ -97,7 +97,7 @@ func (n *nodes) rowsOfKey(account record.AccountID, id string) [][]byte {
 	return [][]byte{record.RecordKey(id), record.AccountKey(account), record.PartKey(account, n.shared.Node())}
 }
 
-// rowsOfUse are what saving the use of an account touches.
+// rowsOfUse names the rows that saving the use of an account touches.
 func (n *nodes) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) store.Rows {
 	rows := n.rows(a)
 	if n.shared == nil {
@@ -112,9 +112,9 @@ func (n *nodes) rowsOfUse(a *account, id string, hours []Bucket, seen *Seen) sto
 	return rows
 }
 
-// fetchKeys reads at once what will be read of some keys, and the rows beside them that also
-// names: no other node commits while a batch runs. What is not an id is skipped: reading it
-// will say so.
+// fetchKeys reads in one go the rows that will be read of some keys, and those beside them
+// that also names, as no other node commits while a batch runs. Anything that is not an id is
+// skipped: reading it will report that.
 func (n *nodes) fetchKeys(r store.Reader, ids []string, also ...func(id string) []byte) error {
 	if n.shared == nil {
 		return nil
@@ -138,11 +138,11 @@ type nodeCount struct {
 	alive int64
 	size  *blockSize
 	ended map[string]bool   // nodes whose sessions have ended
-	gone  map[string][]byte // of them, those that were found so after what they had last begun was read
+	gone  map[string][]byte // those of them that were found so after their last session was read
 }
 
-// gone reports whether a node uses nothing that it has reserved: its session has ended,
-// and as r shows it has not begun another since that was found. One that was never seen
+// gone reports whether a node no longer uses its reservations: its session has ended, and
+// r shows that it has not begun another since that was found. A node that was never seen
 // counts as alive, because it may have begun just now.
 func (n *nodes) gone(r store.Reader, name string) (bool, error) {
 	known := n.counted.Load()
@@ -157,13 +157,13 @@ func (n *nodes) gone(r store.Reader, name string) (bool, error) {
 	return err == nil && bytes.Equal(begun, began), err
 }
 
-// removalKey is where it is kept what was folded of a node by now, until the node's removal is
-// in the audit log: so one that is cut off and begun again is one entry, with all that was
-// folded. A node that comes back meanwhile deletes it.
+// removalKey is the key of the record of what was folded of a node so far. It is kept until the
+// node's removal is in the audit log, so that a removal which is cut off and begun again is one
+// entry, with all that was folded. A node that comes back meanwhile deletes it.
 func removalKey(node string) []byte { return record.NodeKey(node, "removal") }
 
-// begunBy is the last session that a node's limiter has begun; nil if there is none. It
-// writes that after it has joined, and before it reserves anything.
+// begunBy is the last session that a node's limiter has begun; nil if there is none. The
+// limiter writes it after it has joined, and before it reserves anything.
 func begunBy(r store.Reader, name string) ([]byte, error) {
 	b, _, err := store.Find(r, record.NodeKey(name, "session"))
 	return bytes.Clone(b), err
@@ -175,7 +175,7 @@ func (n *nodes) anyGone() bool {
 	return known != nil && len(known.gone) > 0
 }
 
-// portion is what each node that lives gets if all get the same of a limit.
+// portion is the share of a limit that each living node gets if all get the same.
 func (n *nodes) portion(limit int64) int64 {
 	if known := n.counted.Load(); known != nil {
 		return max(limit/max(known.alive, 1), 1)
@@ -191,9 +191,9 @@ func (n *nodes) size() *blockSize {
 	return together(2)
 }
 
-// recount notes which nodes live. What one that is gone had begun has to be read before
-// it is found to be gone; otherwise it could have come back in between. So a node counts
-// as gone the second time that it is found so.
+// recount notes which nodes live. The last session of a node has to be read before the node
+// is found to be gone; otherwise it could have come back in between. So a node counts as
+// gone the second time that it is found so.
 func (n *nodes) recount() error {
 	known := &nodeCount{ended: make(map[string]bool), gone: make(map[string][]byte)}
 	began := make(map[string][]byte)

@@ -36,7 +36,7 @@ var (
 	ErrReplayed = errors.New("this call was done before, under this Idempotency-Key")
 	// ErrReused says that the key stands for another call.
 	ErrReused = errors.New("this Idempotency-Key was used for another call in the last 24 hours: use a new one for each")
-	// errOnceFull is an InvalidError's message when no more keys can be known.
+	// errOnceFull is an InvalidError's message when no more keys can be remembered.
 	errOnceFull = fmt.Sprintf("cannot be taken: more than %d are known, and no more are kept; send none, or wait", maxOnce-keptOnce)
 )
 
@@ -45,7 +45,7 @@ type onceRecord struct {
 	at    time.Time
 	call  [sha256.Size]byte
 	try   [16]byte
-	about string // id of the key or token that it was about
+	about string // id of the key, token or job that it was about
 }
 
 const onceHead = 8 + sha256.Size + 16
@@ -83,7 +83,7 @@ func readOnce(r store.Reader, o *Once, now time.Time) (rec onceRecord, known boo
 }
 
 // onces counts the calls that are known, durably and after the batch that is being
-// written. Nodes that share a store count them in a record that they have in common.
+// written. Nodes that share a store keep the count in a common record.
 type onces struct {
 	known, next int
 	counted     bool // next is what the store holds
@@ -98,7 +98,7 @@ func (o *onces) Begin(t *commit.Transaction) error {
 	return nil
 }
 
-// count returns how many calls are known after this batch, to be changed.
+// count returns how many calls are known after this batch, for the caller to change.
 func (o *onces) count(t *commit.Transaction) (*int, error) {
 	if o.counted {
 		return &o.next, nil
@@ -177,7 +177,7 @@ func (b *batch) onceIfFree(o *Once, about string) error {
 // jobAbout is how the record of a call names a job.
 func jobAbout(number int64) string { return fmt.Sprintf("job_%d", number) }
 
-// Replay is what a call that was done before was about. One of the fields is set,
+// Replay is the subject of a call that was done before. One of the fields is set,
 // except for calls about none of these.
 type Replay struct {
 	Key   *View
@@ -185,8 +185,8 @@ type Replay struct {
 	Job   *Job
 }
 
-// Replay reports whether the caller's call was done before, and returns what it was
-// about, as that is now. ErrReused says that the key was used for another call.
+// Replay reports whether the caller's call was done before, and returns its subject as
+// that is now. ErrReused says that the key was used for another call.
 func (l *Limiter) Replay(by Caller) (Replay, bool, error) {
 	if by.once == nil {
 		return Replay{}, false, nil
@@ -245,7 +245,7 @@ func (l *Limiter) pruneOnces() error {
 	return commit.Prune(l.committer.Writer(), l.store, l.stopping, prefix, func(key []byte) (gone, more bool) {
 		at := key[len(prefix):]
 		if len(at) != 8+sha256.Size {
-			return false, true // of no call
+			return false, true // it is not a call's
 		}
 		gone = int64(binary.BigEndian.Uint64(at)) <= before
 		return gone, gone

@@ -23,9 +23,9 @@ import (
 // the next one is.
 var order = [...]func(*Live, *Ask) *record.Refusal{(*Live).inAddress, (*Live).inMethod, (*Live).inPath, (*Live).inQuery}
 
-// lockOthers locks what a request of the key is judged by besides it: the keys
-// above, nearest first, and then its role. One order, so no deadlock. Callers hold
-// the key.
+// lockOthers locks everything besides the key that its requests are judged by: the
+// keys above, nearest first, and then its role. The order is always the same, so there
+// is no deadlock. Callers hold the key.
 func (k *Live) lockOthers() {
 	k.lockAbove()
 	if k.role != nil {
@@ -40,7 +40,7 @@ func (k *Live) unlockOthers() {
 	k.unlockAbove()
 }
 
-// upward is the first refusal of the key and of those above it, nearest first.
+// upward is the first refusal by the key or by those above it, nearest first.
 // Callers hold all of them.
 func (k *Live) upward(rule func(*Live, *Ask) *record.Refusal, ask *Ask) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
@@ -51,8 +51,7 @@ func (k *Live) upward(rule func(*Live, *Ask) *record.Refusal, ask *Ask) *record.
 	return nil
 }
 
-// said is a refusal of the key or of an ancestor, in the words for the holder of the
-// key.
+// said is a refusal by the key or by an ancestor, in words for the holder of the key.
 func (k *Live) said(a *Live, refusal *record.Refusal) *record.Refusal {
 	if a == k {
 		return refusal
@@ -100,7 +99,7 @@ func (k *Live) stands(now time.Time) *record.Refusal {
 	case k.halted():
 		return k.stopped(now)
 	case key.EndedStatus == record.Expired || !key.ReturnedAt.IsZero():
-		return k.over(now) // also if the clock was set back since
+		return k.over(now) // even if the clock was set back since
 	}
 	if code := k.timeUp(now); code != "" {
 		return k.timeRefusal(code)
@@ -151,8 +150,8 @@ func (k *Live) inQuery(ask *Ask) *record.Refusal {
 	return k.key.Refuse(record.CodeBadRequest, "may not use the parameter %s: some servers take it for another method, path or header than the one that is checked", ask.Override)
 }
 
-// leftover judges whether anything is left to take, of the key's budget and of its
-// role's. Callers hold both.
+// leftover judges whether the budgets of the key and of its role have anything left
+// to take. Callers hold both.
 func (k *Live) leftover(ask *Ask, now time.Time) *record.Refusal {
 	role := k.role
 	if role != nil && role.absent {
@@ -192,8 +191,8 @@ func (k *Live) inModels(ask *Ask) *record.Refusal {
 	return nil
 }
 
-// tooOften judges rate and concurrency, of the ancestors, too: they count what is
-// below them.
+// tooOften judges the rate and concurrency of the key and of its ancestors, which also
+// count the requests of the keys below them.
 func (k *Live) tooOften(ask *Ask, nanos int64) *record.Refusal {
 	for a := k; a != nil; a = a.parent {
 		if a.key.Rate.IsZero() && !ask.Free {
@@ -236,8 +235,8 @@ func (k *Live) unread(ask *Ask, now time.Time) *record.Refusal {
 }
 
 // Precheck judges what can be judged before the request's body is read. A request
-// that passes has taken nothing and must still be reserved: by then the body may have
-// been waited for, and all of it is judged as it is at that moment.
+// that passes has taken nothing and must still be reserved. It may have waited for its
+// body by then, so everything is judged again as it is at that moment.
 func (k *Live) Precheck(ctx context.Context, ask *Ask) *record.Refusal {
 	return k.l.inquire(ctx, func(inq *inquiry) (*record.Refusal, parking) { return k.precheck(ask, inq) })
 }

@@ -10,8 +10,8 @@ import (
 // I.371): one number, the time at which the bucket would be full again.
 type bucket struct{ full int64 }
 
-// wait returns how long until the bucket has room for one more: 0 when it
-// has now. It takes nothing.
+// wait returns how long it takes until the bucket has room for one more: 0 if it
+// has room now. It takes nothing.
 func (b *bucket) wait(r record.Rate, now int64) time.Duration {
 	if r.IsZero() {
 		return 0
@@ -32,7 +32,7 @@ func (b *bucket) take(r record.Rate, now int64) {
 	}
 }
 
-// bound lets no more be missing in the bucket than an empty one lacks: it was taken at
+// bound lets the bucket lack no more than an empty one does, in case it was taken from at
 // another rate, or by a clock that had run ahead.
 func (b *bucket) bound(r record.Rate, now int64) {
 	if !r.IsZero() {
@@ -42,7 +42,7 @@ func (b *bucket) bound(r record.Rate, now int64) {
 
 // pacing is the state of all rates of a key. It outlives the key's stay in memory
 // until all its buckets are full again: otherwise a client that waits until the key
-// is evicted would get a new one.
+// is evicted would get full ones.
 type pacing struct {
 	rate, free, self bucket
 	mints            bucket // see mayMint

@@ -152,7 +152,7 @@ func named(r store.Reader, text string) (ids []string, whole bool, err error) {
 	return ids, len(ids) <= maxNamed, nil
 }
 
-// query plans how to find what the filter picks, of what the caller sees.
+// query plans how to find the keys that the filter picks, of those that the caller sees.
 func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*query, error) {
 	value := func(kind byte, value string) *source { return &source{prefix: indexPrefix(kind, value)} }
 	q := &query{reverse: f.Sort == "" || strings.HasPrefix(f.Sort, "-")}
@@ -206,7 +206,7 @@ func (l *Limiter) query(r store.Reader, by Caller, f *Filter, now time.Time) (*q
 }
 
 // indexed is the index that leads to the fewest keys, as far as can be known, and the value
-// that it has them under; 0 if none does.
+// under which it lists them; 0 if there is none.
 func (f *Filter) indexed() (kind byte, value string) {
 	switch {
 	case f.Fingerprint != "":
@@ -255,7 +255,7 @@ func (l *Limiter) walk(ctx context.Context, r store.Reader, by Caller, f *Filter
 	now := l.clock.Now()
 	return l.scan(ctx, r, by, f, record.MaxLookedAt, func(id string) (bool, error) {
 		value, there, err := store.Find(r, record.RecordKey(id))
-		if err != nil || !there { // the entry is of no key
+		if err != nil || !there { // the entry's key is not there
 			return true, err
 		}
 		view, err := l.viewOf(r, id, value, now)

@@ -10,8 +10,8 @@ import (
 // Leads reports whether this node is the leader, which runs the shared jobs, such as sweeping.
 func (l *Limiter) Leads() bool { return l.leads() }
 
-// Ready returns why nothing is admitted now, in words that tell a stranger nothing of
-// the store, or nil. It asks no disk and no network.
+// Ready returns why nothing is admitted now, in words that tell a stranger nothing about
+// the store, or nil. It uses neither disk nor network.
 func (l *Limiter) Ready() error {
 	switch err := l.Failed(); {
 	case errors.As(err, new(*store.Contradiction)):

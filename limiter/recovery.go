@@ -36,8 +36,8 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 		known[record.RoleAccount(name)] = true
 	}
 	now, former := l.clock.Now().UnixNano(), after.ledger()
-	// To forget old hours, each scans its history backwards, and Badger first sorts what the
-	// transaction has written. In this order, no scan runs into what others have deleted.
+	// To forget old hours, each account scans its history backwards, and Badger first sorts the
+	// transaction's own writes. In this order, no scan runs into rows that others have deleted.
 	slices.SortFunc(remembered, func(a, b integrity.Remembered) int { return bytes.Compare(b.ID[:], a.ID[:]) })
 	const perTransaction = 256
 	for len(remembered) > 0 {
@@ -53,7 +53,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 				}
 				return recoverAccounts(b, some, known, now, former)
 			}, nil)
-		}, func(a integrity.Remembered, err error) { // what is reserved of it counts as spent
+		}, func(a integrity.Remembered, err error) { // its reservations count as spent
 			l.leaveOut("recovering budgets", a.ID.KeyID(), err)
 		})
 		if err != nil {
@@ -91,7 +91,7 @@ func (l *Limiter) recover(roles map[string]record.Role, after *Limiter) error {
 	return err
 }
 
-// sessionKey is where the session is kept that this limiter's shadow belongs to.
+// sessionKey is the key of the session to which this limiter's shadow belongs.
 func (l *Limiter) sessionKey() []byte {
 	if l.shared == nil {
 		return record.MetaSession
@@ -100,8 +100,8 @@ func (l *Limiter) sessionKey() []byte {
 }
 
 // recoverAccounts brings what the shadow saw into the records. Anything that does not
-// add up is left alone, and so counts as spent. former is that of the limiter which this one
-// follows, whose history is not lost either; nil: it follows none.
+// add up is left alone, and so counts as spent. former is the ledger of the limiter that this
+// one follows, whose history is not lost either; nil: it follows none.
 func recoverAccounts(b *batch, accounts []integrity.Remembered, roles map[record.AccountID]bool, now int64, former ledger) error {
 	var rows [][]byte
 	for i := range accounts {
@@ -154,18 +154,19 @@ func accountRows(id record.AccountID, node string) [][]byte {
 	return [][]byte{record.AccountKey(id), record.RecordKey(id.KeyID()), record.PartKey(id, node)}
 }
 
-// hourRow names the record of an hour of an account's key.
+// hourRow names the record of one hour in the history of an account's key.
 func hourRow(id record.AccountID, at int64) []byte {
 	return record.HourKey(id.KeyID(), time.Unix(0, at).UTC().Truncate(time.Hour).Unix())
 }
 
-// recoverAccount brings what the shadow saw of an account into its record: what was spent, and
-// what requests held. Only the former limiter can tell the two apart. Where that is lost, the
-// requests are, and what they held counts as spent; otherwise they may give it back.
+// recoverAccount brings what the shadow saw of an account into its record: the amounts spent
+// and those that requests held. Only the former limiter can tell the two apart. If it is lost,
+// so are the requests, and the amounts they held count as spent; otherwise they may give
+// these back.
 func recoverAccount(r *record.Account, own *record.Part, seen *integrity.Remembered, former ledger, now int64) {
 	for k, used := range seen.Used {
 		if used >= 0 && used <= record.MaxAmount {
-			own.Reserved[k] = used // more: an overdraft, or what has no limit, that was not yet recorded
+			own.Reserved[k] = used // more: an overdraft, or use without a limit, that was not yet recorded
 		}
 	}
 	own.Settled = own.Reserved
@@ -183,8 +184,8 @@ func recoverAccount(r *record.Account, own *record.Part, seen *integrity.Remembe
 	}
 }
 
-// recoverHistory adds what is missing in a key's history to the hour of its last use.
-// The types of these tokens are no longer known.
+// recoverHistory adds use that is missing in a key's history to the hour of its last use.
+// The types of the missing tokens are no longer known.
 func recoverHistory(b *batch, id string, r *record.Account, own *record.Part, now int64) error {
 	used := durable(own)
 	missing := used

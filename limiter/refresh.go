@@ -14,17 +14,17 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// What other nodes have committed is followed by reading again what it is about, and
-// not by repeating what they did: several of their acts may be read at once, and one
-// of this node's own may have come in between. So what has to happen is judged from
-// how a key stands now: once it cannot be used, none of its requests goes on, whatever
-// was done to it. Only a suspension that was lifted again before this node followed it
-// cuts nothing here, and then the call that suspended had not been answered yet.
+// A node follows the commits of other nodes by reading the records concerned again, not
+// by repeating their acts: several of those may be read at once, and one of this node's
+// own may have come in between. So a key's present state decides what has to happen: once
+// it cannot be used, none of its requests goes on, whatever was done to it. Only a
+// suspension that was lifted again before this node followed it cuts nothing here, and
+// then the call that suspended had not been answered yet.
 
 // followed reports whether the memory of other nodes depends on a row. That holds for
-// keys, for what finds them and for which children they have; for admin tokens, jobs,
-// the lockdown, the mark of the clock, and events for the readers of feeds. It does not
-// hold for accounts: each transaction on a budget reads its account anyway. What moves
+// keys, their lookups and the entries of their children; for admin tokens, jobs, the
+// lockdown, the mark of the clock, and events for the readers of feeds. It does not hold
+// for accounts: each transaction on a budget reads its account anyway. Budget that moves
 // between the keys of a family shows in the child's entry, which is followed.
 func followed(key []byte) bool {
 	return slices.ContainsFunc(followedSpaces, func(space string) bool { return bytes.HasPrefix(key, []byte(space)) })
@@ -35,7 +35,7 @@ var followedSpaces = []string{
 	string(event.SharedPrefix), string(lockdownKey), string(record.MetaClock),
 }
 
-// news is what the rows that other nodes have written are about.
+// news lists the subjects of the rows that other nodes have written.
 type news struct {
 	keys    []string // whose records changed
 	parents []string // of children that were made, granted more or returned
@@ -46,7 +46,7 @@ type news struct {
 	jobs, lockdown, clock bool
 }
 
-// about sorts rows by what they are about.
+// about sorts rows by their subjects.
 func about(rows [][]byte) news {
 	var n news
 	for _, row := range rows {
@@ -103,7 +103,7 @@ func (l *Limiter) refresh(n news) error {
 	if n.jobs { // after the keys, which a job does not pick if they changed after it
 		err = errors.Join(err, l.followJobs())
 	}
-	if len(n.events) > 0 { // last, so that whoever hears of one finds what it is about
+	if len(n.events) > 0 { // last, so that whoever hears of one finds its subject
 		err = errors.Join(err, l.outbox.Follow(n.events))
 	}
 	return err
@@ -116,7 +116,7 @@ func (l *Limiter) refreshAll() error {
 	return errors.Join(l.followLockdown(), l.refreshKeys(l.everyID(), nil), l.tokens.Follow(nil), l.followJobs())
 }
 
-// refreshKeys reads those of these keys again that are in memory. Of parents it also
+// refreshKeys reads again those of these keys that are in memory. For parents it also
 // reads the keys above them, whose budgets may have moved.
 func (l *Limiter) refreshKeys(ids, parents []string) error {
 	type want struct {
@@ -178,7 +178,7 @@ func (l *Limiter) refreshKeys(ids, parents []string) error {
 	return failed
 }
 
-// standing is all that the store says of a key that memory goes by.
+// standing is everything in the store about a key that memory goes by.
 type standing struct {
 	id       string
 	damaged  error
@@ -189,7 +189,7 @@ type standing struct {
 	salts    salts
 }
 
-// standingOf reads a key. If anything of it is damaged, only that is known of it.
+// standingOf reads a key. If any part of it is damaged, only that is known of the key.
 func (l *Limiter) standingOf(r store.Reader, id string) (*standing, error) {
 	s, err := l.standingIn(r, id)
 	if isDamaged(err) {
@@ -229,11 +229,10 @@ func (l *Limiter) standingIn(r store.Reader, id string) (*standing, error) {
 	return s, err
 }
 
-// takeOver lets memory go by what the store says of a key, and cuts what may no longer
-// run. It runs on the committer, so that it is neither behind nor ahead of what this
-// node has written itself. It reports whether the key has used more than it has reserved,
-// because another node has just set the first limit: that use is then on its way to the
-// store.
+// takeOver lets memory go by what the store says of a key, and cuts the requests that may
+// no longer run. It runs on the committer, so that it is neither behind nor ahead of this
+// node's own writes. It reports whether the key has used more than it has reserved, because
+// another node has just set the first limit: that use is then on its way to the store.
 func (l *Limiter) takeOver(s *standing) (owes bool) {
 	k := l.inMemory(s.id)
 	if k == nil {
@@ -291,9 +290,9 @@ func (l *Limiter) cutWhatMayNotRun(k *Live, why *record.Refusal, now time.Time) 
 	}
 }
 
-// recalled gives back what this node has reserved of an account and does not use,
-// because a request on another node lacks it. It also writes what was spent: the other
-// node believes that nothing is left only once no node has reserved more than it spent.
+// recalled gives back the unused reservations of this node on an account, because a request
+// on another node lacks them. It also writes what was spent: the other node believes that
+// nothing is left only once no node has reserved more than it spent.
 func (l *Limiter) recalled(id record.AccountID) {
 	for _, a := range l.everyRole() {
 		if a.id == id {
@@ -329,7 +328,7 @@ func (l *Limiter) recalled(id record.AccountID) {
 }
 
 // reportUse writes what an account has spent and gives back the rest, unless the store
-// says so already. If a block is on its way, that waits for the block. Callers hold the
+// has that already. If a block is on its way, this waits for it. Callers hold the
 // account. k is the key that owns it; nil for a role.
 func (l *Limiter) reportUse(a *account, k *Live) {
 	write := func() {
@@ -350,8 +349,8 @@ func (l *Limiter) reportUse(a *account, k *Live) {
 	})
 }
 
-// settleLeftOver counts as spent what a crash left reserved by this node, for an account
-// of no key that there is: that of a role which this node does not know.
+// settleLeftOver counts as spent what a crash left reserved by this node on an account that
+// belongs to no existing key: that of a role which this node does not know.
 func (l *Limiter) settleLeftOver(id record.AccountID) {
 	var lost record.Amounts
 	a := &account{id: id}
@@ -367,14 +366,14 @@ func (l *Limiter) settleLeftOver(id record.AccountID) {
 		switch {
 		case err == nil:
 			l.forfeited.Add(lost[record.Activations])
-		case !errors.Is(err, store.ErrNotFound): // otherwise it was of a key that is forgotten
+		case !errors.Is(err, store.ErrNotFound): // otherwise its key was forgotten
 			l.complain("counting as spent what this node had reserved failed", err)
 		}
 	})
 }
 
-// leftOver reports whether this node has reserved something of an account that is not
-// in memory, and not spent it: a crash left that.
+// leftOver reports whether this node has an unspent reservation on an account that is not
+// in memory: a crash left it.
 func (l *Limiter) leftOver(id record.AccountID) (bool, error) {
 	part, err := store.Read(l.store, func(r store.Reader) (record.Part, error) { return readPart(r, record.PartKey(id, l.node())) })
 	return part.Reserved != part.Settled, err

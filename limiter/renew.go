@@ -19,8 +19,8 @@ func (a *account) astray(now time.Time) bool {
 }
 
 // realign takes an account that is astray back into the present window, together with
-// what was used: it renews with the next window, and gets nothing before that. While a
-// block or a window is on its way, that comes first. Callers hold the account.
+// its use: it renews with the next window, and gets nothing before that. A block or a
+// window that is on its way comes first. Callers hold the account.
 func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	if l.shared != nil || a.asked || !a.astray(now) {
 		return // nodes that share a store have its clock, which no repair sets back
@@ -46,8 +46,8 @@ func (l *Limiter) realign(a *account, k *Live, now time.Time) {
 	})
 }
 
-// moveTo assigns another window to an account and to what it has in flight. What a
-// role has in flight is not known by key, so it counts as spent. Nothing but the
+// moveTo assigns another window to an account and to its requests in flight. Those of a
+// role are not known by key, so the budget they hold counts as spent. Nothing but the
 // window changes in the budget. Callers hold the account.
 func (a *account) moveTo(k *Live, epoch int64) {
 	from := a.epoch
@@ -68,17 +68,17 @@ func (a *account) moveTo(k *Live, epoch int64) {
 // anything of it is used; no job has to run at midnight. Callers hold the account. k
 // is the key that owns it; nil for a role.
 //
-// What is in flight was admitted in the old window, and settles there: see
-// [account.settle]. What the old window leaves is gone.
+// Requests in flight were admitted in the old window, and settle there: see
+// [account.settle]. The old window's remaining budget is gone.
 func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	if a.asked {
-		return // after what is on its way, the caller asks again
+		return // the caller asks again after the block or window on its way
 	}
 	a.asked = true
 	epoch := a.renews.Epoch(now)
 	var rec record.Account
 	var own record.Part
-	var recorded record.Amounts // what the record of the old window says that this node had spent
+	var recorded record.Amounts // what this node had spent according to the record of the old window
 	var begun bool              // the account is in the window already, in the same lineage
 	l.committer.SubmitRows(l.rows(a), func(b *batch) (err error) {
 		if rec, own, err = b.books(a); err != nil {
@@ -104,7 +104,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 			}
 			endWindow(&rec, &own, epoch)
 			b.mark.Set(now) // otherwise a clock set back after a crash would begin it again
-		} else { // another node has begun the window, and has counted what it was recorded
+		} else { // another node has begun the window, and has counted what was recorded
 			was, err := readPart(b, record.PartKey(a.id, b.node))
 			if err != nil {
 				return err
@@ -156,7 +156,7 @@ func (l *Limiter) renew(a *account, k *Live, now time.Time) {
 	})
 }
 
-// endWindow puts what all nodes have spent in the window that ends into the past, and
+// endWindow moves what all nodes have spent in the ending window into the past, and
 // begins another, in which nothing is reserved or given away.
 func endWindow(rec *record.Account, own *record.Part, epoch int64) {
 	for i := range rec.Past {
@@ -170,7 +170,7 @@ func endWindow(rec *record.Account, own *record.Part, epoch int64) {
 }
 
 // setRenewal applies what the configuration says about a role. A role that has never
-// renewed begins with the present window, and what was used stays used.
+// renewed begins with the present window, and its use so far stays used.
 func (a *account) setRenewal(r record.Renewal, now time.Time) {
 	a.renews = r
 	if epoch := r.Epoch(now); a.epoch == 0 && epoch != 0 {

@@ -28,10 +28,10 @@ const (
 	repairBytes = 256 << 10
 )
 
-// Forfeit makes a store usable that does not agree with its anchor. Anything that may
-// have been spent since what the store still knows counts as spent: every remaining
-// budget, including those of roles, even where the store has lost every trace of
-// their use. Keys that only time limits are suspended, and admin tokens are revoked.
+// Forfeit makes a store that does not agree with its anchor usable again. Anything that
+// may have been spent since the last commit that the store still has counts as spent:
+// every remaining budget, including those of roles, even where the store has lost every
+// trace of their use. Keys that only time limits are suspended, and admin tokens are revoked.
 // Then a new anchor is written. Forfeit may be cut off at any point and run again.
 // The store must not be open elsewhere.
 func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles map[string]record.Role, now time.Time, log *slog.Logger) (Repaired, error) {
@@ -54,15 +54,15 @@ type rebuild struct {
 	now     time.Time
 	by      Caller
 	action  string // for the audit log
-	forfeit bool   // what is left of budgets counts as spent
-	suspend bool   // every living key
+	forfeit bool   // remaining budgets count as spent
+	suspend bool   // every living key is suspended
 	shared  bool   // several nodes share the store
 	imagine bool   // nothing is written
 	roles   map[string]record.Role
-	last    func(store.Tx) error // what the last commit has besides; nil: nothing
-	why     string               // what the store was doubted for, for the audit log
+	last    func(store.Tx) error // what the last commit does besides; nil: nothing
+	why     string               // why the store was doubted, for the audit log
 
-	log    *slog.Logger // of how far it is; nil: none
+	log    *slog.Logger // for its progress; nil: none
 	logged int64        // how many records it has named
 
 	digest *integrity.Rebuild // nil if several nodes share the store
@@ -77,7 +77,7 @@ type rebuilt struct {
 	sealed, unsalted int64 // sealed keys that were not revoked
 }
 
-// update runs a transaction. If the store runs it again, what it counts is counted once.
+// update runs a transaction. If the store runs it again, it still counts everything once.
 func (r *rebuild) update(fn func(tx store.Tx) error) error {
 	before := r.done
 	err := r.store.Update(func(tx store.Tx) error {
@@ -191,11 +191,11 @@ type stopped time.Time
 
 func (s stopped) Now() time.Time { return time.Time(s) }
 
-// progressEvery is after how many records it is logged how many there have been.
+// progressEvery is how many records lie between two progress lines in the log.
 const progressEvery = 100_000
 
-// each calls fn for the records of a space, a page of them in each transaction. What
-// lies beside the records of a page is read at once: a store may have far to go.
+// each calls fn for the records of a space, a page of them in each transaction. The rows
+// beside the records of a page are read in one go: a store may have far to go for them.
 func (r *rebuild) each(space string, beside func(key []byte) [][]byte, fn func(tx store.Tx, key, value []byte) error) error {
 	var after []byte
 	for {
@@ -236,13 +236,13 @@ func (r *rebuild) each(space string, beside func(key []byte) [][]byte, fn func(t
 // nothingBeside is for records that can be judged on their own.
 func nothingBeside([]byte) [][]byte { return nil }
 
-// besideAccount names what account reads.
+// besideAccount names the rows that account reads.
 func besideAccount(at []byte) [][]byte {
 	id, _ := record.AccountOf(at)
 	return [][]byte{record.RecordKey(id.KeyID())}
 }
 
-// besideKey names what key reads.
+// besideKey names the rows that key reads.
 func besideKey(at []byte) [][]byte {
 	id := string(at[len(record.SpaceKeys):])
 	rows := [][]byte{record.SaltKey(id)}
@@ -289,7 +289,7 @@ func (r *rebuild) account(tx store.Tx, at, value []byte) error {
 // spend counts what is left of a budget as spent.
 func (r *rebuild) spend(rec *record.Account, limit record.Amounts) (changed bool) {
 	changed = rec.Forfeit(limit)
-	if r.shared { // there are no parts any more, from which anything could come back
+	if r.shared { // no parts are left from which anything could come back
 		rec.Settled = rec.Reserved
 	}
 	return changed
@@ -314,7 +314,7 @@ func (r *rebuild) forfeitRoles(tx store.Tx) error {
 		}
 		rec.Limit = role.Budget.Limit
 		if epoch := role.Budget.Renews.Epoch(r.now); r.forfeit && rec.Epoch < epoch {
-			// That a window had begun may be lost, with what was used in it.
+			// The store may have lost the beginning of a window, with its use.
 			own := record.Part{Past: rec.Past, Settled: rec.Settled}
 			endWindow(&rec, &own, epoch)
 			rec.Past = own.Past
@@ -350,7 +350,7 @@ func (r *rebuild) token(tx store.Tx, at, value []byte) error {
 }
 
 // unused is a lineage that no account has had: each begins at 1 or here, and grows by 1 with
-// a window, none of which is as short as a second. Children may have been carved out of any.
+// each window, which is always longer than a second. Children may have been carved out of any.
 func (r *rebuild) unused() uint64 { return uint64(max(r.now.Unix(), 1)) }
 
 func (r *rebuild) key(tx store.Tx, at, value []byte) error {
@@ -398,8 +398,8 @@ func (r *rebuild) key(tx store.Tx, at, value []byte) error {
 	// was lost.
 	unstopped := r.forfeit && (key.Limit == record.NoLimits() || key.Renews != "")
 	if (r.suspend || unstopped) && key.EndedStatus == "" {
-		// This includes keys that another caller had suspended: what was used
-		// since is in doubt, and that is the operator's to decide.
+		// This includes keys that another caller had suspended: their use since
+		// is in doubt, which is for the operator to decide.
 		key.SuspendedBy = record.Stopper{Name: itself.Name}
 		if key.SuspendedAt.IsZero() {
 			key.SuspendedAt = r.now.UTC()

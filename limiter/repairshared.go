@@ -12,12 +12,12 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// A database that nodes share has gone back in time: what was committed last is lost.
-// The nodes that live know how many commits that were, but not which, and those that
-// are gone cannot say. So any account may have used more than its record says, and
-// any key that lives may have been revoked: a repair spends every budget, and suspends
-// what no budget stops. A key that was minted in the lost time is not known any more,
-// and its string is refused.
+// A database that nodes share has gone back in time: its last commits are lost. The
+// living nodes know how many commits those were, but not which, and nodes that are gone
+// cannot say. So any account may have used more than its record says, and any living key
+// may have been revoked: a repair spends every budget, and suspends the keys that no
+// budget stops. A key that was minted in the lost time is no longer known, and its string
+// is refused.
 
 // Doubted is a store that several nodes share, and that none of them uses because it
 // has lost commits.
@@ -40,7 +40,7 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 	if err := errors.Join(r.begin(), r.records()); err != nil {
 		return r.done.Repaired, err
 	}
-	// What was in the parts is in the accounts. Nodes begin again without parts.
+	// The accounts hold the sums of the parts. Nodes begin again without parts.
 	if err := r.each(record.SpaceParts, nothingBeside, wipe); err != nil {
 		return r.done.Repaired, fmt.Errorf("folding the parts of nodes: %w", err)
 	}
@@ -58,9 +58,9 @@ func ForfeitShared(s Doubted, by Caller, roles map[string]record.Role, now time.
 	return r.done.Repaired, err
 }
 
-// forgetNodes deletes what each node keeps for itself: its session, without which its
-// shadow file is not believed, and its share of the tally, which has just been counted
-// again. What nodes have in common stays.
+// forgetNodes deletes the records that each node keeps for itself: its session, without
+// which its shadow file is not believed, and its share of the tally, which has just been
+// counted again. Common records stay.
 func forgetNodes(tx store.Tx) error {
 	var own [][]byte
 	err := tx.Scan([]byte(record.SpaceNodes), nil, false, func(key, _ []byte) (bool, error) {

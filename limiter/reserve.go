@@ -9,14 +9,14 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// defaultFreeRate bounds what costs no activation.
+// defaultFreeRate bounds requests that cost no activation.
 var defaultFreeRate = record.Rate{N: 60, Per: time.Minute}
 
 // Reserve asks for a request to be admitted: it judges status, scope, rate,
 // concurrency and every budget in one atomic step. It returns nil and fills g, or it
-// returns the reason why not, and then nothing was taken. On a busy key it touches
-// memory only; otherwise it waits for one group commit, or for other requests to
-// settle if ask says so.
+// returns why not, and has then taken nothing. On a busy key it touches memory only;
+// otherwise it waits for one group commit, or for other requests to settle if ask says
+// so.
 func (k *Live) Reserve(ctx context.Context, ask *Ask, g *Grant) *record.Refusal {
 	var t *turn
 	defer func() { t.leave() }()
@@ -241,8 +241,8 @@ func (k *Live) tryReserve(ask *Ask, g *Grant, t *turn, inq *inquiry) (refusal *r
 	return nil, p, false
 }
 
-// left is what no request holds of the key's budget and of its role's. Callers hold
-// both.
+// left is what is left of the key's budget and of its role's, less what requests hold.
+// Callers hold both.
 func (k *Live) left(role *account) record.Amounts {
 	var left record.Amounts
 	for i := range left {
@@ -256,7 +256,7 @@ func (k *Live) left(role *account) record.Amounts {
 	return left
 }
 
-// pacer is the bucket that a request takes from, of the key or one below it.
+// pacer is the bucket that a request of the key, or of one below it, takes from.
 func (k *Live) pacer(ask *Ask, nanos int64) (record.Rate, *bucket) {
 	if ask.Free && k.key.Rate.IsZero() {
 		return defaultFreeRate, &k.pacing.free
@@ -306,8 +306,8 @@ func (k *Live) unclaim() {
 	}
 }
 
-// giveUp is unclaim by a request that waits no longer, if no other does or runs and what it has
-// claimed is not being written.
+// giveUp is unclaim for a request that no longer waits, unless another one waits or runs, or
+// its claim is being written.
 func (k *Live) giveUp() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -28,12 +28,12 @@ type retention struct {
 	retain     atomic.Int64  // nanoseconds that ended keys stay
 	keepAudit  atomic.Int64  // nanoseconds; 0: for ever
 	retained   chan struct{} // holds one token when one of these has changed
-	forgetFrom time.Time     // nothing is forgotten before
+	forgetFrom time.Time     // nothing is forgotten before then
 }
 
 // Retain sets how long ended keys stay listed. After that they are forgotten:
-// record, strings, salts and history go, so that no box of theirs ever opens;
-// what they used stays in the sums, and the audit log stays. 0: DefaultRetain.
+// record, strings, salts and history go, so that none of their boxes ever opens;
+// their use stays in the sums, and the audit log stays. 0: DefaultRetain.
 func (r *retention) Retain(d time.Duration) {
 	d = cmp.Or(d, DefaultRetain)
 	if r.retain.Swap(int64(d)) != int64(d) {
@@ -64,11 +64,12 @@ func (l *Limiter) mayForget() bool {
 	return l.clock.Doubt() == 0 && (wait <= 0 || wait > agreeing)
 }
 
-// sweepPatience is how long the sweeper waits for the other nodes: a stop waits for it.
+// sweepPatience is how long the sweeper waits for the other nodes: a stop waits for the
+// sweeper.
 const sweepPatience = time.Second
 
 // sweepShared bounds the keys that one commit forgets where several nodes share the store:
-// what belongs to each is looked for one after the other, and no other node commits
+// the rows of each key are looked up one after the other, and no other node commits
 // meanwhile.
 const sweepShared = 16
 
@@ -114,7 +115,7 @@ func (l *Limiter) sweepEnded() {
 				break
 			}
 			err = apart([]string{id}, func([]string) error { return l.forgetOne(id) }, leftOut)
-			if errors.Is(err, store.ErrTooBig) { // and the others are no less to be forgotten
+			if errors.Is(err, store.ErrTooBig) { // the others still have to be forgotten
 				if err = fmt.Errorf("key %s: %w", id, err); l.reports("forgetting keys that have ended", err) {
 					l.log.Error("forgetting an ended key failed", "error", err)
 				}
@@ -183,8 +184,8 @@ func (l *Limiter) forgetEnded(ids []string, before time.Time) (rest []string, er
 	return rest, nil
 }
 
-// forgetHistory forgets the history of a key that has ended in several commits, where it is
-// too much for one.
+// forgetHistory forgets the history of an ended key in several commits, where it is too
+// much for one.
 func (l *Limiter) forgetHistory(by Caller, k *Live) error {
 	if err := l.recordEnd(by, k); err != nil {
 		return err
@@ -205,7 +206,7 @@ func (l *Limiter) forgetHistory(by Caller, k *Live) error {
 }
 
 // erase removes everything that the store holds of a key except its entries in the
-// audit log; used is what it leaves in the sums.
+// audit log; used is the key's use, which stays in the sums.
 func (b *batch) erase(by Caller, key *record.Key, used record.Amounts) error {
 	var gone [][]byte
 	err := b.Scan(record.HourPrefix(key.ID), nil, false, func(hour, _ []byte) (bool, error) {

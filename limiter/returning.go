@@ -13,8 +13,8 @@ import (
 )
 
 // windUp finishes the end of a key: its children end with it, if it was revoked or
-// has expired, and what a child has left goes back to its nearest living ancestor. It
-// may be cut off at any point and run again; the time index holds the key until it is
+// has expired, and a child's remaining budget goes back to its nearest living ancestor.
+// It may be cut off at any point and run again; the time index holds the key until it is
 // done. A stop cuts it off between two children, with ErrClosed. by is the caller who
 // ended the key.
 func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
@@ -54,7 +54,7 @@ func (l *Limiter) windUp(ctx context.Context, by Caller, id string) error {
 	return err
 }
 
-// windUpNow is windUp without waiting for the sweeper. After a stop, that goes on with it.
+// windUpNow is windUp without waiting for the sweeper. After a stop, the sweeper goes on with it.
 func (l *Limiter) windUpNow(ctx context.Context, by Caller, id string) {
 	if err := l.windUp(ctx, by, id); err != nil && !errors.Is(err, errInFlight) && !errors.Is(err, store.ErrClosed) {
 		l.log.Warn("ending child keys, or returning what one left, is tried again soon", "key_id", id, "error", err)
@@ -86,7 +86,7 @@ func (l *Limiter) endWith(by Caller, id string, parent *record.Key) error {
 // has left.
 var errInFlight = errors.New("requests of the child key are in flight")
 
-// returnRest gives what an ended child has left to its nearest living ancestor, or
+// returnRest gives an ended child's remaining budget to its nearest living ancestor, or
 // otherwise to one that a grant could revive. The child stays ended for ever, so that
 // no budget exists twice.
 func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
@@ -110,7 +110,7 @@ func (l *Limiter) returnRest(ctx context.Context, k *Live) error {
 // errElsewhere is errInFlight on another node.
 var errElsewhere = fmt.Errorf("%w on another node", errInFlight)
 
-// moveRestOf writes the return of what a key has left.
+// moveRestOf writes the return of a key's remaining budget.
 func (l *Limiter) moveRestOf(k *Live) error {
 	id := k.Key().ID
 	var changed []ancestor
@@ -198,9 +198,9 @@ func (k *Live) above(b *batch, key *record.Key) ([]ancestor, error) {
 	return all, nil
 }
 
-// moveRest moves what a child has left out of its account, through those of dead
+// moveRest moves a child's remaining budget out of its account, through those of dead
 // ancestors, into that of the nearest living one, and returns the ancestors that
-// changed. What was carved in an earlier window of a renewing budget is gone.
+// changed. Amounts carved in an earlier window of a renewing budget are gone.
 func moveRest(key *record.Key, acct *record.Account, above []ancestor) []ancestor {
 	to := slices.IndexFunc(above, func(h ancestor) bool { return h.lives })
 	if to < 0 {

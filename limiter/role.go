@@ -12,8 +12,8 @@ import (
 // has used is kept while the role is not configured; its keys are refused for that
 // long.
 func (l *Limiter) SetRoles(roles map[string]record.Role) error {
-	// What they forbid is forbidden at once, also while the store cannot be read: a reload
-	// does not come again.
+	// What they forbid is forbidden at once, even while the store cannot be read: the reload
+	// will not be repeated.
 	overdrawn := l.applyRoles(roles)
 	for name := range roles {
 		if _, err := l.role(name); err != nil {
@@ -92,7 +92,7 @@ func (l *Limiter) role(name string) (*account, error) {
 }
 
 // RoleView is a role as configured, and what its keys have used of its budget
-// since that began.
+// since the budget began.
 type RoleView struct {
 	Name string
 	record.Role

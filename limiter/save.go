@@ -12,8 +12,8 @@ import (
 // dirty reports whether only memory knows what the key did, or what it counts as used.
 func (k *Live) dirty() bool { return k.history.dirty() || k.savedAt < k.last || k.leftOpen }
 
-// saveEvery is how often the statistics of a busy key are saved: where other nodes
-// judge by them whether it is idle, that is well within the time for which it may be.
+// saveEvery is how often the statistics of a busy key are saved: well within its idle
+// timeout, where other nodes judge by them whether it is idle.
 func (k *Live) saveEvery() time.Duration {
 	if k.l.shared != nil && k.key.IdleTimeout > 0 {
 		return min(saveEvery, k.key.IdleTimeout/3)
@@ -21,9 +21,9 @@ func (k *Live) saveEvery() time.Duration {
 	return saveEvery
 }
 
-// save writes what memory knows about an account, gives back what is reserved
-// and unused, and reserves an overdraft that could not be before, as on a full
-// disk. Callers hold the account.
+// save writes what memory knows about an account, gives back unused reservations, and
+// reserves an overdraft that could not be reserved before, for example because the disk
+// was full. Callers hold the account.
 func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 	var free record.Amounts
 	if giveBack && !a.asked {
@@ -93,7 +93,7 @@ func (l *Limiter) save(a *account, k *Live, giveBack bool) {
 		a.reserved.Add(wrote.raised)
 		a.noted(wrote.unlimited)
 		a.firstDurable, a.pinDurable = a.firstDurable || used.first != 0, a.pinDurable || stored.Pin != ""
-		// What was used since it was written is known to the shadow alone.
+		// Only the shadow knows of any use since this was written.
 		written := a.spent == wrote.settled && a.past == noted.Past && a.last == used.last
 		l.lookedAt(a, k, &stored, &own)
 		if giveBack && written && !a.unsettled() && !a.asked && a.held == (record.Amounts{}) {
@@ -114,7 +114,7 @@ func (k *Live) notBooked(b booking) {
 
 // saveAll asks the committer to write everything that only memory knows, and gives
 // back what no running request could use. It waits for a store that has fallen
-// behind, and holds nothing meanwhile.
+// behind, and holds no account meanwhile.
 func (l *Limiter) saveAll() error {
 	patience := time.NewTimer(l.committer.Patience())
 	defer patience.Stop()

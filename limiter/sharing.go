@@ -10,16 +10,16 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// What a node knows of the others' use of a key may be old. So before it refuses a
-// request because of that, it looks at the books. Where other nodes have reserved what
-// this one lacks, it asks for it back; what they cannot give back is held, and only
-// what all of them have spent is spent.
+// A node's knowledge of the others' use of a key may be old. So before it refuses a
+// request because of that, it looks at the books. Where other nodes have reserved budget
+// that this one lacks, it asks for it back; whatever they cannot give back counts as held,
+// and only what all of them have spent counts as spent.
 const (
 	// lookedFor is how long a look at the books is believed. It bounds how often
 	// requests that are refused cost a transaction.
 	lookedFor = 50 * time.Millisecond
-	// recallWait is how long other nodes are given to give back what they do not
-	// use, and maxRecalls how often a request asks for that of one account.
+	// recallWait is how long other nodes have to give back what they do not use, and
+	// maxRecalls how often a request asks for that per account.
 	recallWait = 30 * time.Millisecond
 	maxRecalls = 3
 )
@@ -28,9 +28,9 @@ const (
 // nodes.
 type inquiry struct {
 	looked   []*account      // whose books were read since it began, or since the last recall
-	recalled []*account      // of which something was asked back; repeated for each time
+	recalled []*account      // that other nodes were asked to give back, once for each time
 	refined  bool            // its bound was worked out again since it waited
-	again    *record.Refusal // what takes the place of a final refusal, because it could not be; nil: nothing
+	again    *record.Refusal // replaces a final refusal, as the bound could not be worked out; nil: nothing
 }
 
 // refines reports whether a request that is too large should work out its bound again
@@ -71,7 +71,8 @@ func (l *Limiter) inquire(ctx context.Context, judge func(*inquiry) (*record.Ref
 	}
 }
 
-// look lets a caller wait for a transaction on the account's books. Callers hold it.
+// look lets a caller wait for a transaction on the account's books. Callers hold the
+// account.
 func (l *Limiter) look(a *account, k *Live) parking {
 	if a.refill == nil {
 		a.refill = &refill{done: make(chan struct{})}
@@ -116,7 +117,7 @@ func (n *nodes) recalls(q *inquiry, a *account) bool {
 	return true
 }
 
-// lends reports whether other nodes have reserved what they have not spent.
+// lends reports whether other nodes have unspent reservations on the account.
 func (a *account) lends() bool {
 	for i, limit := range a.limit {
 		if limit != record.NoLimit && a.lent(record.Kind(i)) > 0 {
@@ -126,9 +127,9 @@ func (a *account) lends() bool {
 	return false
 }
 
-// gather asks the other nodes for what they have reserved of an account and do not use,
-// and gives them time. What nodes that are gone have reserved counts as spent. It does
-// nothing where the store is not shared.
+// gather asks the other nodes for their unused reservations on an account, and gives them
+// time. Reservations of nodes that are gone count as spent. It does nothing where the
+// store is not shared.
 func (l *Limiter) gather(ctx context.Context, a *account) error {
 	if l.shared == nil {
 		return nil
@@ -147,7 +148,7 @@ func (l *Limiter) gather(ctx context.Context, a *account) error {
 	}
 }
 
-// writeOff counts as spent what nodes that are gone have reserved of an account. A node
+// writeOff counts the reservations of nodes that are gone on an account as spent. A node
 // that comes back with its shadow file corrects that.
 func (l *Limiter) writeOff(a *account) error {
 	var lost record.Amounts
@@ -217,7 +218,7 @@ type nodePart struct {
 	key  []byte
 }
 
-// readParts reads the parts that all nodes have of an account.
+// readParts reads all nodes' parts of an account.
 func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error) {
 	prefix := record.PartPrefix(id)
 	err = r.Scan(prefix, nil, false, func(key, value []byte) (bool, error) {
@@ -231,8 +232,8 @@ func readParts(r store.Reader, id record.AccountID) (parts []nodePart, err error
 	return parts, err
 }
 
-// reservedElsewhere reports whether another node that lives may still spend of an
-// account, or give some of it back.
+// reservedElsewhere reports whether another living node may still spend from an account,
+// or give something back to it.
 func (n *nodes) reservedElsewhere(b *batch, id record.AccountID, lineage uint64) (bool, error) {
 	if b.node == "" {
 		return false, nil
@@ -276,7 +277,7 @@ const busyFor = time.Minute
 // least one. So with n nodes a key that moves from one to others may get up to twice
 // its limit for a moment, and one whose limit is below n gets n. Callers hold the key.
 func (k *Live) portion(limit, nanos int64) int64 {
-	if limit == 0 || k.busy == 0 || nanos-k.busy > int64(busyFor) { // busy is of a shared store
+	if limit == 0 || k.busy == 0 || nanos-k.busy > int64(busyFor) { // busy is only set with a shared store
 		return limit
 	}
 	return k.l.nodes.portion(limit)

@@ -26,9 +26,10 @@ const (
 	// overGrantedAfter is when a key that does not expire, or expires late, has
 	// had enough time to use what it was granted.
 	overGrantedAfter = 30 * 24 * time.Hour
-	// overGrantedShare is of what at least one part must have been used.
+	// overGrantedShare is into how many parts a limit is divided, of which more than one must
+	// have been used.
 	overGrantedShare = 10
-	// A key is expiring when a tenth of its life is left, but at most this.
+	// A key is expiring when at most a tenth of its life is left, and at most this.
 	expiringWithin = 7 * 24 * time.Hour
 )
 

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// DefaultStaleAfter is after how long without use a key counts as stale.
+	// DefaultStaleAfter is how long a key goes unused before it counts as stale.
 	DefaultStaleAfter = 30 * 24 * time.Hour
 	// staleWarning is how long before its end a stale key is reported.
 	staleWarning = 24 * time.Hour
 	// One sweep looks at this many keys, and acts on this many.
 	staleLooks = 20_000
 	staleActs  = 1000
-	// staleAgain is when a sweep begins with the oldest keys again: resumed or
-	// revived ones may stand before where it is.
+	// staleAgain is after how long a sweep begins with the oldest keys again: resumed
+	// or revived ones may come before its position.
 	staleAgain = time.Hour
 )
 
@@ -36,8 +36,8 @@ type staleRule struct {
 	whole  time.Time // when a sweep last began with the oldest key
 }
 
-// SetStale sets after how long without use a key is reported as stale, and whether it
-// is then revoked. 0: the default.
+// SetStale sets how long a key goes unused before it is reported as stale, and whether
+// it is then revoked. 0: the default.
 func (l *Limiter) SetStale(after time.Duration, revoke bool) {
 	if after <= 0 {
 		after = DefaultStaleAfter
@@ -62,7 +62,7 @@ func (v *View) unusedSince() time.Time {
 }
 
 // sweepStale reports keys that have become stale, and revokes them where the
-// configuration says so: never before they were reported, a day ago or half of the
+// configuration says so: never until a day after they were reported, or half of the
 // time where that is shorter. Keys become stale in the order of their last use, which
 // is that of an index, so a sweep looks only at those that have become stale since
 // the previous one.
@@ -164,7 +164,7 @@ func (s *staleSweep) look(id string) (again bool, err error) {
 		s.acts++
 		return s.revoke, s.warn(&v, since)
 	case reported.IsZero():
-		return true, nil // the index is right to a minute
+		return true, nil // the index is accurate to a minute
 	case !s.revoke:
 		return false, nil
 	case unused < s.after || s.now.Sub(reported) < s.warning:
@@ -182,7 +182,7 @@ func (s *staleSweep) ahead(reported time.Time) bool {
 // errUsed says that a key was used since it was judged.
 var errUsed = errors.New("the key was used meanwhile")
 
-// end revokes a key that is unused since then.
+// end revokes a key that has been unused since then.
 func (s *staleSweep) end(id string, since time.Time) error {
 	k, err := s.l.load(id)
 	if err != nil {

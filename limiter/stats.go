@@ -18,9 +18,9 @@ type Stats struct {
 	Keys map[record.Status]int64
 	// Holds counts requests in flight.
 	Holds int64
-	// Forfeited is an upper bound of the activations that a crash made count as
-	// used since this process started, though some were not. Those of requests that
-	// the crash ended are not in it, if the shadow knows of them.
+	// Forfeited is an upper bound on the activations that a crash has made count as
+	// used since this process started, though some were not. It leaves out those of
+	// requests that the crash ended, if the shadow knows of them.
 	Forfeited int64
 	// Used is what all keys have used since the store was made, including
 	// forgotten keys and excluding requests in flight.
@@ -32,13 +32,13 @@ type Stats struct {
 	ClockOff time.Duration
 	// Lockdown is the lockdown in force, or nil.
 	Lockdown *LockedDown
-	// Unread is why Keys, Used and Forgotten could not be read, and are those of an
+	// Unread is why Keys, Used and Forgotten could not be read and so date from an
 	// earlier moment; nil if they could.
 	Unread error
 }
 
-// Stats returns the sums as they stand: over all nodes, but of what other nodes have
-// reserved, also what is not used. Requests in flight and what a crash forfeited are
+// Stats returns the present sums over all nodes, in which unused reservations of other
+// nodes count as used. Requests in flight and the activations that a crash forfeited are
 // this node's.
 func (l *Limiter) Stats() Stats {
 	var s Stats

@@ -8,18 +8,18 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// The index by status knows what is recorded, and a status is derived: a key
-// whose time is over has expired at that moment, and the sweeper records it
-// some seconds later. So a list by status is made of the index and of those
-// that it does not know yet, and every key is judged again:
+// The index by status knows the recorded status, but the status of a key is
+// derived: a key whose time is over has expired at that moment, and the sweeper
+// records it some seconds later. So a list by status is made of the index and of
+// the keys that it does not have under that status yet, and every key is judged again:
 //
-//   - expired: recorded, and those that the time index has as due
+//   - expired: recorded, and those that are due in the time index
 //   - exhausted: recorded, those in memory, and renewing keys, which have no
 //     recorded end while their window lasts
 //   - suspended: recorded, and those whose end had been recorded before
-//   - active, revoked: recorded, except those that are another status
+//   - active, revoked: recorded, except those that have another status
 //     by now
-//   - children are what the keys above make them, so each is looked at
+//   - the status of children depends on the keys above, so each is looked at
 
 // maxDue bounds how many due keys a list by status looks at.
 const maxDue = 1000
@@ -30,7 +30,7 @@ func (c *cache) statusSources(r store.Reader, status record.Status, now time.Tim
 		sources = append(sources, &source{prefix: indexPrefix(byParent, "")})
 	}
 	switch status {
-	case record.Suspended: // also what had ended before, which the index knows as that
+	case record.Suspended: // also keys that had ended before, which the index has as ended
 		for _, ended := range []record.Status{record.Expired, record.Exhausted} {
 			sources = append(sources, &source{prefix: indexPrefix(byStatus, string(ended))})
 		}

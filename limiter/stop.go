@@ -102,7 +102,7 @@ func notDurable(err error) error {
 	return fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
 }
 
-// redo makes durable what holds in memory only.
+// redo makes durable a stop that holds in memory only.
 func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeStop) error {
 	k, err := l.load(id)
 	if err != nil {
@@ -118,8 +118,8 @@ func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeSto
 	return err
 }
 
-// redoStops tries again to make durable what was stopped only in memory, because the
-// disk was full. It does not end early at a stop: no index has what is left then.
+// redoStops tries again to make durable the stops that hold only in memory, because the
+// disk was full. It does not end early when the Limiter closes: no index has the rest.
 func (l *Limiter) redoStops() {
 	for _, k := range l.everyActive() {
 		k.mu.Lock()

@@ -19,8 +19,8 @@ const (
 	evictAfter   = 10 * time.Minute
 )
 
-// sweepLoop does what must not wait: ending what runs past its time, and giving
-// back what is not used.
+// sweepLoop does the work that must not wait: ending requests that run past their time,
+// and giving back unused budget.
 func (l *Limiter) sweepLoop() {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
@@ -35,7 +35,7 @@ func (l *Limiter) sweepLoop() {
 	}
 }
 
-// upkeepLoop does what may take minutes in a large store, or wait for its disk.
+// upkeepLoop does the work that may take minutes in a large store, or wait for its disk.
 func (l *Limiter) upkeepLoop() {
 	due := time.NewTicker(dueEvery)
 	evict := time.NewTicker(evictEvery)
@@ -65,8 +65,8 @@ func (l *Limiter) upkeepLoop() {
 	}
 }
 
-// cutOverdue cuts what runs past the time of its key, of a key above it, or of the string
-// that it came with. It writes nothing.
+// cutOverdue cuts requests that run past the time of their key, of a key above it, or of the
+// string that they came with. It writes nothing.
 func (l *Limiter) cutOverdue(now time.Time) {
 	for _, k := range l.everyActive() {
 		k.mu.Lock()
@@ -92,16 +92,16 @@ func (l *Limiter) cutOverdue(now time.Time) {
 	}
 }
 
-// CutOverdue does for a Limiter that is closed what its sweeper did before: what runs goes on
-// until another Limiter takes it over, and may run past its time meanwhile.
+// CutOverdue does for a closed Limiter what its sweeper did before: running requests go on
+// until another Limiter takes them over, and may run past their time meanwhile.
 func (l *Limiter) CutOverdue() {
 	if l.closed.Load() {
 		l.cutOverdue(l.clock.Now())
 	}
 }
 
-// sweepActive cuts what runs past its time, records that keys have expired, gives back
-// blocks that are not used, and saves statistics.
+// sweepActive cuts requests that run past their time, records that keys have expired, gives
+// back unused blocks, and saves statistics.
 func (l *Limiter) sweepActive() {
 	now := l.clock.Now()
 	nanos := now.UnixNano()
@@ -212,7 +212,7 @@ func (l *Limiter) sweepIdle() {
 	}
 }
 
-// sweepAdmin saves what is pending about callers, and prunes what is too old.
+// sweepAdmin saves what is pending about callers, and prunes records that are too old.
 func (l *Limiter) sweepAdmin() {
 	try := func(what string, do func() error) {
 		if err := do(); err != nil {

@@ -12,9 +12,8 @@ import (
 
 // A store that failed is closed and opened again by another Limiter. What the former
 // one had in memory is still true, and only this process knows it: running requests
-// go on under their new keys, and settle and can be cut there; what was stopped and
-// could not be made durable stays stopped; nothing that was used or given back
-// meanwhile is lost.
+// go on under their new keys, where they settle and can be cut; keys whose stop could
+// not be made durable stay stopped; no use or refund in the meantime is lost.
 
 // inherit takes over what former, which is closed, had in memory. l is not in use
 // yet.
@@ -32,7 +31,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	l.pacings = maps.Clone(former.pacings)
 	former.liveMu.Unlock()
 	var from, to []*Live
-	// Children stand before their parents, as wherever both are locked.
+	// Children come before their parents, as wherever both are locked.
 	all := former.everyLive()
 	slices.SortFunc(all, deeperFirst)
 	for _, k := range all {
@@ -51,7 +50,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 			}
 			continue
 		}
-		if errors.Is(err, store.ErrNotFound) { // what minted it was not acknowledged, or another node has forgotten it
+		if errors.Is(err, store.ErrNotFound) { // its mint was not acknowledged, or another node has forgotten it
 			k.cut(record.UnknownKey())
 			continue
 		}
@@ -70,7 +69,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	for _, k := range from {
 		k.mu.Lock()
 	}
-	removed := former.removed.Load() // and has counted what is not believed; see of
+	removed := former.removed.Load() // the removal has counted what is not believed; see of
 	how := trust{believed: former.believed() && !removed, least: former.contradicted.Load() && !removed, booked: removed}
 	moved := make(map[*account]successor)
 	for _, a := range roles {
@@ -114,16 +113,15 @@ func (l *Limiter) inherit(former *Limiter) error {
 	return nil
 }
 
-// believed reports whether memory may go on from what this one knew of what was used. A
-// store that was in doubt may have misled it: then only what runs, and what was stopped, is
+// believed reports whether memory may go on from what this Limiter knew about use. A store
+// that was in doubt may have misled it: then only its running requests and its stops are
 // believed.
 func (l *Limiter) believed() bool { return !errors.Is(l.committer.Cause(), store.ErrDoubt) }
 
-// ledger has the accounts of a limiter that is closed.
+// ledger has the accounts of a closed limiter.
 type ledger map[record.AccountID]*account
 
-// ledger has the accounts of which it is believed what they have spent. It is nil only if the
-// limiter is.
+// ledger has the accounts whose spending is believed. It is nil only if the limiter is.
 func (l *Limiter) ledger() ledger {
 	if l == nil {
 		return nil
@@ -141,7 +139,8 @@ func (l *Limiter) ledger() ledger {
 	return all
 }
 
-// spent is what requests of an account have used that have ended, if it is known. Others run.
+// spent is what the ended requests of an account have used, if that is known. Its other
+// requests run.
 func (all ledger) spent(id record.AccountID, lineage uint64) (spent record.Amounts, known bool) {
 	a := all[id]
 	if a == nil {
@@ -155,20 +154,20 @@ func (all ledger) spent(id record.AccountID, lineage uint64) (spent record.Amoun
 // successor is the account in memory that follows another.
 type successor struct {
 	*account
-	how trust // with what the former one held
+	how trust // in what the former one held
 }
 
-// trust says how far what a former limiter knew of its accounts is believed.
+// trust says how far a former limiter's knowledge of its accounts is believed.
 type trust struct {
 	believed bool // it is what was used, and is held
 	booked   bool // a removal may have counted what was reserved, and put what was used into the history
-	least    bool // at least as much was used, with all that is held: the store's own word is in doubt, too
+	least    bool // at least as much was used, including all that is held: the store's own word is in doubt, too
 }
 
-// of is how far what was known of one account is believed. A removal that was refused, because
-// the node had come back, has not counted the parts that it had not reached: what was taken of
-// them is still reserved, and more where the answer to a commit was lost. Of a part that was
-// folded nothing is reserved but what answers have cost beyond it. Both accounts are held.
+// of is how far the knowledge of one account is believed. A removal that was refused, because
+// the node had come back, has not counted the parts that it had not reached: what was taken
+// from them is still reserved, and more where the answer to a commit was lost. Of a folded part
+// nothing is reserved except what answers have cost beyond it. Both accounts are held.
 func (t trust) of(a, old *account) trust {
 	if !t.booked || a.lineage != old.lineage {
 		return t
@@ -295,7 +294,7 @@ func inherited(epoch int64, from, to *account, how trust) int64 {
 }
 
 const (
-	// noEpoch is the window of no account: what settles there belongs to one that is over.
+	// noEpoch is the window of no account: requests that settle there belong to one that is over.
 	noEpoch = -1 - iota
 	// spentEpoch is the window of requests whose bound counts as spent, as the books were
 	// not carried over with what they hold.

@@ -2,9 +2,9 @@ package limiter
 
 import "github.com/till-proxy/till/limiter/record"
 
-// present holds the key, or the one that is in memory in its stead: a request may be
-// read for long, and one that was evicted meanwhile follows no change. nil: it could
-// not be read, and Reserve finds out why.
+// present holds the key, or the one that has replaced it in memory: reading a request may
+// take long, and a key that was evicted meanwhile follows no change. nil: the key could not
+// be read, and Reserve finds out why.
 func (k *Live) present() *Live {
 	k.mu.Lock()
 	for k.gone {
@@ -19,7 +19,7 @@ func (k *Live) present() *Live {
 	return k
 }
 
-// Terms are those in force now.
+// Terms returns the terms in force now.
 func (k *Live) Terms() Terms {
 	if k = k.present(); k == nil {
 		return Terms{known: true}
@@ -49,14 +49,14 @@ func (k *Live) terms() Terms {
 	return t
 }
 
-// cover reports whether a request that was read under these terms was read as those
-// in force demand, or more closely.
+// cover reports whether a request that was read under these terms was read at least as
+// closely as those in force demand.
 func (t Terms) cover(now Terms) bool {
 	if now.Models && !t.Models || now.Tokens && !t.Tokens || now.Dollars && !t.Dollars {
 		return false
 	}
 	if !now.Tokens && !now.Dollars {
-		return true // of the rest nothing matters
+		return true // nothing else matters then
 	}
 	return t.KeepBound == now.KeepBound && (now.CountOnly || !t.CountOnly) &&
 		(now.MaxRequestSpend == 0 || t.MaxRequestSpend > 0 && t.MaxRequestSpend <= now.MaxRequestSpend)
@@ -69,7 +69,7 @@ func (k *Live) moved(ask *Ask) bool {
 }
 
 // asParents lets a view of a child show what its ancestors decide at each use.
-// Callers hold the key, and none above.
+// Callers hold the key, and none above it.
 func (k *Live) asParents(v *View) {
 	for a := k.parent; a != nil; a = a.parent {
 		above := a.Key()

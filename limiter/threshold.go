@@ -16,7 +16,7 @@ func percentOf(limit, percent int64) int64 {
 	return limit/100*percent + (limit%100*percent+99)/100
 }
 
-// setMarks works out at which use the next threshold of each limit is crossed.
+// setMarks works out the use at which the next threshold of each limit is crossed.
 // Thresholds below the present use count as reported.
 func (k *Live) setMarks() {
 	kept := k.net()

@@ -21,7 +21,7 @@ func (l *Limiter) readClock(wall commit.Clock, after *Limiter) error {
 		if after != nil {
 			mark, l.forgetFrom = after.clock.Now(), after.forgetFrom // not longer for a database that was away
 		}
-		l.clock = commit.NewWatch(wall, mark) // that of before follows a connection that is closed
+		l.clock = commit.NewWatch(wall, mark) // the former one follows a connection that is closed
 		return nil
 	}
 	if after != nil {
@@ -53,14 +53,14 @@ func readMark(r store.Reader) (time.Time, error) {
 	return time.Unix(0, int64(binary.BigEndian.Uint64(b))).UTC(), nil
 }
 
-// writeMark writes it.
+// writeMark writes the time that readMark reads.
 func writeMark(tx store.Tx, at time.Time) error {
 	return tx.Set(record.MetaClock, binary.BigEndian.AppendUint64(nil, uint64(at.UnixNano())))
 }
 
 // RepairClock believes the machine's clock again, after it was set back or had
-// run ahead; where several nodes share the store, that of the database, on all of
-// them.
+// run ahead; where several nodes share the store, all of them believe the clock of
+// the database again.
 func (l *Limiter) RepairClock(by Caller) (time.Time, error) {
 	if err := l.authorise(by, record.Everything, nil); err != nil {
 		return time.Time{}, err
@@ -106,8 +106,8 @@ func (l *Limiter) realignAll(now time.Time) {
 	l.everyAccount(func(a *account, k *Live) { l.realign(a, k, now) })
 }
 
-// notAfter takes what a clock that had run ahead has noted of an account back to the
-// present, and reports whether that is to be saved. Callers hold the account.
+// notAfter takes the times that an account has from a clock that had run ahead back to the
+// present, and reports whether they are to be saved. Callers hold the account.
 func (a *account) notAfter(nanos int64) (save bool) {
 	a.pace.start, a.savedAt = min(a.pace.start, nanos), min(a.savedAt, nanos)
 	if a.last <= nanos {

@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// Near the end of a budget each request is fitted to all that is left, so those
-// beside it find nothing, though much comes back when it settles. Where Ask.Waits is
-// set they wait for that, in a line of the account that has too little, the key's or
-// its role's. A waiting request holds nothing: no budget, no place among those that
-// run, none of its rate. When it is called, all of it is judged again, so it is
-// admitted only where any other request would be.
+// Near the end of a budget each request is fitted to all that is left, so others beside
+// it find nothing, though much comes back when it settles. Where Ask.Waits is set they
+// wait for that, in the line of the account that has too little, the key's or its role's.
+// A waiting request holds nothing: no budget, no place among those that run, none of its
+// rate. When it is called, everything is judged again, so it is admitted only where any
+// other request would be.
 //
 // The first to come is called first. What it cannot take yet goes to requests that
 // can, in the line or not; but after mostPassed of them all others line up. So a

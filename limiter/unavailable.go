@@ -52,9 +52,9 @@ func (l *Limiter) Trouble(ctx context.Context) error {
 	return nil
 }
 
-// complain logs what could not be written, unless the committer has said why, or this of a
-// damaged record before: there may be as many of these as there are requests. A store in
-// doubt is refused.
+// complain logs what could not be written or read, unless the committer has said why, or complain has
+// said this of a damaged record before: there may be as many such errors as requests. A store
+// in doubt is refused.
 func (l *Limiter) complain(what string, err error, args ...any) {
 	if errors.Is(err, store.ErrDoubt) {
 		l.committer.Poison(err)
@@ -79,8 +79,8 @@ func (l *Limiter) Contradicted() bool {
 }
 
 // StillFailed says why the store of a failed Limiter, which is closed, could not be opened
-// again. Where nodes share it, what runs is cut: nobody could tell this node that a key
-// was stopped.
+// again. Where nodes share it, running requests are cut: nobody could tell this node that
+// a key was stopped.
 func (l *Limiter) StillFailed(err error) {
 	l.committer.StillFailed(err)
 	if l.shared != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // Where nodes share a store, looking for a string is a query of a database that all
-// of them need. A client that goes on with a string that no key has must not become a
+// of them need. A client that keeps sending a string that no key has must not cause a
 // flood of queries, nor take the connections that others need.
 const (
 	// keepUnknown is how long it is remembered that no key has a string.
@@ -22,7 +22,7 @@ const (
 	// maxUnknown bounds how many such strings are remembered.
 	maxUnknown = 4096
 	// maxLookUps bounds how many queries look for strings at a time, and maxTogether
-	// for how many strings one of them does.
+	// how many strings one of them looks for.
 	maxLookUps  = 2
 	maxTogether = 256
 )
@@ -37,8 +37,8 @@ type unknowns struct {
 	learned uint64 // how often strings have become known
 }
 
-// question is a string that is looked for. Those that wait for one query are asked
-// together by the next.
+// question is a string that is looked for. Questions that wait while a query runs are
+// asked together by the next one.
 type question struct {
 	lookup   token.Lookup
 	answered chan struct{}
@@ -60,7 +60,7 @@ func (u *unknowns) add(lookup token.Lookup, now time.Time, learned uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.learned != learned {
-		return // a key may have it since
+		return // a key may have it by now
 	}
 	if u.until == nil {
 		u.until = make(map[token.Lookup]time.Time)
@@ -84,7 +84,7 @@ func (u *unknowns) learn(lookups ...token.Lookup) {
 	}
 }
 
-// forget says that keys may have any strings.
+// forget says that keys may have any of these strings now.
 func (u *unknowns) forget() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -156,7 +156,7 @@ func (l *Limiter) lookUpShared(ctx context.Context, lookup token.Lookup) (id str
 	}
 }
 
-// answer answers those who have waited longest.
+// answer answers the questions that have waited longest.
 func (u *unknowns) answer(from store.Store, now time.Time) {
 	questions, learned := u.take()
 	if len(questions) == 0 {

@@ -28,12 +28,12 @@ type Seen struct {
 	MoreAddrs  bool `json:"more_addrs,omitempty"`
 }
 
-// seenBy is what memory knows of it since the key was read.
+// seenBy is what memory has seen of a key's use since the key was read.
 type seenBy struct {
 	Seen
 	model string // the last one, which is nearly always the next one, too
 	addr  netip.Addr
-	addrs []netip.Addr // that Addrs stands for, so that no text is made again
+	addrs []netip.Addr // those behind Addrs, so that their text is not made again
 	dirty bool         // not yet in the store
 }
 
@@ -86,7 +86,7 @@ func (s *Seen) clone() *Seen {
 	return &c
 }
 
-// add takes over what another knows.
+// add takes over what another Seen has.
 func (s *Seen) add(o *Seen) {
 	for _, model := range o.Models {
 		remember(&s.Models, &s.MoreModels, model)

@@ -23,10 +23,10 @@ type View struct {
 	FirstUsedAt time.Time      // zero: never used
 	LastUsedAt  time.Time
 	LastAddr    string // last client address admitted
-	// Unsalted says that the key is sealed, and that what opens the box of its
-	// string is not in the store: a backup had left it out.
+	// Unsalted says that the key is sealed, and that the salt which opens the box of
+	// its string is not in the store: a backup had left it out.
 	Unsalted bool
-	// Pending names the nodes that have not yet followed the act which this is the
-	// outcome of; see [Limiter.Pending].
+	// Pending names the nodes that have not yet followed the act whose outcome this
+	// is; see [Limiter.Pending].
 	Pending []string
 }

@@ -7,7 +7,7 @@ const (
 	keyOther answerKey = iota
 	keyUsage
 	keyMeta      // Cohere's, which holds billed_units
-	keyMessage   // holds usage at Anthropic, and is what an error says
+	keyMessage   // holds usage at Anthropic; the message of an error
 	keyResponse  // holds usage in OpenAI's Responses, and is text at Ollama
 	keyInner     // holds usage at Groq and Gemini
 	keyDelta     // holds usage at Cohere, and is text in OpenAI's Responses

@@ -40,7 +40,7 @@ const (
 	aList              // the text itself is a list: Gemini's streams without events
 	inOutputList       // the list of a Responses answer's items
 	inOutputItem       // one of these items; only its id is read
-	inError            // an error; only what it says is read
+	inError            // an error; only its message and its code are read
 	atTop              // the object that is the text, or an element of aList
 	inMessage
 	inResponse
@@ -63,7 +63,7 @@ const (
 // bytes.
 const maxCaught = 64 << 10
 
-// maxErrorText bounds how much of what an error says is kept, in bytes.
+// maxErrorText bounds how much of an error's text is kept, in bytes.
 const maxErrorText = 1024
 
 func (s *scan) place() place {

@@ -39,8 +39,8 @@ var slots = []string{"Authorization", "Proxy-Authorization", "X-Api-Key", "Api-K
 // Slots lists the headers that may hold a key. Callers must not change the list.
 func Slots() []string { return slots }
 
-// VendorSlots lists those that are not HTTP's own: they hold only a key, and no server
-// or logger knows that. Callers must not change the list.
+// VendorSlots lists the slots that are not HTTP's own: they hold only a key, and no
+// server or logger knows that. Callers must not change the list.
 func VendorSlots() []string { return slots[2:] }
 
 // Validate returns what is wrong with the place of a credential.
@@ -86,8 +86,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// RefusesCredential reports whether an error says that the vendor refuses the credential
-// with which it was asked, although its status is not 401. body is how it begins.
+// RefusesCredential reports whether an error whose status is not 401 says that the
+// vendor refuses the credential of the request. body is the beginning of its body.
 func (p *Preset) RefusesCredential(status int, body []byte) bool {
 	return p.CredentialErrors != nil && status >= 400 && status < 500 && p.CredentialErrors.Match(body)
 }

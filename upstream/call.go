@@ -18,7 +18,7 @@ type Call struct {
 	Body        []byte
 
 	parsed  rawObject // the body, once it is known to be an object
-	outline *outline  // of it
+	outline *outline  // the body's outline
 }
 
 func (c *Call) object() (rawObject, error) {
@@ -52,9 +52,9 @@ func (c *Call) members(yield func(name string, value []byte) bool) {
 	}
 }
 
-// written returns the media type of the body and its parameters, both empty if there
-// is no Content-Type. A body that is encoded, or in another charset than UTF-8, could
-// be read differently, and is an error.
+// written returns the media type of the body and its parameters, both empty if there is
+// no Content-Type. A body that is encoded, or in a charset other than UTF-8, could be
+// read differently, and is an error.
 func (c *Call) written() (kind string, params map[string]string, err error) {
 	if c.Encoding != "" && !strings.EqualFold(c.Encoding, "identity") {
 		return "", nil, bodyError("it is encoded as %.32q; send it as it is", c.Encoding)
@@ -73,7 +73,7 @@ func (c *Call) written() (kind string, params map[string]string, err error) {
 }
 
 // isJSON reports whether a body of that media type is read as JSON. A body without a
-// media type is, because servers read it so.
+// media type is, because servers read it as JSON.
 func isJSON(kind string) bool {
 	return kind == "" || kind == "application/json" || kind == "text/json" || strings.HasSuffix(kind, "+json")
 }

@@ -2,8 +2,7 @@ package upstream
 
 import "strings"
 
-// ownTools are the types of tools that clients run, of OpenAI and of the vendors that
-// copy it.
+// ownTools are OpenAI's types of tools that clients run, which other vendors copy.
 var ownTools = set("function", "custom", "local_shell", "apply_patch")
 
 // runsAtClient reports whether tools of a type are run by the client, or by nobody,
@@ -121,8 +120,8 @@ func isLocal(environment []byte) bool {
 	return err == nil && kind == "local"
 }
 
-// typeOf returns the type of an object, which errors call what; "" if it is no text, or
-// if value is not an object.
+// typeOf returns the type of an object; "" if the type is not text, or if value is not
+// an object. what names the object in errors.
 func typeOf(value []byte, what string) (kind string, err error) {
 	if len(value) == 0 || value[0] != '{' {
 		return "", nil

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// content walks once through what a request gives a model to read, and finds what its
-// length does not bound: pictures, sound, files, and everything that is stored
-// elsewhere.
+// content walks once through what a request gives a model to read, and finds the parts
+// that the request's length does not bound: pictures, sound, files, and everything
+// stored elsewhere.
 type content struct {
 	images  int64 // pictures
-	length  int64 // the most tokens of what was walked through; see promptLength
+	length  int64 // the most tokens in the parts walked so far; see promptLength
 	encoded int64 // the part of length that is pictures and files, not text
 	window  bool  // it holds something that only the model's context window bounds
 	cached  bool  // it asks for parts to be written to a cache
@@ -20,19 +20,19 @@ type content struct {
 	err     error
 	remote  bool // it names an address whose content may change before the vendor reads it
 
-	stored   []stored // what it names without holding it
-	sent     []sent   // what it holds under an id
-	thoughts int64    // the part of length that a model may have thought
+	stored   []stored // stored things that it names
+	sent     []sent   // items that it holds under an id
+	thoughts int64    // the part of length that may be a model's thoughts
 
 	documents bool // it holds documents, or may
 
-	film  bool   // it holds what may be a film
+	film  bool   // it may hold a film
 	again string // how a model looks into films again and again; "": it does not
 
 	allText bool   // what looks like a picture may be text, so nothing is deducted
 	files   bool   // an address may lead to a film or a document
 	bare    bool   // "images" holds pictures and nothing else
-	embeds  bool   // it gets embeddings: media may stand in it without a type
+	embeds  bool   // it asks for embeddings: media may stand in it without a type
 	layout  layout // how a prompt may print the messages
 	outline *outline
 
@@ -47,7 +47,7 @@ type content struct {
 	searches     bool  // the provider may request them as well
 }
 
-// elsewhere are members that point at what is not in the request.
+// elsewhere are members that refer to content outside the request.
 var elsewhere = set(
 	"file_id", "file_ids", "file_url", "fileUri", "file_uri", "fileData", "file_uris", "cachedContent", "cached_content",
 	"previous_response_id", "conversation", "container", "vector_store_ids", "mcp_servers",
@@ -69,7 +69,7 @@ var writings = set(
 	"vector_store_ids", "mcp_servers", "tools", "definition",
 )
 
-// ruledContent maps the folded form of each of those names to its spelling.
+// ruledContent maps the folded form of each name in writings to its spelling.
 var ruledContent = func() map[string]string {
 	m := make(map[string]string, len(writings))
 	for name := range writings {
@@ -80,7 +80,7 @@ var ruledContent = func() map[string]string {
 
 const maxContentDepth = 100
 
-// tokens is the most that what was walked through so far can count.
+// tokens returns the most tokens that the parts walked so far can count.
 func (c *content) tokens() int64 {
 	text := c.length - c.encoded
 	return text + text/10 + c.images*imageTokens + c.added + c.references*(c.defined+c.defined/10)
@@ -101,7 +101,7 @@ func (c *content) addText(value []byte, f layout) int {
 }
 
 // walk reads the value at the beginning of valid JSON and returns its length. key is
-// the name of the member whose value it is, and at its position.
+// the name of the value's member, and at the value's position.
 func (c *content) walk(b []byte, key string, at position, depth int) int {
 	if depth > maxContentDepth {
 		c.fail("it is nested more than %d deep", maxContentDepth)
@@ -305,8 +305,8 @@ func (c *content) object(b []byte, at position, depth int) int {
 	case kind == "url":
 		c.window, c.remote = true, true // the source of a picture or of a document
 	}
-	// vLLM keeps media by their "uuid". Beside one, and where there is no type, a member
-	// for media counts also if it is null; otherwise the type decides
+	// vLLM keeps media by their "uuid". Beside a uuid, and where there is no type, a
+	// member for media counts even if it is null; otherwise the type decides
 	// (vllm/entrypoints/chat_utils.py).
 	kept = at == inBlock && (kept || kind == "")
 	if c.images == before && (kept && pictured || kind == "image" || kind == "image_url" || kind == "input_image") {
@@ -365,10 +365,10 @@ func isDocument(head, whole string) bool {
 	return len(address) >= len(".pdf") && strings.EqualFold(address[len(address)-len(".pdf"):], ".pdf")
 }
 
-// plainMedia reports whether a member of a part of Gemini's leaves the size of pictures and
-// films to the model. It may set how many tokens they are, or have the model look into
-// films again and again; parts without one ignore that (PartMediaResolution and
-// MediaProcessing of @google/genai 2.32.0).
+// plainMedia reports whether a member of one of Gemini's parts leaves the size of pictures
+// and films to the model. A member may set how many tokens they take, or have the model
+// look into films again and again; parts without pictures or films ignore that
+// (PartMediaResolution and MediaProcessing of @google/genai 2.32.0).
 func (c *content) plainMedia(name string, value []byte) bool {
 	switch fold(name) {
 	case "numtokens":
@@ -390,7 +390,7 @@ func (c *content) fail(format string, args ...any) {
 	}
 }
 
-// spaces returns the length of what separates two values.
+// spaces returns how many bytes at the beginning of b separate two values.
 func spaces(b []byte) int {
 	for i, ch := range b {
 		switch ch {

@@ -10,7 +10,7 @@ import (
 // request and that the vendor removes (claude-code#24168, llama.cpp#20623).
 const billingHeader = `x-anthropic-billing-header:`
 
-// system hashes a system prompt without that block.
+// system hashes a system prompt without the block that billingHeader begins.
 func (d *digester) system(b []byte, o *outline) {
 	const longest = 512
 	if b[0] != '[' {
@@ -28,8 +28,8 @@ func (d *digester) system(b []byte, o *outline) {
 	d.mark(markListEnd)
 }
 
-// unread are the members of a request that change nothing in what a model reads.
-// Every other member has to be the same for two requests to share a prefix.
+// unread are the members of a request that do not change what a model reads. Every
+// other member has to be the same for two requests to share a prefix.
 var unread = set(
 	"stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "min_p", "top_a", "typical_p", "seed", "random_seed",
 	"stop", "stop_sequences", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "logprobs", "top_logprobs",
@@ -63,8 +63,8 @@ func (e *Estimate) listed() string {
 // other requests, or for them.
 func (e *Estimate) conversation(d *digester, key *secret, p *Preset, c *Call, upstream string) (t conversation, ok bool) {
 	if p.Routes || p.Dialect == Cohere || p.Name == "ollama" || e.object == nil || e.remote || e.unsure || e.Rounds > 1 || len(e.turns) == 0 || e.turns[0] != '[' {
-		// The answer may come from another model each time; or the reported count is
-		// lower than what was read: Cohere's is, and Ollama's, which leaves out the
+		// Either another model may answer each time, or the reported count is lower
+		// than what was read, as Cohere's is, and Ollama's, which leaves out the
 		// middle.
 		return t, false
 	}

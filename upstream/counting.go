@@ -33,9 +33,9 @@ const (
 	maxBytesPerToken = 64
 )
 
-// These are the members that the endpoints take of a request: everything that a model
-// is given to read, and what changes how it is given. The endpoints refuse the rest,
-// such as max_tokens and stream, or it costs no input.
+// These are the members of a request that the endpoints take: everything that a model
+// is given to read, and everything that changes how it is given. The endpoints refuse
+// the others, such as max_tokens and stream, or those cost no input.
 var (
 	// https://platform.claude.com/docs/en/api/messages/count_tokens
 	anthropicCounted = set("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "output_format")
@@ -46,10 +46,10 @@ var (
 )
 
 // Counting returns the request that counts the input of an estimated one. It is nil
-// where the vendor has no endpoint for that, or where what is counted may not be what
-// is sent: the picture at an address can be another one a moment later.
+// where the vendor has no endpoint for that, or where the input may change between
+// counting and sending: the picture at an address can be another one a moment later.
 func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
-	if e.object == nil || e.remote || e.Rounds > 1 || len(e.stored) > 0 { // the vendor may leave out of its count what it has stored
+	if e.object == nil || e.remote || e.Rounds > 1 || len(e.stored) > 0 { // the vendor may leave stored content out of its count
 		return nil
 	}
 	q := &Counting{answer: "input_tokens", least: LeastInput(c, e)}
@@ -98,9 +98,9 @@ func (p *Preset) Counting(c *Call, e *Estimate) *Counting {
 	return q
 }
 
-// Bound reads the endpoint's answer, and returns the most that the request counts: 0
-// where the count cannot be that of the request, and a negative number where there is
-// no count.
+// Bound reads the endpoint's answer, and returns the most tokens that the request can
+// count: 0 where the count cannot be that of the request, and a negative number where
+// there is no count.
 func (q *Counting) Bound(answer []byte) int64 {
 	o, err := parseObject(answer)
 	if err != nil {
@@ -116,8 +116,8 @@ func (q *Counting) Bound(answer []byte) int64 {
 	return n + (n+countMargin-1)/countMargin + countExtra
 }
 
-// LeastInput is below what any model counts, in tokens, for the input of a request
-// that was estimated. A lower count cannot be of that request.
+// LeastInput returns fewer tokens than any model counts for the input of an estimated
+// request. A lower count cannot be that request's.
 func LeastInput(c *Call, e *Estimate) int64 {
 	if e.Pictures || e.Media {
 		return 1 // media has many bytes and few tokens

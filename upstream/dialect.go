@@ -67,7 +67,7 @@ var codes = map[string]int{
 	"till_upstream_unknown":      http.StatusServiceUnavailable,
 }
 
-// unfit are the codes about one request, where another request would pass: nothing is
+// unfit are the codes that refuse one request where another would pass: nothing is
 // wrong with the key.
 var unfit = set("till_model_not_allowed", "till_price_unknown", "till_not_meterable")
 
@@ -189,8 +189,8 @@ func anthropicDetails(r Refusal) object {
 }
 
 // errorType is what the vendors call an error with a status. Gemini's follow
-// google.rpc.Code: RESOURCE_EXHAUSTED is for what passes by itself, because clients
-// retry it, and FAILED_PRECONDITION for what somebody has to fix.
+// google.rpc.Code: RESOURCE_EXHAUSTED is for errors that pass by themselves, because
+// clients retry it, and FAILED_PRECONDITION for errors that somebody has to fix.
 type errorType struct{ openAI, anthropic, gemini string }
 
 var errorTypes = map[int]errorType{
@@ -218,9 +218,9 @@ func typeOfError(status int) errorType {
 func speaksMessages(path string) bool  { return strings.HasSuffix(path, "/messages") }
 func speaksResponses(path string) bool { return strings.HasSuffix(path, "/responses") }
 
-// StreamError returns what ends a server-sent event stream of the dialect so that
-// clients report the message. path is canonical, and distinguishes the protocols that
-// one vendor speaks.
+// StreamError returns the event that ends a server-sent event stream of the dialect, in
+// a form in which clients report the message. path is canonical, and distinguishes the
+// protocols that one vendor speaks.
 func (d Dialect) StreamError(path string, r Refusal) []byte {
 	switch {
 	case d == Anthropic, speaksMessages(path):
@@ -255,7 +255,7 @@ func (d Dialect) StreamEnd(path string, r Refusal) []byte {
 	return marshal(d.shape(r))
 }
 
-// LineError returns what ends a stream of JSON lines.
+// LineError returns the line that ends a stream of JSON lines.
 func (d Dialect) LineError(r Refusal) []byte {
 	return append(marshal(object{"error": r.Message, "code": r.Code}), '\n')
 }

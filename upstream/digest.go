@@ -14,7 +14,7 @@ import (
 
 // A digest stands for a text that is not kept: half of a SHA-256 that begins with a
 // secret of this process. Clients choose what is hashed, so it must be impossible to
-// find two texts with one digest; a 64-bit hash would not ensure that.
+// find two texts with the same digest; a 64-bit hash would not ensure that.
 type digest [16]byte
 
 type secret struct {
@@ -33,8 +33,8 @@ func newSecret() *secret {
 	return s
 }
 
-// These marks precede parts of what is hashed. UTF-8 has no such bytes, so two
-// different JSON values are never encoded alike.
+// These marks precede parts of the hashed input. UTF-8 never contains these bytes, so
+// two different JSON values are never encoded alike.
 const (
 	markList byte = 0xfa + iota
 	markListEnd
@@ -49,8 +49,8 @@ const (
 // SHA-256 reads some 1.5 GB a second where processors support it, and 0.4 elsewhere,
 // and one body is hashed up to several prefixes. So SHA-256 is given a tag of each
 // block instead of the block. The tag is GMAC's under a secret key, always with the
-// same nonce: without the key, two blocks with one tag are found only by chance, with
-// odds of 1 in 2^120, as long as the tags are never shown.
+// same nonce: without the key, two blocks with the same tag are found only by chance,
+// with odds of 1 in 2^120, as long as the tags are never shown.
 type digester struct {
 	secret *secret
 	state  [sha256.Size]byte // covers all blocks before buf
@@ -58,7 +58,7 @@ type digester struct {
 	buf    []byte // bytes that are not hashed yet
 	left   int64  // the most tokens that were left out
 	// thinks says that there may be thoughts of a model, which vendors leave out of
-	// some requests and not of others.
+	// some requests but not of others.
 	thinks bool
 
 	room [perKeyPrefixes]prefix // scratch space for Memory.Recall: some kilobytes that need not be cleared
@@ -254,8 +254,7 @@ func (d *digester) escaped(r rune, as []byte) {
 
 // cacheMark returns the length of a member at the beginning of b that says only that
 // a cache may begin or end there, and 0 where there is none. The mark is left out of
-// the digest and counted at its length, as deep as it stands, since a template might
-// print it.
+// the digest and counted at its length and depth, since a template might print it.
 func (d *digester) cacheMark(b []byte, depth int) int {
 	n := 0
 	if c := b[1]; c != 'c' && c != 'p' {
@@ -274,7 +273,7 @@ func (d *digester) cacheMark(b []byte, depth int) int {
 		return 0 // a string with that name's text
 	}
 	from := n + spaces(b[n:])
-	// Nothing beyond that is looked at: marks may be nested, and each would be
+	// Nothing beyond this length is looked at: marks may be nested, and each would be
 	// searched to its end.
 	const longest = 64
 	size := skipValue(b[from:min(len(b), from+longest+1)])
@@ -292,7 +291,7 @@ func (d *digester) cacheMark(b []byte, depth int) int {
 	return from + size
 }
 
-// leaveOut counts a value that is left out, and the name before it, at the longest
+// leaveOut counts a value that is left out, and the name before it, in their longest
 // form.
 func (d *digester) leaveOut(name int64, value []byte, depth int) {
 	_, tokens := promptLength(value, asLines, nil)

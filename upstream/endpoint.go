@@ -12,9 +12,9 @@ import (
 // max_completion_tokens as well as by max_tokens.
 var knowsCompletionTokens = []string{"openai", "groq", "openrouter", "xai", "gemini", "fireworks", "anthropic"}
 
-// Estimate reads a request. It returns nil for one that uses nothing, an error
-// that wraps ErrNotMeterable for one whose use cannot be bounded, and one that
-// wraps ErrBody for one that cannot be judged safely.
+// Estimate reads a request. It returns nil if the request uses nothing, an error that
+// wraps ErrNotMeterable if its use cannot be bounded, and an error that wraps ErrBody
+// if it cannot be judged safely.
 func (p *Preset) Estimate(c *Call) (*Estimate, error) {
 	if p.IsUnbilled(c.Method, c.Path) {
 		return nil, nil
@@ -102,7 +102,7 @@ func (e *Estimate) endpoint(p *Preset, path string) (streamed bool, err error) {
 	return streamed, nil
 }
 
-// outputField sets the fields in which the server reads how long an answer may be.
+// outputField sets the fields in which the server reads the output bound.
 func (e *Estimate) outputField(name string) {
 	switch name {
 	case BothFields:
@@ -162,7 +162,7 @@ func loadsOnly(o rawObject) bool {
 	return true
 }
 
-// options reads Ollama's options, where 0 and less are no bound.
+// options reads Ollama's options, where 0 or less is no bound.
 func (e *Estimate) options(value []byte) error {
 	if value[0] != '{' {
 		return bodyError("options must be an object")
@@ -189,9 +189,9 @@ func (e *Estimate) options(value []byte) error {
 	return nil
 }
 
-// Meters reports whether a request is for something that token and dollar limits
-// apply to, now or later, so that no operator can call it free. Paths are compared
-// without regard to case, parameters and a trailing slash, as servers may read them.
+// Meters reports whether token and dollar limits apply to what a request asks for, now
+// or later, so that no operator can declare it free. Paths are compared without regard
+// to case, parameters and a trailing slash, as servers may read them.
 func (p *Preset) Meters(method, path string) bool {
 	if p.Dialect == Unified || method == "GET" || method == "HEAD" || method == "OPTIONS" {
 		return false

@@ -44,7 +44,7 @@ type Estimate struct {
 	// whatever price.
 	Flex, Priority, Routed bool
 	// Pictures says that the request holds pictures, Media that it holds sound, films
-	// or files, or what may be one of those.
+	// or files, or something that may be one of those.
 	Pictures, Media bool
 	Stated          int64 // the most output tokens of one answer; -1: the request does not say
 	Thinking        int64 // output tokens set aside for thinking; the bound of an answer must be higher
@@ -58,11 +58,11 @@ type Estimate struct {
 	// provider searches for tools in between, and where each of several contents has
 	// an embedding of its own. 0 means once.
 	Rounds int64
-	// Fee says for what the vendor may charge beside the tokens, and how to avoid it; ""
+	// Fee says what the vendor may charge for beside the tokens, and how to avoid it; ""
 	// if there is nothing.
 	Fee string
-	// Violation is what the vendor takes in place of the tokens, in nano-dollars, if it
-	// finds that the request violates its guidelines; 0 if it takes nothing.
+	// Violation is what the vendor charges instead of the tokens, in nano-dollars, if
+	// it finds that the request violates its guidelines; 0 if it charges nothing.
 	Violation int64
 	// Permille is the factor that may apply to prices, for a service tier or a
 	// region. Asked is the factor that applies when the answer does not name a
@@ -92,9 +92,9 @@ type Estimate struct {
 	freeParser  bool            // the request says who reads its documents, and that costs nothing
 	preset      *Preset         // what is known about the upstream
 
-	stored    []stored // what the request names that the vendor has stored (Responses API)
-	sent      []sent   // what the request holds under an id
-	unsure    bool     // what it names may have been replaced meanwhile
+	stored    []stored // stored things that the request names (Responses API)
+	sent      []sent   // items that the request holds under an id
+	unsure    bool     // the stored things may have been replaced meanwhile
 	thoughts  int64    // the most input tokens that the vendor may leave out
 	shortened bool     // the vendor may leave out any part of the input
 
@@ -237,7 +237,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		e.Fee = pageFee
 	}
 	if found.searches {
-		// The model reads in the next round what one round found, and each round is
+		// The model reads the findings of one round in the next, and each round is
 		// billed (BetaUsage.iterations in @anthropic-ai/sdk 1.12.0).
 		e.Window, e.Rounds = true, searchRounds
 	}

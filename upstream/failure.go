@@ -28,8 +28,8 @@ var insured = set("openrouter")
 // Failed reports whether an answer that began well contained an error.
 func (m *Meter) Failed() bool { return m.failed }
 
-// readError reads the message of an error, which a gateway may have put into its own, or
-// its code.
+// readError reads an error's code, or its message, which a gateway may have put into its
+// own.
 func (m *Meter) readError(s string) {
 	s = strings.ToLower(s)
 	m.spent = m.spent || s == "content_filter" || strings.Contains(s, "content management policy") ||
@@ -38,11 +38,11 @@ func (m *Meter) readError(s string) {
 	m.refused = m.refused || strings.Contains(s, "violates usage guidelines")
 }
 
-// Worked reports whether an error shows that a model has worked for it. Groq's show what it
-// wrote where that does not match a schema or a tool
-// (https://console.groq.com/docs/tool-use/overview); OpenAI's says that a model which
-// reasons came to no end within its bound. Neither says what it bills then. Azure may
-// bill what its content filter refuses, and an input that is too long: see BillsErrors.
+// Worked reports whether an error shows that a model worked before it. Groq's errors show a
+// model's text that does not match a schema or a tool
+// (https://console.groq.com/docs/tool-use/overview); OpenAI's says that a reasoning model
+// did not finish within its bound. Neither vendor says what it bills then. Azure may bill
+// requests that its content filter refuses, and inputs that are too long: see BillsErrors.
 func (m *Meter) Worked() bool { return m.shown && m.wrote > 0 || m.spent && !m.insured }
 
 // BillsErrors reports whether a host may bill a request that it answers with status 408,
@@ -57,8 +57,8 @@ func BillsErrors(host string) bool {
 	return strings.HasSuffix(host, ".azure.com") || strings.HasSuffix(host, ".azure.us") || strings.HasSuffix(host, ".azure.cn")
 }
 
-// violationFee is what xAI takes for a request that violates its guidelines, in
-// nano-dollars, if it is caught before anything is generated, at the Responses API
+// violationFee is what xAI charges, in nano-dollars, for a request to its Responses API
+// that violates its guidelines, if it is caught before anything is generated
 // (https://docs.x.ai/developers/pricing).
 const violationFee = 50_000_000
 
@@ -66,7 +66,7 @@ const violationFee = 50_000_000
 // guidelines.
 func (m *Meter) Violated() bool { return m.refused }
 
-// Answered reports whether a model has answered, as far as it can be seen: something was
+// Answered reports whether a model has answered, as far as can be seen: something was
 // written, or usage was reported.
 func (m *Meter) Answered() bool { return m.wrote > 0 || m.usage != unreported }
 
@@ -83,8 +83,8 @@ func (m *Meter) Forgiven() bool {
 	return m.wrote == 0 && !m.embeds && m.usage == unreported && !m.spent
 }
 
-// FromCache reports whether an answer with this header comes from a cache of the vendor's
-// for whole answers, for which it bills nothing
+// FromCache reports whether an answer with this header comes from the vendor's cache of
+// whole answers, for which it bills nothing
 // (https://openrouter.ai/docs/guides/features/response-caching).
 func (p *Preset) FromCache(h http.Header) bool {
 	return p.Name == "openrouter" && strings.EqualFold(h.Get("X-Openrouter-Cache-Status"), "HIT")

@@ -47,8 +47,8 @@ func set(names ...string) map[string]bool {
 	return m
 }
 
-// allowOnly allows an object with members of those names only, each with the one
-// value that is given, if any. Other members may be priced differently.
+// allowOnly allows an object whose members all have names in allowed, each with the
+// value given there, if any. Other members may be priced differently.
 func allowOnly(field string, value []byte, allowed map[string]string) error {
 	if value[0] != '{' {
 		return notMeterable("what %s costs so is not known", field)
@@ -87,13 +87,13 @@ func (c *content) cacheLifetime(field string, value []byte) error {
 }
 
 // placing are the presets at which inference_geo has Anthropic's values and price: its
-// own, and those of gateways. Fireworks takes more for what it serves in
-// one country alone (https://docs.fireworks.ai/serverless/us-only-serverless).
+// own, and those of gateways. Fireworks charges more for requests that it serves in one
+// country alone (https://docs.fireworks.ai/serverless/us-only-serverless).
 var placing = set("", "anthropic", "openai", "openrouter")
 
 // standardReasoning refuses OpenAI's reasoning.mode "pro", in which several passes of the
-// model make one answer: how many, and whether they share the bound of one, no vendor
-// says (openai 6.49.0, resources/shared.d.ts;
+// model make one answer: no vendor says how many, or whether they share the bound of one
+// (openai 6.49.0, resources/shared.d.ts;
 // https://openrouter.ai/docs/cookbook/evaluate-and-optimize/model-migrations/gpt-5-6).
 func standardReasoning(value []byte) error {
 	if value[0] != '{' {
@@ -107,19 +107,19 @@ func standardReasoning(value []byte) error {
 	return nil
 }
 
-// proModel matches the models that reason in that mode, as OpenRouter lists them since
-// GPT-5.6. The models that were called pro before have prices of their own.
+// proModel matches the models that reason in the mode "pro", as OpenRouter lists them
+// since GPT-5.6. The models that were called pro before have prices of their own.
 var proModel = regexp.MustCompile(`(?i)(^|/)gpt-(5\.([6-9]|\d\d)|[6-9]|\d\d)[a-z0-9.-]*-pro\b`)
 
-// asksOthers matches the models that search, run tools, or ask several models for one
-// answer, although no request asks for it, and that charge for each of these: OpenAI's for
+// asksOthers matches the models that search, run tools, or ask several models for one answer
+// even if the request does not ask for it, and that charge for each of these: OpenAI's for
 // searches, OpenRouter's variants and stored settings, Groq's
 // (https://console.groq.com/docs/compound/systems), xAI's
 // (https://docs.x.ai/developers/models/grok-4.20-multi-agent), OpenRouter's Fusion
 // (https://openrouter.ai/docs/guides/routing/routers/fusion-router) and its copies, and
-// Perplexity's (https://openrouter.ai/perplexity/sonar). The name of an owner before a
-// slash (NousResearch) and what follows the base of a tuned model ("ft:gpt-4.1:owner:name:id")
-// say nothing about that.
+// Perplexity's (https://openrouter.ai/perplexity/sonar). The name of an owner before a slash
+// (NousResearch) and what follows the base of a tuned model ("ft:gpt-4.1:owner:name:id") say
+// nothing about that.
 var asksOthers = regexp.MustCompile(`(?i)@preset|:(online|search)([:/]|$)|(^|/)[^/:]*(search|multi-agent)[^/]*$|(^|/)(compound|fusion|sonar)(-|:|$)`)
 
 // templateArguments are the arguments of apply_chat_template (transformers) that replace
@@ -146,10 +146,11 @@ func keepsTemplate(value []byte) error {
 	return nil
 }
 
-// extraBody is where Gemini's chat completions have what OpenAI's do not.
+// extraBody is the member for everything that Gemini's chat completions have and
+// OpenAI's do not.
 const extraBody = "extra_body"
 
-// googleExtras allows of that what says how a model thinks
+// googleExtras allows in extraBody only what says how a model thinks
 // (https://ai.google.dev/gemini-api/docs/openai). Another member names stored content.
 func googleExtras(value []byte) error {
 	if err := allowOnly(extraBody, value, map[string]string{"google": ""}); err != nil {
@@ -163,14 +164,14 @@ func googleExtras(value []byte) error {
 	return nil
 }
 
-// pageFee is what OpenRouter may take for a document: $2 for 1,000 pages, if the model
-// does not read documents itself and the request does not say who does. Nothing bounds
-// how many pages a document has.
+// pageFee says what OpenRouter may charge for a document: $2 for 1,000 pages, if the
+// model does not read documents itself and the request does not say who does. Nothing
+// bounds how many pages a document has.
 const pageFee = `it holds a document, which may be read for a fee by the page; choose who reads it for nothing: ` +
 	`"plugins": [{"id": "file-parser", "pdf": {"engine": "native"}}], or the engine "cloudflare-ai"`
 
-// plugins allows the one plugin of OpenRouter's that may cost nothing, if it does: the one
-// that reads documents, with an engine that is free or the model itself
+// plugins allows the one plugin of OpenRouter's that can be free, where it is: the one
+// that reads documents, with a free engine or the model itself
 // (https://openrouter.ai/docs/guides/overview/multimodal/pdfs).
 func (e *Estimate) plugins(p *Preset, value []byte) error {
 	refused := notMeterable("what a plugin costs is not known")
@@ -229,9 +230,9 @@ func (e *Estimate) stateBound(name string, value []byte) error {
 	return nil
 }
 
-// predict reads what an answer is expected to be. The part that does not come true is
-// billed as output (CompletionUsage.completion_tokens_details of openai 6.49.0), and
-// may add to an answer that is as long as its bound.
+// predict reads the prediction of an answer. The part that does not come true is billed
+// as output (CompletionUsage.completion_tokens_details of openai 6.49.0), and may add
+// to an answer that is as long as its bound.
 func (e *Estimate) predict(value []byte, found *content) error {
 	if err := allowOnly("prediction", value, map[string]string{"type": "content", "content": ""}); err != nil {
 		return err
@@ -304,8 +305,8 @@ func (e *Estimate) generation(value []byte) error {
 }
 
 // onlyText reports whether a responseFormat of Gemini's asks for nothing but text. It is an
-// object (ai.google.dev/gemini-api/docs/structured-output), or a list of such (ResponseFormat
-// of @google/genai 2.32.0).
+// object (ai.google.dev/gemini-api/docs/structured-output), or a list of such objects
+// (ResponseFormat of @google/genai 2.32.0).
 func onlyText(format []byte) bool {
 	switch format[0] {
 	case '[':

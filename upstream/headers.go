@@ -38,8 +38,8 @@ func VersionHeaders() []string { return versionHeaders }
 // Each has a form of its own. Callers must not change the list.
 func SourceHeaders() []string { return sourceHeaders }
 
-// Features returns the headers of a request that may select further input for a
-// model, as anthropic-beta does, or where it is served.
+// Features returns the headers of a request that may select further input for a model,
+// as anthropic-beta does, or the place that serves the request.
 func Features(h http.Header) string {
 	var all []string
 	for name, values := range h {
@@ -51,6 +51,6 @@ func Features(h http.Header) string {
 	return strings.Join(all, "\n")
 }
 
-// Unmask removes from a request's header what would leave members, including usage,
-// out of the answer. In a query this is an error; see plainQuery.
+// Unmask removes the header that would leave members, including usage, out of the
+// answer. In a query this is an error; see plainQuery.
 func Unmask(h http.Header) { delete(h, "X-Goog-Fieldmask") }

@@ -14,10 +14,10 @@ import (
 //
 // Of the ten vocabularies of bench/tokenizers, each that has a token of three or more
 // letters of a script has every one of these letters as a token, and keeps them whole
-// in any order: no sequence of them counts more than one each. Letters of which that
-// is not so are not in the table: many of Georgian's (DeepSeek v3 lacks them), and
-// Bengali's nine. Devanagari's nukta is not, because NFC joins it to letters that are
-// not usual.
+// in any order: no sequence of them counts more than one token per letter. Letters for
+// which that does not hold are not in the table: many Georgian ones (DeepSeek v3 lacks
+// them), and the Bengali digit nine. Devanagari's nukta is not in it either, because
+// NFC joins it to letters that are not usual.
 var usualLetters = [...]string{
 	"АБВГДЕЗИКЛМНОПРСТУФЧЯабвгдежзийклмнопрстуфхцчшщъыьэюяёі",
 	"\u0902\u0903अआइईउएकखगचजटठडणतथदधनपफबभमयरलवशषसह\u093e\u093f\u0940\u0941\u0942\u0943\u0947\u0948\u0949\u094b\u094c\u094d।०१२३४५६७८९",
@@ -146,9 +146,9 @@ func textBlocks(list rawList) (texts [][]byte) {
 	return texts
 }
 
-// excessBytes returns how many tokens less than its bytes the new part of a conversation
-// counts at most, if the messages before it counted so many tokens. known says that
-// the vendor's template reads every text.
+// excessBytes returns by how much the bytes of a conversation's new part exceed the most
+// tokens that it can count, given the tokens that the messages before it counted. known
+// says that the vendor's template reads every text.
 func excessBytes(before, fresh []byte, tokens int64, known bool) (less int64) {
 	if !beyondASCII(fresh) {
 		return 0

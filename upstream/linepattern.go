@@ -2,9 +2,9 @@ package upstream
 
 import "bytes"
 
-// pattern is the last data line of an event stream. Most lines are like the one
-// before except for a few words, and then report nothing that it did not report: a
-// Meter learns the same from such a line, except for how much text there is.
+// pattern is the last data line of an event stream. Most lines are like the one before
+// except for a few words, and then report nothing new: a Meter learns from such a line
+// only how much text there is.
 type pattern struct {
 	line     []byte // the line with its line end
 	from, to int    // the position of the text in it; from is 0 if there is no pattern
@@ -14,7 +14,7 @@ type pattern struct {
 const maxPattern = 1 << 10
 
 // learn takes a line that was read, and the text in it, if that is a single string of
-// so many characters.
+// wrote characters.
 func (p *pattern) learn(line, said []byte, wrote int64) {
 	if len(said) == 0 || int64(len(said)) != wrote || len(line) > maxPattern {
 		return

@@ -5,9 +5,9 @@ const (
 	// be. Most vendors refuse a bound that is longer than the model's own.
 	usualOutput = 16_384
 	// ollamaContext is the context that Ollama keeps by default: 4,096, 32,768 or
-	// 262,144 tokens by the memory of its machine, and an answer goes on beyond that
-	// (docs/context-length.mdx of its repository). Ollama accepts any bound; this one
-	// cuts off few answers.
+	// 262,144 tokens depending on its machine's memory, and an answer goes on beyond
+	// that (docs/context-length.mdx of its repository). Ollama accepts any bound; this
+	// one cuts off few answers.
 	ollamaContext = 32_768
 	// A bound is not made shorter than 1/windowShare of the window, whatever the
 	// prompt: the bound of a prompt is several times what a model counts.
@@ -19,8 +19,8 @@ const (
 // most tokens that the request can have. known is false if the result is a guess.
 //
 // Where prompt and answer share the window, most servers refuse a bound that does not
-// fit behind the prompt (Mistral: openclaw#53006, OpenRouter: OpenHands#9937,
-// Together: litellm#4934, vLLM: vllm#42474).
+// fit after the prompt (Mistral: openclaw#53006, OpenRouter: OpenHands#9937, Together:
+// litellm#4934, vLLM: vllm#42474).
 func (e *Estimate) Longest(price *Price, input int64) (n int64, known bool) {
 	if e.Stated >= 0 {
 		return e.Stated, true

@@ -11,7 +11,7 @@ import (
 
 // Memory remembers how many tokens the prefixes of conversations counted. An agent
 // sends its whole conversation with every request, so most of a request was answered
-// before, and its upstream reported what that counted: only what is new has to be
+// before, and its upstream reported the count of that: only the new part has to be
 // bounded by its bytes.
 //
 // The count of a prefix applies to a longer request on these conditions: everything
@@ -76,7 +76,7 @@ const (
 	// perKeyPrefixes is how many prefixes a key may have, and perKeyContinued how
 	// many of them may be continued in another. An agent and each of its helpers have
 	// one that counts, however many turns they have made; the earlier ones serve
-	// those who edit a message, or continue from there in another way.
+	// clients that edit a message, or continue from there in another way.
 	perKeyPrefixes  = 64
 	perKeyContinued = perKeyPrefixes / 2
 	// maxPrefixes bounds the prefixes of all keys. Each takes some 100 bytes, and as
@@ -90,8 +90,8 @@ const (
 	// boundary is more tokens than can be added by merging across the end of a
 	// prefix, by the words that ask for an answer, and by a date.
 	boundary = 128
-	// credibleBytesPerToken is the most bytes of text per token, on average, at which
-	// a count is remembered: one that leaves out cached tokens must not be.
+	// credibleBytesPerToken is the most bytes of text per token, on average, at which a
+	// count is remembered: a count that leaves out cached tokens must not be.
 	credibleBytesPerToken = 16
 )
 
@@ -103,7 +103,8 @@ func NewMemory(excess func(Excess)) *Memory {
 	return m
 }
 
-// Recall is what is remembered of a request, and what its answer will teach.
+// Recall is what is remembered of a request, and what is needed to learn from its
+// answer.
 type Recall struct {
 	Input int64 // the most tokens; negative: nothing is known
 
@@ -126,9 +127,9 @@ func (r *Recall) Known() int64 {
 	return r.from.tokens
 }
 
-// Recall looks up the longest remembered prefix of a request of the key. It returns
-// nil for requests that nothing can be learned from. upstream is where the request
-// goes, and p what is known about that.
+// Recall looks up the longest remembered prefix of a request of the key. It returns nil
+// for requests that nothing can be learned from. upstream is where the request goes,
+// and p describes it.
 func (m *Memory) Recall(key, upstream string, p *Preset, c *Call, e *Estimate) *Recall {
 	d := spareDigesters.Get().(*digester)
 	defer spareDigesters.Put(d)

@@ -11,8 +11,8 @@ type Meter struct {
 	// Several says that the request asked for more than one answer, so that the usage
 	// of one is not that of the request.
 	Several bool
-	// Embeds says that the request asked for embeddings. What an answer to another request
-	// calls by that name, it may only repeat.
+	// Embeds says that the request asked for embeddings. The answer to any other request
+	// may only be repeating a member of that name.
 	Embeds bool
 	// BillsErrors says that the host may bill some errors: see the function of this name.
 	BillsErrors bool
@@ -48,7 +48,7 @@ type Meter struct {
 // textReport is what one JSON text has reported before its end.
 type textReport struct {
 	whole    bool // usage of the whole answer
-	final    bool // which includes the output
+	final    bool // that usage includes the output
 	response bool // usage of the whole answer, if this is the last event
 	last     bool // this is the last event
 	ends     bool // this is the last event, and holds no usage
@@ -91,9 +91,9 @@ func (m *Meter) Whole() bool { return m.final && m.scan.depth == 0 && !m.scan.st
 // stream repeats (deltas, then the whole) is counted twice.
 const maxTokenText = 256
 
-// Usage returns what was reported so far, as far as it can be true. No prompt has no
-// tokens, and no text comes out of none: a vendor that reports such numbers does not
-// count, and that half of the usage is unknown.
+// Usage returns what was reported so far, as far as it can be true. Every prompt has
+// tokens, and so has every text that a model wrote: a vendor that reports too few does
+// not count them, and that half of the usage is unknown.
 func (m *Meter) Usage() Usage {
 	u := m.usage
 	if u.Input < 1 || m.unsure {
@@ -217,7 +217,7 @@ func (m *Meter) Write(b []byte) {
 }
 
 // Close is called at the end of the answer. A report in a single text that lacks its
-// end is kept; in any other case the missing part may have reported more.
+// end is kept; otherwise the missing part may have reported more.
 func (m *Meter) Close() {
 	switch {
 	case m.scan.depth == 0:
@@ -379,8 +379,8 @@ func (m *Meter) ollamaCount(k answerKey, number []byte) {
 	m.pending.whole = true
 }
 
-// word takes a member of an answer, or of its usage, that is a string, as written
-// between its quotes.
+// word takes a string member of an answer, or of its usage, as written between its
+// quotes.
 func (m *Meter) word(at place, k answerKey, raw []byte) {
 	if k == keyError { // some vendors write an empty error if there is none
 		m.pending.failed = m.pending.failed || len(raw) > 0

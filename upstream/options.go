@@ -11,9 +11,9 @@ import (
 // Options are what an operator sets for one upstream in addition to its preset. The
 // zero value sets nothing.
 type Options struct {
-	// OutputField is the field in which the server reads how long an answer of chat
-	// completions may be: MaxTokens, MaxCompletionTokens or BothFields. Empty: as the
-	// preset says.
+	// OutputField is the field in which the server reads the output bound of chat
+	// completions: MaxTokens, MaxCompletionTokens or BothFields. Empty: as the preset
+	// says.
 	OutputField string
 	// InputExtra is what the server adds to each prompt, in tokens; nil: as the
 	// preset says.
@@ -43,7 +43,7 @@ const (
 	BothFields          = "both"
 )
 
-// OutputFields are what an output field can be set to.
+// OutputFields lists the values that an output field can be set to.
 var OutputFields = []string{MaxTokens, MaxCompletionTokens, BothFields}
 
 // maxInputExtra bounds what an operator may add to each prompt, in tokens.

@@ -4,8 +4,8 @@ import "slices"
 
 // outline records where the parts of a request's JSON are, and how many tokens its
 // strings are. It is made while the text is checked, so that later passes do not read
-// its strings again. It is an optimization: it may be nil, and what it does not
-// record is computed without it.
+// its strings again. It is an optimization: it may be nil, and anything that it does
+// not record is computed without it.
 type outline struct {
 	text       []byte
 	fields     []field   // the members of the text's object; incomplete if there are many

@@ -7,7 +7,7 @@ import "strings"
 type shape uint8
 
 const (
-	chatShape shape = iota // OpenAI's chat completions, and all that copy it
+	chatShape shape = iota // OpenAI's chat completions, and every API that copies them
 	responsesShape
 	messagesShape // Anthropic's, wherever it is spoken
 	geminiShape
@@ -36,7 +36,7 @@ type position uint8
 
 const (
 	// unknown is any place that is not in these tables. A server may read anything
-	// there, so it may only hold what means the same everywhere.
+	// there, so it may hold only content that means the same everywhere.
 	unknown position = iota
 	inItem           // an element of messages, input or contents
 	inBlock          // an element of content or parts, and what such blocks hold
@@ -60,13 +60,13 @@ func top(name string) position {
 	return unknown
 }
 
-// position returns the position of a member's value. The names are those that the
-// vendors' types have for what is sent and for what is answered, which clients send
-// back as it came: openai 6.49.0 (resources/responses and its beta,
-// resources/chat/completions), @anthropic-ai/sdk 1.12.0 (resources/beta/messages),
-// @google/genai 2.32.0 (genai.d.ts), @mistralai/mistralai (models/components),
-// cohere-ai (api/types), groq-sdk (resources/chat/completions), and OpenRouter's
-// pages about reasoning tokens and PDF inputs.
+// position returns the position of a member's value. The names are those in the
+// vendors' types for requests, and for answers, which clients send back as they came:
+// openai 6.49.0 (resources/responses and its beta, resources/chat/completions),
+// @anthropic-ai/sdk 1.12.0 (resources/beta/messages), @google/genai 2.32.0
+// (genai.d.ts), @mistralai/mistralai (models/components), cohere-ai (api/types),
+// groq-sdk (resources/chat/completions), and OpenRouter's pages about reasoning tokens
+// and PDF inputs.
 //
 // A name that is metadata at one vendor may be content at another, so each is
 // metadata only for the vendor that uses it so.

@@ -29,9 +29,9 @@ type Preset struct {
 	// Authorization: Bearer alone, and refuses it where Auth says.
 	BearerPaths scope.PathRules
 
-	// CredentialErrors matches errors with another status than 401 that are about the
-	// credential. What a request quotes in them must not match: in JSON, quotes within a
-	// text are escaped.
+	// CredentialErrors matches errors about the credential whose status is not 401. Text
+	// of the request that an error quotes must not match: in JSON, quotes within a text
+	// are escaped.
 	CredentialErrors *regexp.Regexp
 
 	// Prefix is the version prefix that the vendor's paths begin with. A path that
@@ -64,8 +64,8 @@ type Preset struct {
 	// usage only if the request asks for it (stream_options.include_usage).
 	AsksForUsage bool
 	// OutputField is the one field by which the server bounds answers of chat
-	// completions, or BothFields if it is one of the two and not known which. Empty:
-	// as the vendor documents it.
+	// completions, or BothFields if it is not known which of the two it is. Empty: as
+	// the vendor documents it.
 	OutputField string
 	// Keyless says that the server accepts requests without a credential, and ignores
 	// one unless it was started with one.
@@ -85,9 +85,9 @@ type Preset struct {
 	// Elsewhere an unknown chat template makes the prompt: it may print tools with
 	// indentation, and tool results as JSON.
 	OwnModels bool
-	// InputExtra is how many tokens are added to a prompt that the request does not
-	// show: default system prompts, dates, markers. Negative: none. Default: 128 if
-	// OwnModels is set, and 1,024 otherwise.
+	// InputExtra is how many tokens of a prompt the request does not show: default
+	// system prompts, dates, markers. Negative: none. Default: 128 if OwnModels is set,
+	// and 1,024 otherwise.
 	InputExtra int64
 	// Unshared says that prompt and answer do not share a model's window, or that the
 	// server accepts a bound longer than the room that the prompt leaves in it.

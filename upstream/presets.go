@@ -41,8 +41,8 @@ var presets = []*Preset{
 		// https://platform.openai.com/docs/api-reference
 		Name: "openai", Origin: "https://api.openai.com", Dialect: OpenAI, OwnModels: true, Unshared: true, Auth: bearer, Prefix: "/v1", AsksForUsage: true,
 		Free: slices.Concat(modelList, scope.MustPathRules("POST /responses/input_tokens")),
-		// https://platform.openai.com/docs/guides/moderation; stored answers are
-		// found only by id, because lists would show what other keys have said.
+		// https://platform.openai.com/docs/guides/moderation; stored answers are found
+		// only by id, because lists would show those of other keys.
 		Unbilled: scope.MustPathRules("POST /moderations",
 			"GET /responses/*", "DELETE /responses/*", "POST /responses/*/cancel",
 			"GET /chat/completions/*", "DELETE /chat/completions/*"),
@@ -214,8 +214,8 @@ var presets = []*Preset{
 		Roots: []string{"/tokenize", "/detokenize", "/health"},
 		Free:  scope.MustPathRules("POST /tokenize", "POST /detokenize", "POST /messages/count_tokens"),
 	}, "load_lora_adapter", "unload_lora_adapter", "collective_rpc", "sleep", "wake_up", "reset_prefix_cache", "server_info", "load", "pause", "resume", "scale_elastic_ep"),
-	// https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md
-	// "slots" shows what others ask.
+	// https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md "slots"
+	// shows other clients' requests.
 	local(Preset{Name: "llamacpp", Origin: "http://127.0.0.1:8080", KeyEnv: []string{"LLAMA_API_KEY"},
 		Roots: []string{"/tokenize", "/detokenize", "/apply-template", "/health"},
 		Free:  scope.MustPathRules("POST /tokenize", "POST /detokenize", "POST /apply-template", "POST /messages/count_tokens"),

@@ -38,12 +38,12 @@ type Price struct {
 	other *Price         // the price of the same model for other dates
 }
 
-// longestRequest is how long before a change of prices a request may begin that the
-// vendor bills after it: at its end, for an answer that streams.
+// longestRequest is how long before a change of prices a request may begin and be
+// billed after it, as the vendor bills a streamed answer at its end.
 const longestRequest = 24 * time.Hour
 
-// at returns the price at which a request is held and charged that begins at a moment;
-// nil if none holds then. Near a change, that is the dearer of both rows at each rate.
+// at returns the price at which a request that begins at a moment is held and charged;
+// nil if none applies then. Near a change, each rate is the dearer of both rows'.
 func (p *Price) at(now time.Time) *Price {
 	var held *Price
 	for q := p; q != nil && held == nil; q = q.other {
@@ -199,8 +199,8 @@ func (p *Price) rates(input int64) Rates {
 	return r
 }
 
-// longWrite returns what is paid, at a rate for input, for what is kept in a cache for
-// longer than usual. Anthropic takes twice the input's price for an hour, and OpenAI 2.5
+// longWrite returns the rate for cache writes that are kept longer than usual, from the
+// rate for input. Anthropic charges twice the input's price for an hour, and OpenAI 2.5
 // times for twelve (https://developers.openai.com/api/docs/models/gpt-6.2-sol).
 func (p *Price) longWrite(input int64) int64 {
 	if p.Provider == "openai" && !strings.Contains(p.Model, "claude") || strings.HasPrefix(p.Model, "openai/") {
@@ -299,8 +299,8 @@ func (p *Price) Cost(u Usage, permille int64) int64 {
 
 // Reported returns a usage in which the charge that the provider reports is
 // multiplied by the operator's factor. If the request asked for something to be kept for
-// an hour or longer, and the answer does not say how much was, that is all that was
-// written.
+// an hour or longer, and the answer does not say how much was, everything that was
+// written counts as that.
 func (e *Estimate) Reported(u Usage) Usage {
 	if e.CachedHour && u.CacheWrite1h < 0 {
 		u.CacheWrite1h = u.CacheWrite

@@ -219,7 +219,7 @@ func (line *priceLine) price() (*Price, error) {
 	return price, price.dated(line)
 }
 
-// add replaces the price of a model, except those that dates says were added before:
+// add replaces the price of a model, but keeps those that dates says were added before:
 // a file may have several prices for different times.
 func (p *Prices) add(line priceLine, dates map[string]bool) error {
 	if line.Provider == "" || line.ID == "" {
@@ -301,9 +301,10 @@ func rates(input, output, cached, write, write1 float64) (r Rates, err error) {
 		*f.to = int64(math.Ceil(f.rate*1e6 - 1e-6)) // 0.3*1e6 is not quite 300,000
 	}
 	if r.CacheWrite > 0 && r.CacheWrite < r.Input {
-		// Nobody writes to a cache for less than they read: this is what is paid beside
-		// the input. OpenRouter lists the storage of Google's caches so, for five
-		// minutes (https://openrouter.ai/docs/features/prompt-caching).
+		// No vendor charges less for writing to a cache than for input: this rate is
+		// paid on top of the input's. OpenRouter lists the storage of Google's caches
+		// this way, for five minutes
+		// (https://openrouter.ai/docs/features/prompt-caching).
 		r.CacheWrite += r.Input
 	}
 	return r, nil
@@ -385,7 +386,7 @@ func (p *Prices) Routed(price *Price, now time.Time) *Price {
 // bareName returns a model's name without its maker or host, in small letters and with
 // hyphens for the dots in versions, which are written either way; Fireworks writes glm-5p3
 // for 5.3. Mistral puts the maker before the name (zai-glm-5-3), and Groq calls the one
-// tuned model that it serves of Llama 3.3 versatile.
+// tuned Llama 3.3 that it serves versatile.
 func bareName(model string) string {
 	name := strings.ToLower(model[strings.LastIndexByte(model, '/')+1:])
 	name = pointed.ReplaceAllString(strings.ReplaceAll(name, ".", "-"), "$1-$2")

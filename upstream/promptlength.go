@@ -37,10 +37,9 @@ func (p *Preset) toolForm() layout {
 	return asLines
 }
 
-// ServerInput returns how many tokens are added to a prompt that the request does not
-// show. The system prompts with which templates of open models begin if the request
-// has none have up to some 700 tokens (Command A's), and 192 for Mistral Small 3 in
-// vLLM.
+// ServerInput returns how many tokens of a prompt the request does not show. If a
+// request has no system prompt, templates of open models begin with one of their own,
+// of up to some 700 tokens (Command A's); Mistral Small 3's in vLLM has 192.
 func (p *Preset) ServerInput() int64 {
 	switch {
 	case p.InputExtra != 0:
@@ -52,12 +51,12 @@ func (p *Preset) ServerInput() int64 {
 }
 
 // promptLength returns the most tokens of text in the value at the beginning of valid
-// JSON, and the length of that value in b. It counts one token per byte of what a
-// prompt holds, which is not how the request is written: the character that an escape
-// stands for, no space between values, one after each comma and colon (Python's json
-// prints those), numbers at the greatest length at which any language prints them,
-// and the growth by Unicode's forms NFC and NFKC. It takes one pass, and allocates
-// nothing. It counts pictures and files as text: [content] deducts them.
+// JSON, and the length of that value in b. It counts one token per byte of the prompt,
+// which is not written as the request is: it has the character that an escape stands
+// for, no space between values except one after each comma and colon (Python's json
+// prints those), numbers at the greatest length at which any language prints them, and
+// text as long as it grows in Unicode's forms NFC and NFKC. It takes one pass, and
+// allocates nothing. It counts pictures and files as text: [content] deducts them.
 func promptLength(b []byte, f layout, o *outline) (n int, tokens int64) {
 	depth := int64(0)
 	for n < len(b) {

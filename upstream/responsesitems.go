@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// stored is something that a Responses request names without holding it, because its
+// stored is something that a Responses request names but does not hold, because its
 // vendor has it.
 type stored struct {
 	id   string // a part of the request's text; "" if it cannot be known
@@ -14,11 +14,11 @@ type stored struct {
 }
 
 // sent is an item of a Responses request with an id, under which the vendor may store
-// it in place of what it had before.
+// it in place of an earlier one.
 type sent struct {
 	id     string
 	tokens int64 // the most tokens
-	media  bool  // it holds pictures, or what only the context window bounds
+	media  bool  // it holds pictures, or content that only the context window bounds
 }
 
 type storedKind uint8
@@ -156,7 +156,7 @@ func (c *content) member(kind storedKind, value []byte) {
 	c.names(stored{word(value), kind, 0})
 }
 
-// names records something that the request names without holding it.
+// names records something that the request names but does not hold.
 func (c *content) names(s stored) {
 	if len(s.id) > maxStoredID {
 		s.id = strings.ToValidUTF8(s.id[:64], "") + "…" // too long for a vendor's id, and only shown

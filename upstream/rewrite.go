@@ -24,8 +24,8 @@ func (w *rewriting) get(name string) []byte {
 
 func (w *rewriting) set(name string, value []byte) { w.more = append(w.more, field{name, value}) }
 
-// pieces returns the object with what was set, new members first. All but what was
-// set shares the object's memory.
+// pieces returns the object with the members that were set, new ones first. Everything
+// else shares the object's memory.
 func (w *rewriting) pieces() [][]byte {
 	size := len("{")
 	for _, f := range w.more {
@@ -55,12 +55,11 @@ func (w *rewriting) pieces() [][]byte {
 	return append(all, w.rawObject[done:])
 }
 
-// Rewrite returns the request's body with what a limit needs, and everything else as
-// it was: with answers bounded by output tokens, unless that is negative, with usage
-// requested in a stream that would not report it, and with the standard tier named if
-// NameTier says so. It may be called once. The
-// body is returned in pieces, to be sent one after the other, because most of a large
-// one is unchanged.
+// Rewrite returns the request's body with what a limit needs, and otherwise as it was:
+// with answers bounded by output tokens, unless that is negative, with usage requested
+// in a stream that would not report it, and with the standard tier named if NameTier
+// says so. It may be called once. The body is returned in pieces, to be sent one after
+// the other, because most of a large one is unchanged.
 func (e *Estimate) Rewrite(output int64) [][]byte {
 	w := rewriting{rawObject: e.object, fields: e.fields}
 	e.Forget()
@@ -98,8 +97,8 @@ func (e *Estimate) Rewrite(output int64) [][]byte {
 	return w.pieces()
 }
 
-// with returns an object with one member changed or added; if object is none, it
-// makes one.
+// with returns an object with one member changed or added; if object is not an object,
+// it makes one.
 func with(object []byte, name string, value []byte) []byte {
 	if len(object) == 0 || object[0] != '{' {
 		object = []byte("{}")

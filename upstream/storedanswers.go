@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// A Responses request may name what its vendor has stored of earlier answers. Those
-// answers said how many tokens that is at most, if they passed through here: the
-// parts of an answer have together no more than its output, and what continues an
-// answer has no more than its input and its output. So the ids of answers are kept
-// for the key that received them; requests of any other key are bounded as if the ids
-// did not exist.
+// A Responses request may name what its vendor has stored of earlier answers. If those
+// answers passed through here, they said how many tokens that is at most: the parts of
+// an answer together have no more than its output, and continuing an answer adds no
+// more than its input and its output. So the ids of answers are kept for the key that
+// received them; requests of any other key are bounded as if the ids did not exist.
 //
 // A model's words count again as input, together with what a template puts around
 // them; a margin is added for that. The next request may read again input that a
@@ -21,8 +20,8 @@ import (
 // to what an answer reported. Another model has another vocabulary and counts pictures
 // differently, so an id is valid only for the model that it was learned from.
 
-// Earlier is what a request names that its vendor has stored, as far as its key has
-// seen it, and what the answer will teach.
+// Earlier is the stored content that a request names, as far as its key has seen it,
+// and what is needed to learn from the answer.
 type Earlier struct {
 	Tokens int64 // the most tokens of what the key has seen
 	Unseen int64 // how many thoughts the key has not seen; each is a part of some model's answer
@@ -36,7 +35,7 @@ type Earlier struct {
 	weight      int64 // the tokens of worst
 	names       bool
 	teaches     bool  // the ids of the answer are worth keeping
-	continuable bool  // so is its own id
+	continuable bool  // the answer's own id is worth keeping
 	pictures    bool  // a request that continues the answer has pictures
 	media       bool  // it has, or may have, sound, films or files
 	thoughts    int64 // tokens that the vendor may have left out of the input
@@ -49,7 +48,7 @@ type Given struct {
 	items    []string
 	opened   int  // how many items began
 	named    int  // how many ids of items were read
-	strange  bool // it holds, or may hold, what its output does not bound
+	strange  bool // it holds, or may hold, content that its output does not bound
 }
 
 // Outcome is what an answer reported, and what was held for it.
@@ -67,7 +66,7 @@ type answer struct {
 	served   served
 	model    uint64 // the model that answered
 	output   int64  // tokens of all items together
-	context  int64  // tokens of what continues it; negative: not known
+	context  int64  // tokens that continuing it adds; negative: not known
 	thoughts int64  // see Earlier
 	pictures bool
 	media    bool
@@ -114,7 +113,7 @@ var ownItems = []string{"rs_", "msg_", "fc_", "ctc_", "lsh_", "sh_", "apc_", "cu
 func answerID(id string) string { return "\x00" + id }
 
 // Earlier looks up what a request names. It returns nil for requests that cannot name
-// anything. upstream is where the request goes, and p what is known about that.
+// anything. upstream is where the request goes, and p describes it.
 func (m *Memory) Earlier(key, upstream string, p *Preset, e *Estimate) *Earlier {
 	if !e.responses() {
 		return nil
@@ -178,8 +177,8 @@ func (m *Memory) boundStored(r *Earlier, all []stored, p *Preset) (unsure bool) 
 	return unsure
 }
 
-// restate records what a key sends under ids that it received: from now on they may
-// mean that.
+// restate records the items that a key sends under ids that it received: from now on
+// those ids may mean these items.
 func (m *Memory) restate(key string, all []sent) {
 	if len(all) == 0 {
 		return
@@ -250,9 +249,9 @@ func (r *Earlier) Seen() bool { return r != nil && r.Tokens > 0 }
 // Worst returns what makes the request largest, and what the client can do about it.
 func (r *Earlier) Worst() (what, help string) { return r.worst.String(), r.worst.help() }
 
-// Bound returns the most tokens of a request that itself holds so many, with
-// everything that it names; false where that is not known. price is that of its
-// model, or nil, and longest the longest answer of any model of its vendor, or 0.
+// Bound returns the most tokens of a request with everything that it names, if it holds
+// so many itself; false where that is not known. price is that of its model, or nil,
+// and longest the longest answer of any model of its vendor, or 0.
 func (r *Earlier) Bound(holds int64, price *Price, longest int64) (int64, bool) {
 	if !r.Names() {
 		return holds, true

@@ -230,7 +230,7 @@ func (s *stripping) word(kind string) string {
 	return ""
 }
 
-// description is what matters of a tool, or of an object that holds tools.
+// description is what matters about a tool, or about an object that holds tools.
 type description struct {
 	kind, name string
 	tools      []byte

@@ -13,13 +13,13 @@ import (
 // whatever the project has set (CreateChatCompletionRequest and CreateResponse there;
 // https://developers.openai.com/api/docs/guides/priority-processing).
 
-// The tiers that an upstream can be set to have requests name.
+// The settings for requests that leave their tier to the project.
 const (
 	DefaultTier = "default" // requests that leave it to the project ask for the standard price
 	AutoTier    = "auto"    // the project decides, and the dearer price is held
 )
 
-// ServiceTiers are what a service tier can be set to.
+// ServiceTiers lists the values that a service tier can be set to.
 var ServiceTiers = []string{DefaultTier, AutoTier}
 
 // setTier sets what happens to requests that leave their tier to the project. At
@@ -68,11 +68,11 @@ func (e *Estimate) leavesTier(path string) bool {
 }
 
 // projectDecides reports whether the request is sent on so that the account chooses its
-// price. Then it costs that of priority, unless the answer names another tier.
+// price. Then it costs as much as with priority, unless the answer names another tier.
 func (e *Estimate) projectDecides() bool { return e.undecided && e.preset.tier == AutoTier }
 
-// NameTier makes Rewrite name the standard tier, where the request leaves it to the
-// account and the upstream is set so.
+// NameTier makes Rewrite name the standard tier if the request leaves it to the account
+// and the upstream is set to DefaultTier.
 func (e *Estimate) NameTier() { e.named = e.undecided && e.preset.tier == DefaultTier }
 
 // NamesTier returns the field in which Rewrite names a tier; empty if it does not.
@@ -85,7 +85,7 @@ func (e *Estimate) NamesTier() string {
 
 // PriorityPermille returns the factor for the model's prices when it is served with
 // priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing), which
-// gateways list below its maker's name; Mistral's is 1.75
+// gateways list under its maker's name; Mistral's is 1.75
 // (https://docs.mistral.ai/inference/priority-tier).
 func (e *Estimate) PriorityPermille() int64 {
 	switch name := e.Model[strings.LastIndexByte(e.Model, '/')+1:]; {

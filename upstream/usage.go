@@ -53,8 +53,8 @@ func add(a, b int64) int64 {
 	return a + b
 }
 
-// usageCounts are the uninterpreted numbers of a usage object, by the name of the
-// field with the names of the objects around it.
+// usageCounts are the uninterpreted numbers of a usage object, by the field's name,
+// preceded by the names of the objects around it.
 type usageCounts map[string]int64
 
 var spareCounts = sync.Pool{New: func() any { return make(usageCounts, 16) }}
@@ -227,8 +227,9 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	// OpenAI's names mean a part of the input. Gateways that write Claude's counts under
 	// them leave the input as Claude counts it, without that part (QuantumNous/new-api#2744,
 	// Helicone/helicone#5652). A prompt of 0 is not believed for that. Whether a total
-	// has that part is not known, so what it has more than the input and the output is
-	// output, unless it is exactly all three: never less than was used, either way.
+	// includes that part is not known, so anything in it beyond the input and the output
+	// counts as output, unless it is exactly the sum of all three: either way, never less
+	// than was used.
 	leftOut := int64(0)
 	if cached, stored := c.first(detailFields...), c.first(writtenFields...); u.Input > 0 && max(cached, stored) > u.Input {
 		leftOut = add(max(cached, 0), max(stored, 0))

@@ -41,7 +41,7 @@ type Handler struct {
 	// takes into account the proxies that Caddy is configured to trust.
 	Client func(*http.Request) (from netip.Addr, encrypted bool)
 
-	recheck time.Duration // of tests; 0: the constant
+	recheck time.Duration // in tests; 0: the constant
 }
 
 // These are the paths that are served.
@@ -132,7 +132,7 @@ func (h *Handler) api(w http.ResponseWriter, r *http.Request) {
 }
 
 // entitledBody is the body of a call, which may arrive long after its caller was
-// authenticated. It does not end well unless the caller is still entitled then.
+// authenticated. Its end is an error unless the caller is still entitled then.
 type entitledBody struct {
 	io.ReadCloser
 	still func() error

@@ -30,7 +30,7 @@ const (
 	maxLinks      = 64
 )
 
-// hash is what is kept of a secret.
+// hash is what is kept in place of a secret.
 type hash [sha256.Size]byte
 
 // newSecret makes 192 random bits and their hash. That is too much to guess, and

@@ -59,7 +59,8 @@ type TokenObject struct {
 	Replayed bool `json:"replayed,omitempty"`
 }
 
-// MadeToken is a token that was made with another one, or with one that was.
+// MadeToken is a token that was made with another one, or with one that was itself made
+// with it.
 type MadeToken struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`

@@ -7,8 +7,8 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// CheckAddress refuses what is no address of a server for people and clients. They are
-// shown it, so it must hold no password.
+// CheckAddress refuses a text that is not an address of a server for people and
+// clients. They are shown the address, so it must hold no password.
 func CheckAddress(text string) error {
 	u, err := url.Parse(text)
 	switch {

@@ -106,6 +106,6 @@ type RevokeManyBody struct {
 type RepairBody struct {
 	Forfeit bool `json:"forfeit"`
 	Clock   bool `json:"clock"`
-	// DryRun says to change nothing, and only to count what forfeit would.
+	// DryRun says to change nothing, and only to count what forfeit would spend.
 	DryRun bool `json:"dry_run"`
 }

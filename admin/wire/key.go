@@ -102,8 +102,8 @@ type KeyObject struct {
 	Labels   map[string]string `json:"labels,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 
-	// RotatedAt is when the key got its present string. GraceEndsAt is until when
-	// the string before it works or worked.
+	// RotatedAt is when the key got its present string. GraceEndsAt is when the string
+	// before it stops or stopped working.
 	RotatedAt   *time.Time `json:"rotated_at,omitempty"`
 	GraceEndsAt *time.Time `json:"grace_ends_at,omitempty"`
 

@@ -42,9 +42,10 @@ type LeaksAnswer struct {
 	DryRun  bool `json:"dry_run,omitempty"`
 	// Matches lists all the strings, in the order of the text.
 	Matches []LeakMatch `json:"matches"`
-	// Made are the tokens made with those that were found that still work.
+	// Made are the tokens that were made with those found, and that still work.
 	Made []MadeToken `json:"made_tokens,omitempty"`
-	// Error says that some of them failed. The answer has the status of an error then.
+	// Error says that some of the matches failed. The answer has the status of an error
+	// then.
 	Error *Fault `json:"error,omitempty"`
 	// Pending names the nodes that have not yet followed.
 	Pending []string `json:"pending,omitempty"`

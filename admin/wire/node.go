@@ -20,36 +20,38 @@ type NodeJSON struct {
 	State  string `json:"state"`
 	Behind int64  `json:"behind"`
 	Leads  bool   `json:"leads,omitempty"`
-	// Self says that it is the one that answers.
+	// Self says that this node is the one that answers.
 	Self bool `json:"self,omitempty"`
-	// Differs names what its configuration has differently from the node that answers.
+	// Differs names the parts of its configuration that differ from the answering
+	// node's.
 	Differs []string `json:"differs,omitempty"`
 }
 
-// NodesAnswer lists the servers that share the store; none where one has it for itself.
+// NodesAnswer lists the servers that share the store; none where one server has it for
+// itself.
 type NodesAnswer struct {
 	Nodes []NodeJSON `json:"nodes"`
 }
 
-// RemovedNode says what a node had reserved that was removed.
+// RemovedNode says what a removed node had reserved.
 type RemovedNode struct {
 	Name string `json:"name"`
-	// Accounts are the keys and roles of which it had a part.
+	// Accounts counts the keys and roles that the node had a share of.
 	Accounts    int64  `json:"accounts"`
 	Activations int64  `json:"forfeited_activations"`
 	Tokens      int64  `json:"forfeited_tokens"`
 	SpendUSD    string `json:"forfeited_spend_usd"`
 }
 
-// What a node may be: it follows the others; it lives, and has not followed everything
-// yet; or its session has ended.
+// The states of a node: it follows the others; it lives, but has not followed
+// everything yet; or its session has ended.
 const (
 	NodeFresh  = "fresh"
 	NodeBehind = "behind"
 	NodeGone   = "gone"
 )
 
-// StateOf says how a node is.
+// StateOf returns the state of a node.
 func StateOf(n *store.Node) string {
 	switch {
 	case !n.Live:
@@ -85,7 +87,7 @@ func ParseCommonConfiguration(text string) CommonConfiguration {
 	return c
 }
 
-// Differs names the parts that both know and have otherwise.
+// Differs names the parts that both have, but with different hashes.
 func (c CommonConfiguration) Differs(from CommonConfiguration) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(c)) {
 		if hash, ok := from[name]; ok && hash != c[name] {

@@ -69,7 +69,7 @@ type StatsAnswer struct {
 	Nodes []NodeJSON `json:"nodes,omitempty"`
 }
 
-// StatsClosed is the answer in its place while the store is closed.
+// StatsClosed is the answer in place of StatsAnswer while the store is closed.
 type StatsClosed struct {
 	Error        Fault         `json:"error"`
 	Lockdown     *LockdownJSON `json:"lockdown,omitempty"`

@@ -11,10 +11,10 @@ import (
 	"github.com/till-proxy/till/limiter/commit"
 )
 
-// Attempts reports refused acts: the first of a caller at once, then once a minute with
+// Attempts reports refused acts: a caller's first one at once, then once a minute with
 // a count, so that nobody can fill the audit log by asking.
 // It holds a bounded number of callers; all further ones share one count. Each node
-// counts what it is asked, so a caller has as many attempts as there are nodes.
+// counts only its own requests, so a caller's attempts multiply with the nodes.
 type Attempts struct {
 	clock  commit.TimeSource
 	report func(a Attempt, n int64)
@@ -23,8 +23,8 @@ type Attempts struct {
 	seen map[Attempt]*attemptCount
 }
 
-// Attempt is a refused act: whose, from which address, which action of the audit log, and
-// at what.
+// Attempt is a refused act: the caller, the caller's address, the action's name in the audit
+// log, and what the act was aimed at.
 type Attempt struct{ By, From, Action, What string }
 
 // NewAttempts returns Attempts that report how often one was made since its last report.
@@ -39,12 +39,12 @@ type attemptCount struct {
 	minute   int64
 }
 
-// due reports whether the last report is old enough for another one. It may lie in the
-// future: the clock had run ahead.
+// due reports whether the last report is old enough for another one. It lies in the future
+// if the clock had run ahead.
 func (c *attemptCount) due(now time.Time) bool { return now.Sub(c.reported).Abs() >= reportEvery }
 
-// The names in the audit log of callers who are not known, and of all callers
-// beyond maxAttempters.
+// The audit log's names for unknown callers, and for all callers beyond
+// maxAttempters.
 const (
 	Unknown = "unknown"
 	Many    = "many"
@@ -89,7 +89,7 @@ func (a *Attempts) Note(at Attempt) bool {
 	return few
 }
 
-// Sweep reports what was counted since, and drops callers who have stopped.
+// Sweep reports the attempts since the last report, and drops callers who have stopped.
 func (a *Attempts) Sweep() { a.sweep(a.clock.Now()) }
 
 // Flush reports everything that was counted.

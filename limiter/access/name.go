@@ -10,14 +10,14 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 )
 
-// In the audit log a token's name is one person, so none may be taken for
-// another's. What follows is the part of Unicode's rules about confusable
+// In the audit log a token's name stands for one person, so no name may be
+// mistaken for another. What follows is the part of Unicode's rules about confusable
 // identifiers (UTS 39) that names need: nothing invisible, no word of letters
 // from two scripts, and a skeleton of its own, which is the name with letters
 // replaced by those that look the same.
 
-// ValidName refuses a name that would be taken for another. others are the names that the
-// audit log gives to those who have no token.
+// ValidName refuses a name that would be mistaken for another. others are the audit log's
+// names for callers without a token.
 func ValidName(name string, others ...string) error {
 	if err := record.ValidText("name", name); err != nil {
 		return err
@@ -40,8 +40,8 @@ func invisible(r rune) bool {
 		unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// notATokensName reports whether the audit log gives this name, or one that looks
-// like it in any case of letters, to another actor.
+// notATokensName reports whether the audit log gives another actor this name, or one
+// that looks like it in upper or lower case.
 func notATokensName(name string, others []string) bool {
 	look := func(s string) string { return alike.Replace(strings.ToLower(skeleton(s))) }
 	name = look(name)

@@ -41,7 +41,7 @@ type live struct {
 }
 
 // ReadTokens reads all tokens of a store. One that cannot be read does not work, and damaged
-// is called with it: the others have not to suffer for that.
+// is called with it, so that the others do not suffer for it.
 func ReadTokens(s store.Store, w commit.Writer, damaged func(id string, err error)) (*Tokens, error) {
 	t := &Tokens{write: w, damaged: damaged, byLookup: make(map[token.Lookup]*live), byID: make(map[string]*live)}
 	_, t.shared = s.(store.Shared)
@@ -129,7 +129,7 @@ func (t *Tokens) Get(id string) (record.AdminToken, bool) {
 	return record.AdminToken{}, false
 }
 
-// Fetch is Get, also for a token that another node has just made.
+// Fetch is Get, but also finds a token that another node has just made.
 func (t *Tokens) Fetch(id string) (rec record.AdminToken, ok bool, err error) {
 	if rec, ok = t.Get(id); ok || !t.shared {
 		return rec, ok, nil
@@ -163,8 +163,8 @@ func (t *Tokens) Use(id string, now time.Time) (record.AdminToken, bool) {
 	return *known.rec, true
 }
 
-// Add writes a new token, and returns the ones that were dropped to make room for it. Once
-// that is durable, memory follows with Added.
+// Add writes a new token, and returns the ones that were dropped to make room for it. Added
+// lets memory follow once that is durable.
 func (t *Tokens) Add(tx *commit.Transaction, rec *record.AdminToken, now time.Time) (old []record.AdminToken, err error) {
 	all := t.All()
 	if tx.Shared() {
@@ -200,7 +200,7 @@ func (t *Tokens) Added(rec *record.AdminToken, old []record.AdminToken) {
 // Changed lets memory follow a change of a token.
 func (t *Tokens) Changed(rec *record.AdminToken) { t.put(rec) }
 
-// makeRoom checks a new token against all that there are, and returns those that make
+// makeRoom checks a new token against all existing ones, and returns the ended ones that make
 // room for it.
 func makeRoom(all []record.AdminToken, t *record.AdminToken, now time.Time) (old []record.AdminToken, err error) {
 	for _, other := range all {

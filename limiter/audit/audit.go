@@ -29,8 +29,8 @@ import (
 type Entry struct {
 	Seq  uint64
 	Time time.Time
-	// Actor is who did it: the name of a Caller, or "till" for what the rules of
-	// a key brought about.
+	// Actor is who did it: the name of a Caller, or "till" for an effect of a
+	// key's rules.
 	Actor  string
 	From   string // the actor's address
 	Action string // such as "key.create"
@@ -81,7 +81,7 @@ const (
 )
 
 // seal computes the entry's hash and returns its canonical form. There, the hash
-// stands between from and key: the rest is the same with it and without.
+// stands between from and key; the rest is the same with or without it.
 func (e *Entry) seal() ([]byte, error) {
 	changes := make(map[string]any, len(e.Changes))
 	for name, d := range e.Changes {
@@ -182,7 +182,7 @@ type Log struct {
 	head atomic.Pointer[Chain]
 
 	next, from Chain // the end after this batch, and before
-	known      bool  // from is
+	known      bool  // whether from is known
 }
 
 // Known is the end of the log, as far as memory knows.
@@ -203,7 +203,7 @@ func (a *Log) Begin(t *commit.Transaction) error {
 	return nil
 }
 
-// end returns the end of the log after this batch, to be changed.
+// end returns the end of the log after this batch, for the caller to change.
 func (a *Log) end(t *commit.Transaction) (*Chain, error) {
 	if a.known {
 		return &a.next, nil

@@ -25,7 +25,7 @@ func Prunable(r store.Reader, before time.Time) (due bool, err error) {
 
 // Prune removes some of the entries that are older than a time, but never the last one,
 // and returns how many. The hash of the last removed entry stays in the store and in an
-// entry of the log, so that what is left can be verified.
+// entry of the log, so that the remaining entries can be verified.
 func (a *Log) Prune(t *commit.Transaction, now, before time.Time, actor string) (n int, err error) {
 	end, err := a.end(t)
 	if err != nil {

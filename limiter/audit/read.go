@@ -36,7 +36,7 @@ type Page struct {
 	Partial bool
 }
 
-// Check refuses a filter that makes no sense, and fills in what is left out.
+// Check refuses a filter that makes no sense, and fills in defaults.
 func (f *Filter) Check() (err error) {
 	if f.Limit, err = record.PageSize(f.Limit); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (f *Filter) Check() (err error) {
 	return nil
 }
 
-// Read reads a page of those entries which a checked filter picks and the reader may see.
+// Read reads a page of the entries that a checked filter picks and the reader may see.
 func Read(ctx context.Context, r store.Reader, f *Filter, sees func(*Line) (bool, error)) (Page, error) {
 	page := Page{Entries: [][]byte{}}
 	after, err := f.start(r)
@@ -143,7 +143,7 @@ func (f *Filter) picks(e *Line) bool {
 		e.Seq >= f.From && (f.Since.IsZero() || !e.Time().Before(f.Since))
 }
 
-// pageBytes bounds the entries of one of Pages.
+// pageBytes bounds the entries on one page of Pages.
 const pageBytes = 256 << 10
 
 // Pages are all entries of the log as of the first page.

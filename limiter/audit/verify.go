@@ -24,9 +24,9 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("entry %d of the audit log is not what was written: %s", e.Seq, e.Why)
 }
 
-// Verifier follows the chain entry by entry. Only the head has to be trusted: that
-// entries before the first one were pruned, and not lost, is recorded by an entry of
-// the chain itself.
+// Verifier follows the chain entry by entry. Only the head has to be trusted: an entry
+// of the chain itself records that the entries before the first one were pruned, and
+// not lost.
 type Verifier struct {
 	Done   Verified
 	next   uint64 // 0: before the first entry

@@ -9,10 +9,10 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// What waits for the store is bounded. Requests share one change per account, however
-// many wait for it, and wait for Options.Patience at most; when maxWaiting of them
-// wait, further ones are refused at once. Administrative calls wait their turn just
-// as long. The sweeper writes one change per key, and continues only while little
+// All work that waits for the store is bounded. Requests share one change per account,
+// however many wait for it, and wait for Options.Patience at most; when maxWaiting of
+// them wait, further ones are refused at once. Administrative calls wait as long for
+// their turn. The sweeper writes one change per key, and continues only while little
 // other work waits. So a store that falls behind costs time and refusals, never
 // memory.
 const (
@@ -24,7 +24,7 @@ const (
 	maxBacklog = 16_384
 )
 
-// ErrTooSlow is the error of a caller whose patience has ended.
+// ErrTooSlow is the error of a caller whose patience has run out.
 var ErrTooSlow = errors.New("the store did not answer in time")
 
 // ErrBusy is wrapped by the answer to an administrative call when the store has
@@ -48,8 +48,8 @@ func (ch *change[B]) begin() bool {
 	return ch.state == nil || ch.state.CompareAndSwap(waiting, begun) || ch.state.Load() == begun
 }
 
-// Do submits a change and waits for it: no longer than its patience until it begins,
-// and as long again until it is done.
+// Do submits a change and waits for it: at most the committer's patience until it
+// begins, and at most as long again until it is done.
 func (c *Committer[B]) Do(apply func(b B) error, done func()) error {
 	patience := time.NewTimer(c.options.Patience)
 	defer patience.Stop()
@@ -80,7 +80,7 @@ func (c *Committer[B]) DoPatiently(apply func(b B) error, done func()) error {
 	return <-c.await(change[B]{apply: apply}, done)
 }
 
-// LookPatiently is Look for a caller that waits for it, however long that takes.
+// LookPatiently is Look, but waits until it is done, however long that takes.
 func (c *Committer[B]) LookPatiently(look func(r store.Reader) error, done func()) error {
 	return <-c.await(change[B]{look: look}, done)
 }

@@ -28,7 +28,7 @@ func (SystemClock) Now() (time.Time, time.Duration) {
 }
 
 // maxLead is how far the wall clock may run ahead of the monotonic one before it is
-// not believed: no clock gains minutes by itself, but it may be set.
+// no longer believed: no clock gains minutes by itself, but it may be set.
 const maxLead = 5 * time.Minute
 
 // markEvery is how often the time is written to the store, together with other
@@ -50,7 +50,7 @@ type Watch struct {
 type watchStart struct {
 	steady time.Duration
 	base   time.Time
-	behind bool // the machine's clock was, so base is not what it showed
+	behind bool // the machine's clock was behind, so base is not its time
 }
 
 // NewWatch returns a watch that does not go below mark.
@@ -95,7 +95,7 @@ func (w *Watch) At(shown, base time.Time) time.Time {
 }
 
 // Doubt is how far the wall clock is from the time by which limits are judged, if
-// that is more than clocks differ by themselves; otherwise 0.
+// that is more than clocks drift by themselves; otherwise 0.
 func (w *Watch) Doubt() time.Duration {
 	shown, _ := w.wall.Now()
 	if off := shown.Sub(w.Now()); off.Abs() > maxLead {
@@ -116,8 +116,8 @@ func (w *Watch) Set() time.Time {
 type TimeSource interface{ Now() time.Time }
 
 // ClockMark writes the time to the store every now and then, so that it does not go
-// back over a restart. A store that several nodes share has a clock of its own, which
-// all of them go by.
+// back across a restart. A store that several nodes share has a clock of its own, which
+// all of them follow.
 type ClockMark struct {
 	Clock TimeSource
 	last  time.Time // the mark that is durable

@@ -1,6 +1,6 @@
 // Package commit makes changes durable: one committer writes all waiting changes in
-// one transaction, over and over, and keeps what takes part in every batch in step
-// with them: sums, the mark of the clock, and any other Participant.
+// one transaction, over and over, and keeps the participants of every batch in step
+// with them: the sums, the clock's mark, and any other Participant.
 //
 // It knows nothing of keys, of requests, or of what a change is about: a change gets
 // the transaction, and becomes durable with its whole batch or not at all.
@@ -27,13 +27,13 @@ type change[B any] struct {
 	rows  *store.Rows   // all that it touches; nil: not known, so it may touch any
 	look  func(r store.Reader) error
 	apply func(b B) error
-	wrote bool // apply has, when it ran last
+	wrote bool // whether apply wrote anything when it last ran
 	done  func(err error)
 }
 
 // together reports whether a change may share a batch with the next one in the queue.
-// Looks share none with changes. A change whose rows are not known does not join those
-// before it whose rows are: the batch would then have to wait for all nodes.
+// Looks never share one with changes. A change whose rows are not known does not join
+// earlier ones whose rows are known: the batch would then have to wait for all nodes.
 func (ch *change[B]) together(next *change[B]) bool {
 	return (ch.look == nil) == (next.look == nil) && (ch.rows == nil || next.rows != nil)
 }
@@ -43,8 +43,8 @@ func (ch *change[B]) together(next *change[B]) bool {
 type Participant interface {
 	// Begin starts a batch, perhaps one that was begun before and rolled back:
 	// nothing of that attempt may remain. Where several nodes share the store,
-	// memory is behind as soon as another node has committed: then what a change
-	// depends on is read in t, when it is first needed. An error ends the
+	// memory is behind as soon as another node has committed, so whatever a
+	// change depends on is read in t when it is first needed. An error ends the
 	// transaction.
 	Begin(t *Transaction) error
 	// Finish writes what the changes of the batch have in common. It is called
@@ -60,8 +60,8 @@ type Guard interface {
 	Participant
 	// Wrote is called before a record is set or deleted.
 	Wrote(t *Transaction, key, value []byte, deleted bool) error
-	// Seal makes a commit known outside the store. Without that it does not
-	// count.
+	// Seal makes a commit known outside the store. A commit does not count
+	// before that.
 	Seal() error
 }
 
@@ -71,13 +71,13 @@ type Guard interface {
 // everything that takes part.
 type Committer[B any] struct {
 	options     Options[B]
-	shared      store.Shared // the store, if several nodes have it; otherwise nil
+	shared      store.Shared // the store, if several nodes share it; otherwise nil
 	transaction Transaction
 	given       B // passed to every change
 
 	saidRefused time.Time
 	wasFull     atomic.Bool  // whether the last write was refused: the disk was full, or the database away
-	began       atomic.Int64 // Unix nanoseconds of the commit that runs; 0: none does
+	began       atomic.Int64 // when the running commit began, in Unix nanoseconds; 0: none runs
 	backlog     atomic.Int64 // changes that wait or are being written
 
 	mu     sync.Mutex
@@ -88,7 +88,7 @@ type Committer[B any] struct {
 
 	// failed holds the first commit error. The state on disk is unknown from
 	// then on, so everything after it is refused: what was requested counts
-	// as spent. still holds why that has not ended yet.
+	// as spent. still holds why everything is still refused.
 	failed, still atomic.Pointer[error]
 }
 
@@ -122,8 +122,8 @@ func (c *Committer[B]) Patience() time.Duration { return c.options.Patience }
 // Backlog is how many changes wait, or are being written.
 func (c *Committer[B]) Backlog() int64 { return c.backlog.Load() }
 
-// Full reports whether the store had no space, or was not available, when it was
-// written to last.
+// Full reports whether the store had no space, or was not available, at the last
+// write.
 func (c *Committer[B]) Full() bool { return c.wasFull.Load() }
 
 // Running returns when the present commit began; zero if none runs.
@@ -259,7 +259,7 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 	for i := range taken {
 		switch {
 		case asked && failed && errs[i] == nil && changes[i].wrote && changes[i].state != nil:
-			errs[i] = fmt.Errorf("%w: %w", ErrOutcome, err) // who waits for it might repeat it
+			errs[i] = fmt.Errorf("%w: %w", ErrOutcome, err) // a caller that waits for it might repeat it
 		case err != nil:
 			errs[i] = err
 		}
@@ -269,12 +269,12 @@ func (c *Committer[B]) commit(changes []change[B]) int {
 }
 
 // write runs a transaction with as many of the changes as fit. It begins again without
-// a change that fails after it has written, with fewer of them if they are too much
-// together, and, where a change touches rows that it did not name, in a transaction that
-// may touch any. asked says that the store was asked to commit the transaction.
+// a change that fails after it has written, with fewer changes if together they are too
+// big, and, where a change touches rows that it did not name, in a transaction that may
+// touch any row. asked says that the store was asked to commit the transaction.
 func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, asked bool, err error) {
 	var left []bool // the changes that had written before they failed
-	var half int    // the one of them with which the present transaction ends
+	var half int    // the one of them that ended the present transaction
 	shared := c.shared
 	rows := shared != nil && changes[0].rows != nil
 	fn := func(tx store.Tx) error {
@@ -338,7 +338,7 @@ func (c *Committer[B]) write(changes []change[B], errs []error) (taken int, aske
 			left[half] = true
 		case errors.Is(err, errTogether): // the last of them may fit by itself
 			changes = changes[:taken]
-		case errors.Is(err, store.ErrTooBig) && taken > 1: // with what they have in common
+		case errors.Is(err, store.ErrTooBig) && taken > 1: // too big with what they have in common
 			changes = changes[:taken/2]
 		case rows && errors.Is(err, store.ErrUndeclared):
 			rows = false
@@ -363,7 +363,7 @@ func rowsOf[B any](changes []change[B]) (all store.Rows) {
 	return all
 }
 
-// fetched are the rows of those changes that have named theirs.
+// fetched are the rows of the changes that have named any.
 func fetched[B any](changes []change[B]) (all [][]byte) {
 	for i := range changes {
 		if rows := changes[i].rows; rows != nil {

@@ -24,10 +24,10 @@ type Tally struct {
 // Sums holds the tally in memory, and that of the batch being written.
 //
 // Where several nodes share the store, the number of keys is read and written within
-// the transaction: only a transaction that runs alone changes it. What keys use changes
+// the transaction: only a transaction that runs alone changes it. The use of keys changes
 // far more often, in transactions that run beside those of other nodes. So each node
-// has a share in a row of its own: by how much its commits have changed that sum. A
-// share may be negative, and only the sum of all has a meaning.
+// keeps a share in a row of its own: by how much its commits have changed that sum. A
+// share may be negative; only the sum of all shares has a meaning.
 type Sums struct {
 	mu      sync.Mutex // guards durable, which the committer alone changes
 	Durable Tally
@@ -42,7 +42,7 @@ type Sums struct {
 }
 
 // Share is what one node adds to Tally.Counted. Each start of a node begins another
-// session; the share of a session that has ended does not change any more.
+// session; the share of an ended session no longer changes.
 type Share struct {
 	Session string         `json:"session"`
 	Counted record.Amounts `json:"counted"`
@@ -60,8 +60,8 @@ func (s *Sums) Begin(*Transaction) error {
 	return nil
 }
 
-// Change returns the sums of this batch, to be changed; what keys use is changed by
-// Count.
+// Change returns the sums of this batch for the caller to change, except for the use of
+// keys, which Count changes.
 func (s *Sums) Change(t *Transaction) (*Tally, error) {
 	t.Touch()
 	if s.changed {
@@ -138,8 +138,8 @@ func (s *Sums) Known() Tally {
 	return s.Durable
 }
 
-// TakeShare begins a node's share of a new session, and adds the share of the session
-// before to the tally: only one process at a time commits as this node. It is called
+// TakeShare begins the node's share for a new session, and adds the previous session's
+// share to the tally: only one process at a time commits as this node. It is called
 // before anything is counted.
 func (s *Sums) TakeShare(t *Transaction, node, session string) error {
 	s.node, s.own = node, Share{Session: session}
@@ -150,7 +150,7 @@ func (s *Sums) TakeShare(t *Transaction, node, session string) error {
 	return s.fold(t, node, former)
 }
 
-// fold adds a share that does not change any more to the tally.
+// fold adds a share that no longer changes to the tally.
 func (s *Sums) fold(t *Transaction, node string, share Share) error {
 	sums, err := s.Change(t)
 	if err != nil {

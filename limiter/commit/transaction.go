@@ -37,11 +37,11 @@ func (t *Transaction) Shared() bool { return t.shared }
 func (t *Transaction) Exclusive() bool { return !t.rows }
 
 // Full reports whether no further change joins the batch. A change of many parts that
-// finds it full leaves the rest of them to another one.
+// finds the batch full leaves its remaining parts to another change.
 func (t *Transaction) Full() bool { return t.bytes >= maxBatchBytes || t.entries >= maxBatchEntries }
 
 // Touch records that a participant in the batch has changed, so that a change that
-// fails after it cannot simply be left out.
+// fails afterwards cannot simply be left out.
 func (t *Transaction) Touch() { t.entries++ }
 
 // Get implements Reader.

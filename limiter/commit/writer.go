@@ -10,7 +10,7 @@ import (
 
 // Writer is a committer for changes that need nothing of a batch but its transaction.
 type Writer interface {
-	// These are those of Committer.
+	// These are the methods of Committer.
 	Patience() time.Duration
 	Do(apply func(t *Transaction) error, done func()) error
 	DoPatiently(apply func(t *Transaction) error, done func()) error
@@ -46,8 +46,8 @@ func (w writer[B]) Submit(apply func(t *Transaction) error, done func(err error)
 // pruneRows bounds what one change of Prune removes.
 const pruneRows = 1000
 
-// Prune removes those rows under a prefix that old picks, until old says that no more
-// follow, or until stopping. also is done with each in its transaction; it may be nil.
+// Prune removes the rows under a prefix that old picks, until old says that no more follow,
+// or until stopping. also is called for each row in its transaction; it may be nil.
 func Prune(w Writer, s store.Store, stopping func() bool, prefix []byte, old func(key []byte) (gone, more bool), also func(t *Transaction, key []byte) error) error {
 	var after []byte
 	for !stopping() {
@@ -68,7 +68,7 @@ func Prune(w Writer, s store.Store, stopping func() bool, prefix []byte, old fun
 			return err
 		}
 		err = w.DoPatiently(func(t *Transaction) error {
-			if err := t.Fetch(gone); err != nil { // other nodes that share the store wait
+			if err := t.Fetch(gone); err != nil { // all at once: other nodes that share the store wait
 				return err
 			}
 			for _, key := range gone {

@@ -1,6 +1,6 @@
 // Package event is what happens to keys, and who hears of it: the outbox keeps messages
-// for webhooks until they are delivered, feeds hand events to whoever reads along, and
-// nodes that share a store tell each other.
+// for webhooks until they are delivered, feeds hand events to their readers, and nodes
+// that share a store pass events on to each other.
 //
 // It knows neither who may read a feed nor what makes a key end: that is decided by the
 // packages above it.
@@ -20,9 +20,9 @@ import (
 type Event struct {
 	Name Name
 	At   time.Time
-	Key  *record.Key // nil where it is about no key
+	Key  *record.Key // nil if it is about no key
 	By   string      // the name of the caller; empty if there was none
-	// Token is that of TokenCreated.
+	// Token is the token of TokenCreated.
 	Token *record.AdminToken
 	// Code is why a key ended.
 	Code record.Code
@@ -31,10 +31,10 @@ type Event struct {
 	Count  int64
 	From   string
 	Canary bool
-	// Of KeyStale: since when the key is unused, and when it is revoked for that,
-	// if ever.
+	// Of KeyStale: since when the key has been unused, and when it will be revoked
+	// for that, if ever.
 	Since, EndsAt time.Time
-	// Reason is what the operator said, of LockdownSet.
+	// Reason is the operator's reason for LockdownSet.
 	Reason string
 
 	// Of KeyThreshold: the percentage of a limit that is used.
@@ -43,7 +43,7 @@ type Event struct {
 	Used, Limit int64
 }
 
-// Name is the name of an event, as Caddy's events app and webhooks have it.
+// Name is the name of an event, as Caddy's events app and webhooks use it.
 type Name string
 
 // The events.

@@ -11,8 +11,8 @@ import (
 )
 
 // feedBuffer bounds the events that wait for one reader of a feed, maxFeeds the
-// readers of all, and maxFeedsOf those with one admin token, so that nobody
-// takes all of them.
+// readers of all feeds, and maxFeedsOf the readers with one admin token, so that
+// nobody takes all feeds.
 const (
 	feedBuffer = 256
 	maxFeeds   = 256
@@ -30,8 +30,8 @@ var (
 type Reader interface {
 	// MayRead returns why the reader may read no more, or nil.
 	MayRead() error
-	// Sees reports whether the reader may see an event, and removes from that what it
-	// may not see.
+	// Sees reports whether the reader may see an event, and removes the parts that the
+	// reader may not see.
 	Sees(e *Event) bool
 }
 
@@ -46,14 +46,14 @@ type Feed struct {
 	err error // why it has ended
 }
 
-// Feeds are those that are being read.
+// Feeds are all feeds that are being read.
 type Feeds struct {
 	mu     sync.Mutex
 	all    map[*Feed]struct{}
 	closed bool
 }
 
-// of counts the readers with an admin token. Callers hold the feeds.
+// of counts the readers with an admin token. Callers hold f.mu.
 func (f *Feeds) of(token string) (n int) {
 	for feed := range f.all {
 		if feed.token == token {
@@ -82,8 +82,8 @@ func (f *Feeds) Subscribe(token string, r Reader) (*Feed, error) {
 	return feed, nil
 }
 
-// Next waits for an event, at most so long; nil when none came. A reader
-// that may read no more gets an error.
+// Next waits for an event, at most for patience, and returns nil if none
+// came. A reader that may read no more gets an error.
 func (f *Feed) Next(ctx context.Context, patience time.Duration) (*Event, error) {
 	wait := time.NewTimer(patience)
 	defer wait.Stop()
@@ -116,7 +116,7 @@ func (f *Feed) Close() {
 	f.end(ErrFeedClosed)
 }
 
-// end ends the feed, unless it has ended. Callers hold all feeds.
+// end ends the feed, unless it has ended. Callers hold f.all.mu.
 func (f *Feed) end(why error) {
 	if _, reading := f.all.all[f]; !reading {
 		return

@@ -64,7 +64,7 @@ func (o *Outbox) wanted(name Name) bool {
 	return slices.ContainsFunc(o.known(), func(h *hook) bool { return h.wants(name) })
 }
 
-// pruneStep bounds what one change drops.
+// pruneStep bounds the messages that one change drops.
 const pruneStep = 1000
 
 // SetHooks sets the webhooks, at start and after each reload. Messages for a webhook
@@ -100,7 +100,7 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 		more := false
 		err := o.write.Do(func(t *commit.Transaction) error {
 			more = false
-			for _, h := range now { // which no other goroutine has yet
+			for _, h := range now { // no other goroutine has them yet
 				h.pending.Store(0)
 			}
 			var gone [][]byte
@@ -128,11 +128,11 @@ func (o *Outbox) SetHooks(hooks []Hook) error {
 	}
 }
 
-// replace sets the webhooks between two batches, also while the store cannot be reached:
-// nobody would set them again. A batch whose outcome is not known holds them up for as long
-// as the database is away, and a reload or a stop must not wait for that: then they are set
-// after that batch, and those of a later call after these. Another node may know of more
-// webhooks already, so messages for those that are gone stay; see dropOrphans.
+// replace sets the webhooks between two batches, even while the store cannot be reached,
+// because nobody would set them again. A batch of unknown outcome holds that up for as long
+// as the database is away, and a reload or a stop must not wait so long: the webhooks are
+// then set after that batch, and those of a later call after them. Another node may already
+// know of more webhooks, so messages for those that are gone stay; see dropOrphans.
 func (o *Outbox) replace(now []*hook) error {
 	closed := make(chan error, 1)
 	o.write.Look(func(store.Reader) error { return nil }, func(err error) {
@@ -184,9 +184,9 @@ func (o *Outbox) Hooks() ([]HookState, error) {
 	return states, nil
 }
 
-// keepOrphans is how long messages wait for a webhook that the node which delivers does
-// not know: other nodes may have a newer configuration. After that they would not be
-// delivered any more.
+// keepOrphans is how long messages wait for a webhook that the delivering node does not
+// know: other nodes may have a newer configuration. After that, the messages would no
+// longer be delivered.
 const keepOrphans = 3 * 24 * time.Hour
 
 // dropOrphans drops old messages for webhooks that are no longer there.

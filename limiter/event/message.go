@@ -62,10 +62,10 @@ const longestWait = time.Hour
 // leadAgain is how often a node that delivers for all looks whether it still does.
 const leadAgain = time.Second
 
-// Due lists some of the messages that are now to be delivered to a webhook,
-// oldest first, and the time until the next one is due; 0 when none waits. Where
-// several nodes share the store, one of them gets messages, and has to look for those
-// of the others.
+// Due lists some of the messages that are now due for a webhook, oldest first, and
+// the time until the next one is due; 0 when none waits. Where several nodes share
+// the store, only one of them gets messages, and it has to look for those that the
+// others have written.
 func (o *Outbox) Due(url string, most int) (due []Message, next time.Duration, err error) {
 	if o.cluster != nil && !o.cluster.Leads() {
 		return nil, leadAgain, nil
@@ -114,7 +114,7 @@ func (o *Outbox) Forget(url string, m Message) error {
 	}, nil)
 }
 
-// Postpone says that an attempt has failed, and when the next one is, within an hour.
+// Postpone notes that an attempt has failed, and when the next one is due: within an hour.
 func (o *Outbox) Postpone(m Message, wait time.Duration) error {
 	next := o.options.Clock.Now().Add(min(wait, longestWait))
 	return o.write.Do(func(t *commit.Transaction) error {

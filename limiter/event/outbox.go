@@ -17,7 +17,7 @@ import (
 // The outbox holds the messages that are yet to be delivered to webhooks. A message
 // is written in the transaction of the act that it reports, one for each webhook that
 // wants the event, and deleted once it was delivered: so each is delivered at least
-// once, even over a crash. Its id and its text never change.
+// once, even across a crash. Its id and its text never change.
 //
 //	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
 
@@ -34,18 +34,18 @@ type Options struct {
 	// Happened is called with each event of this node, once that is durable. Default:
 	// none.
 	Happened func(Event)
-	// Damaged is called with a row that cannot be read, and is left out. Default: none.
+	// Damaged is called with a row that is left out because it cannot be read. Default: none.
 	Damaged func(row []byte, err error)
 	// Stopping reports whether long work is to end.
 	Stopping func() bool
 }
 
-// Outbox is what memory knows of the outbox, and what the batch being written does to
-// it, with the events that are reported once that is durable.
+// Outbox is the outbox as memory knows it, with the changes of the batch being written,
+// and the events to report once that batch is durable.
 //
 // Where several nodes share the store, they keep in a record what memory cannot know:
 // how many messages wait for each webhook, and the moment of the latest. One node
-// delivers the messages of all, so all must be configured with the same webhooks.
+// delivers the messages of all nodes, so all must be configured with the same webhooks.
 type Outbox struct {
 	Feeds   Feeds
 	options Options
@@ -127,18 +127,18 @@ func (o *Outbox) Committed() {
 	}
 }
 
-// leaveOut reports a row that cannot be read: the others have not to wait for it.
+// leaveOut reports a row that cannot be read: the others need not wait for it.
 func (o *Outbox) leaveOut(row []byte, err error) {
 	if o.options.Damaged != nil {
 		o.options.Damaged(row, err)
 	}
 }
 
-// Emit has an event of this transaction reported once that is durable, and queues it for
+// Emit has an event reported once this transaction is durable, and queues it for
 // webhooks.
 func (o *Outbox) Emit(t *commit.Transaction, e Event) error { return o.emit(t, report{e, true}) }
 
-// EmitObserved is Emit for an event that Options.Happened knows already.
+// EmitObserved is Emit for an event that Options.Happened has already heard of.
 func (o *Outbox) EmitObserved(t *commit.Transaction, e Event) error {
 	return o.emit(t, report{e, false})
 }
@@ -152,8 +152,8 @@ func (o *Outbox) emit(t *commit.Transaction, e report) error {
 	return errors.Join(o.share(t, &e.Event), o.post(t, &e.Event))
 }
 
-// EmitNow reports an event that no transaction is about. Locks may be held. failed is
-// called if it could not be kept for webhooks.
+// EmitNow reports an event that belongs to no transaction. Locks may be held. failed is
+// called if the event could not be kept for webhooks.
 func (o *Outbox) EmitNow(e Event, failed func(error)) {
 	e.At = o.options.Clock.Now().UTC()
 	o.spread(e, true)
@@ -169,8 +169,8 @@ func (o *Outbox) EmitNow(e Event, failed func(error)) {
 	})
 }
 
-// spread hands an event to the readers of feeds, and to the observer unless that knows
-// the event already.
+// spread hands an event to the readers of feeds, and to the observer unless it has
+// already heard of the event.
 func (o *Outbox) spread(e Event, observe bool) {
 	o.Feeds.publish(e)
 	if observe && o.options.Happened != nil {
@@ -222,8 +222,8 @@ func (o *Outbox) post(t *commit.Transaction, e *Event) error {
 	return nil
 }
 
-// Sweep drops what a store that several nodes share need not keep any longer: events that
-// the others have heard of, and messages for webhooks that are gone. One node does it.
+// Sweep drops rows that a store shared by several nodes no longer needs: events that other
+// nodes have heard of, and messages for webhooks that are gone. One node does it.
 func (o *Outbox) Sweep() error {
 	err := o.pruneShared()
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// outboxRecord is what nodes have in common of the outbox.
+// outboxRecord is the state of the outbox that nodes have in common.
 type outboxRecord struct {
 	Last    uint64           `json:"last"`    // moment of the latest message
 	Pending map[string]int64 `json:"pending"` // messages, by the hook's id
@@ -14,7 +14,7 @@ type outboxRecord struct {
 
 var outboxKey = record.CommonKey("outbox")
 
-// read reads what nodes have in common.
+// read reads the state that nodes have in common.
 func (o *Outbox) read(t *commit.Transaction) (err error) {
 	if o.common == nil {
 		if o.common, err = readOutbox(t); err == nil {
@@ -35,8 +35,8 @@ func readOutbox(r store.Reader) (*outboxRecord, error) {
 	return rec, nil
 }
 
-// of is how many messages wait for a hook; those that nobody has counted yet are
-// counted.
+// of returns how many messages wait for a hook, and counts them if nobody has done so
+// yet.
 func (c *outboxRecord) of(r store.Reader, id hookID) (n int64, err error) {
 	n, known := c.Pending[id.String()]
 	if known {
@@ -52,7 +52,7 @@ func (c *outboxRecord) of(r store.Reader, id hookID) (n int64, err error) {
 	return n, err
 }
 
-// move counts a message that comes or goes, before that is written.
+// move counts a message that comes or goes, before the change is written.
 func (o *Outbox) move(t *commit.Transaction, id hookID, change int64) error {
 	if err := o.read(t); err != nil {
 		return err

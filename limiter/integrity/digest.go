@@ -1,6 +1,6 @@
-// Package integrity detects what a store has lost, and finds what a crash has not:
+// Package integrity detects what a store has lost, and finds what a crash has spared:
 // the anchor knows the last commit, the digest what every account's record must be,
-// and the shadow what was used since an account was written.
+// and the shadow what was used since an account's record was written.
 //
 // It knows records by their place in the store, not by their meaning; what counts as
 // spent after a crash is decided by the packages above it.
@@ -25,8 +25,8 @@ import (
 // error. Accounts lie in buckets. For each bucket the store keeps the sum of its
 // records' hashes, and for all buckets one root, which the anchor knows. Sums are
 // changed in step with the records, so it is never necessary to read them all: a
-// bucket is checked when one of its keys is first used, and when a key is used that
-// memory had let go of. Records that are read on opening in any case are in the root
+// bucket is checked when one of its keys is first used, and again when a key is used
+// that memory had let go of. Records that are read on opening anyway are in the root
 // themselves: see rooted.
 //
 // The hashes are keyed with a secret that only the anchor has. They detect damage,
@@ -41,7 +41,7 @@ func isRooted(key []byte) bool {
 	return slices.ContainsFunc(rooted, func(space string) bool { return len(key) >= len(space) && string(key[:len(space)]) == space })
 }
 
-// sumRooted is what these records add to the root.
+// sumRooted is what the rooted records add to the root.
 func (d *Digest) sumRooted(r store.Reader) (all sum, err error) {
 	for _, space := range rooted {
 		err = errors.Join(err, r.Scan([]byte(space), nil, false, func(key, value []byte) (bool, error) {
@@ -69,9 +69,9 @@ func (s *sum) take(o sum) {
 	binary.BigEndian.PutUint64(s[8:], low)
 }
 
-// Digest is the digest as of the last commit that was acknowledged, and of the batch
-// that is being written. The committer owns all of it except
-// checked. A store without an anchor has a nil *Digest.
+// Digest is the digest as of the last acknowledged commit, and of the batch that is
+// being written. The committer owns all of it except checked. A store without an anchor
+// has a nil *Digest.
 type Digest struct {
 	anchor  *anchor
 	seq     uint64
@@ -97,8 +97,8 @@ func Open(disk store.Disk, path string, s store.Store) (*Digest, error) {
 		return err
 	})
 	if err == nil && d.seq > d.anchor.seq {
-		// The last commit was cut off between the two. The next one may be, too,
-		// and the anchor must never be two behind.
+		// The last commit was cut off before the anchor knew of it. The next one
+		// may be, too, and the anchor must never be two behind.
 		err = d.anchor.write(d.seq, d.root)
 	}
 	if err != nil {
@@ -113,8 +113,8 @@ func Compare(disk store.Disk, path string, r store.Reader) error {
 	return errors.Join(err, d.Close())
 }
 
-// open opens the anchor and loads the sums; see openAnchor. The digest is to be closed
-// also after an error.
+// open opens the anchor and loads the sums; see openAnchor. The caller closes the digest,
+// even after an error.
 func open(disk store.Disk, path string, r store.Reader, fresh bool) (*Digest, error) {
 	a, err := openAnchor(disk, path, fresh)
 	d := &Digest{anchor: a, changed: make(map[uint16]sum)}
@@ -296,7 +296,7 @@ func (d *Digest) load(r store.Reader) error {
 }
 
 // Succeeds compares a store that was opened again with what this process knows of it,
-// to detect that an older one and its anchor were put in its place.
+// to detect an older one that was put in its place together with its anchor.
 func (d *Digest) Succeeds(former *Digest) error {
 	switch {
 	case d == nil || former == nil:

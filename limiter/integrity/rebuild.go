@@ -31,7 +31,7 @@ func NewRebuild(s store.Store, disk store.Disk, path string) (*Rebuild, error) {
 	return r, nil
 }
 
-// PutInDoubt makes a store one that agrees with no anchor, until a rebuild has ended.
+// PutInDoubt makes a store disagree with every anchor, until a rebuild has ended.
 func PutInDoubt(tx store.Tx) error { return tx.Set(record.MetaCommit, (&commitRecord{}).encode()) }
 
 // Begin starts a run of a transaction. Nothing of an earlier run remains.
@@ -44,7 +44,7 @@ func (r *Rebuild) Begin() {
 // Add counts the record of an account that is in the store from now on.
 func (r *Rebuild) Add(id record.AccountID, value []byte) { r.change(id, value, (*sum).add) }
 
-// Take stops counting the record of an account, which another one replaces.
+// Take stops counting the record of an account because another one replaces it.
 func (r *Rebuild) Take(id record.AccountID, value []byte) { r.change(id, value, (*sum).take) }
 
 func (r *Rebuild) change(id record.AccountID, value []byte, by func(*sum, sum)) {

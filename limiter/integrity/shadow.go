@@ -12,24 +12,22 @@ import (
 )
 
 // The shadow counter is a memory-mapped file that says, for every account in use,
-// limited or not, how much of it had just been used or was held, and when. The page
-// cache outlives a killed process, so after kill -9 only the requests in flight are
-// lost, and neither the remainder of each block nor what a key without a limit did
-// since it was saved. The file is believed only if it was written in this boot and by
-// the last session of this very store; otherwise every reserved block counts as
-// spent.
+// limited or not, how much of it is used or held, and when it was used. The page cache
+// outlives a killed process, so kill -9 loses only the requests in flight, and neither
+// the remainder of each block nor the use of a key without a limit since it was saved.
+// The file is believed only if it was written in this boot and by the last session of
+// this very store; otherwise every reserved block counts as spent.
 //
 //	header (64 bytes)   magic 8 | session 16 | boot id 36 | pad
 //	slot   (112 bytes)  account id 16 | lineage 8 | first use 8 | last use 8 |
 //	                    last use once more 8 | used + held 4 × 8 | the same
 //	                    once more 4 × 8
 //
-// What a slot holds is absolute (used since the lineage began), so a block that
-// arrives does not invalidate it. Of two copies that differ the larger one is
-// believed: either a kill came between the two, or one of them is damaged, and then
-// too little must never be taken for what was used. Of two last uses the earlier one
-// is believed: a key that ends when it is idle must not live longer because of a
-// crash.
+// A slot's amounts are absolute (used since the lineage began), so a block that arrives
+// does not invalidate them. If the two copies differ, the larger one is believed: either
+// a kill came between the two, or one of them is damaged, and then use must never be
+// counted too low. Of two last uses the earlier one is believed: a key that ends when it
+// is idle must not live longer because of a crash.
 type Shadow struct {
 	mem    []byte
 	mapped store.Mapping
@@ -107,7 +105,7 @@ func (s *Shadow) Recall(last Session, boot string) []Remembered {
 	return found
 }
 
-// Begin forgets everything, and the shadow belongs to the new session from here on.
+// Begin forgets everything, and gives the shadow to the new session from here on.
 func (s *Shadow) Begin(now Session, boot string) {
 	clear(s.mem)
 	s.free = make([]int32, s.slots())

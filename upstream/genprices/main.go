@@ -4,8 +4,8 @@
 //
 // It reads a file of the schema till.prices/1 with any further notes of its
 // collector, keeps what till reads, and leaves out what cannot be right. It reports
-// what it leaves out on standard error. It fails if a price ends and nothing is said
-// about the time after that, and if a price is for a time of which no end is said.
+// what it leaves out on standard error. It fails if a price ends and no other follows
+// it, and if a price is temporary but its end is not stated.
 package main
 
 import (
@@ -86,7 +86,7 @@ func main() {
 
 func name(m map[string]any) string { return fmt.Sprint(m["provider"], "/", m["id"]) }
 
-// corrected are figures that collectors have wrong, each with its source.
+// corrected are figures that collectors get wrong, each with its source.
 var corrected = map[string]map[string]any{
 	// fastgpt-plugin#297; OpenAI documents the siblings gpt-5.1- and
 	// gpt-5.2-chat-latest with these figures.
@@ -130,8 +130,8 @@ var (
 		"tiers": []map[string]any{{"above_input_tokens": 272_000, "input": 10, "output": 45, "cached_input": 1, "cache_write": 12.5}}}
 )
 
-// stillNeeded returns an error if the collector may know by now what follows a price that
-// is corrected here: its figure would be replaced by an older one.
+// stillNeeded returns an error if the collector may by now have the price that follows
+// one corrected here: its figure would be replaced by an older one.
 func stillNeeded(asOf string) error {
 	for name, fields := range corrected {
 		if until, ok := fields["until"].(string); ok && asOf > until {
@@ -144,7 +144,7 @@ func stillNeeded(asOf string) error {
 // temporary matches notes about a price that ends.
 var temporary = regexp.MustCompile(`(?i)promo|introduct|launch (price|rate|discount)|limited[- ]time`)
 
-// dated returns an error if the notes say that a price ends, and not when.
+// dated returns an error if the notes say that a price ends, but not when.
 func dated(line map[string]any, notes string) error {
 	if line["until"] == nil && temporary.MatchString(notes) {
 		return fmt.Errorf("%s: its price is for a time, and no end is said: %s", name(line), notes)

@@ -1,4 +1,4 @@
-// Package committest starts committers for the tests of what takes part in commits.
+// Package committest starts committers for the tests of participants in commits.
 package committest
 
 import (
