@@ -134,7 +134,7 @@ func takesRequests(logger reflect.Value, access bool) bool {
 }
 
 // accepts reports whether include and exclude let a log of this name through, as Caddy
-// decides it: the longest namespace counts, and of the same in both that of include.
+// decides it: the longest namespace counts, and of the same in both that of exclude.
 func accepts(include, exclude []string, name string) bool {
 	longest := func(namespaces []string) (n int) {
 		for _, namespace := range namespaces {

@@ -63,7 +63,8 @@ func (u *usage) plausibleMost(price *upstream.Price) (input, output int64) {
 	return plausibleTokenFactor * input, plausibleTokenFactor * output
 }
 
-// answeringPrice is the price of the model that the answer names, or nil.
+// answeringPrice is the price of the model that the answer names, or, where the table lacks
+// it, of the one that was asked for; nil if there is none.
 func (u *usage) answeringPrice() *upstream.Price {
 	if u.prices == nil {
 		return nil

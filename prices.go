@@ -25,7 +25,8 @@ type ModelPrice struct {
 	// USD per million tokens of input from a cache. Default: that of input.
 	CachedInput float64 `json:"cached_input,omitempty"`
 	// USD per million tokens of input that is written to a cache. Default: in the same
-	// proportion to input as in the table, or that of input if the table has none.
+	// proportion to input as in the table, or that of input if the table has none; for a
+	// model of Anthropic's that the table lacks, 1.25 times that of input.
 	CacheWrite float64 `json:"cache_write,omitempty"`
 }
 

@@ -35,7 +35,7 @@ const (
 	// goalTurn is the largest bound from the second turn on, relative to the true
 	// count.
 	goalTurn = 1.3
-	// A chat template adds about so many tokens: per message, and once.
+	// A chat template adds about this many tokens: per message, and once.
 	ofMessage, ofTemplate = 4, 3
 )
 

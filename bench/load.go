@@ -79,7 +79,7 @@ func (s *side) spends(fn func() error) (time.Duration, error) {
 	return after - before, err
 }
 
-// onEach runs fn on so many connections at a time.
+// onEach runs fn on that many connections at a time.
 func (s *side) onEach(connections int, fn func(i int, c *connection) error) error {
 	errs := make([]error, connections)
 	var wg sync.WaitGroup
@@ -131,7 +131,7 @@ func (c *connection) drain(key string) error {
 	return err
 }
 
-// warmUp opens connections and fills caches; nothing of it is measured.
+// warmUp opens connections and fills caches; none of it is measured.
 func (s *side) warmUp() error {
 	for _, b := range sized {
 		if _, err := s.load(1, *length/8, b.text); err != nil {

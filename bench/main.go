@@ -70,7 +70,7 @@ func fail(err error) {
 	}
 }
 
-// buildCaddy builds what is measured, unless it was given.
+// buildCaddy builds the Caddy that is measured, unless one was given.
 func buildCaddy(dir string) error {
 	if *binary != "" {
 		return nil

@@ -18,9 +18,9 @@ import (
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 )
 
-// goalNodes is that for the CPU time of a request on a node that shares its store with
-// others, relative to stock Caddy; goalTransactions that for a thousand requests of a
-// busy key.
+// goalNodes is the goal for the CPU time of a request on a node that shares its store
+// with others, relative to stock Caddy; goalTransactions is the goal for the
+// transactions of a thousand requests of a busy key.
 const (
 	goalNodes        = 1.25
 	goalTransactions = 40
@@ -60,10 +60,10 @@ func (f *fleet) end() {
 }
 
 // reportNodes measures nodes beside as many processes of stock Caddy, and beside a till
-// with a store of its own. A process that has only a part of the load takes more CPU time
-// for each request, whichever it is, so one stock process is no measure for two nodes.
-// Stock Caddy opens a store in the database, too: Badger's memory would let it collect
-// garbage far less often than a node.
+// with a store of its own. Any process that has only a part of the load takes more CPU
+// time for each request, so one stock process is no measure for two nodes. Stock Caddy
+// opens a store in the database, too: Badger's memory would let it collect garbage far
+// less often than a node.
 func reportNodes(w io.Writer, dir, to string, till *side) (err error) {
 	server, err := postgrestest.New()
 	if err != nil {
@@ -140,8 +140,8 @@ func (f *fleet) measure() error {
 	return nil
 }
 
-// transactions is how many the nodes have committed or rolled back, for whatever
-// purpose.
+// transactions returns how many transactions the nodes have committed or rolled back,
+// for whatever purpose.
 func transactions(database *pgconn.PgConn) (int64, error) {
 	time.Sleep(1100 * time.Millisecond) // the server's count may be a second behind
 	results, err := database.Exec(context.Background(),

@@ -18,8 +18,8 @@ import (
 	"github.com/till-proxy/till/limiter/postgres/postgrestest"
 )
 
-// Many keys in a database are measured by what an operator calls: each command is a
-// process of its own, and so is the node that it asks.
+// Many keys in a database are measured with the commands of an operator: each command
+// is a process of its own, and so is the node that it asks.
 
 // sharedKeys is a PostgreSQL with the keys, and what is known of it.
 type sharedKeys struct {
@@ -31,8 +31,8 @@ type sharedKeys struct {
 
 const databaseRow = "%-38s %10s %12s %15s\n" // 80 columns
 
-// runScaleDatabase moves so many keys into a database and back, and uses and repairs it
-// in between.
+// runScaleDatabase moves that many keys into a database and back, and uses and repairs
+// it in between.
 func runScaleDatabase(out io.Writer, keys int) (err error) {
 	dir, err := os.MkdirTemp("", "till-scale")
 	if err != nil {
@@ -84,7 +84,8 @@ func (d *sharedKeys) use() (err error) {
 	if err := d.till("audit verify", node, "audit", "verify"); err != nil {
 		return err
 	}
-	// As a node does that has found that the database lost what it had acknowledged.
+	// A node does the same when it finds that the database has lost what it had
+	// acknowledged.
 	if _, err := d.conn.Exec(context.Background(), "UPDATE till.state SET doubt = 'this benchmark says so'").ReadAll(); err != nil {
 		return err
 	}
@@ -140,7 +141,7 @@ func (d *sharedKeys) measure(name string, fn func() (memory string, err error)) 
 	return nil
 }
 
-// peak is the most memory that the process has had.
+// peak returns the most memory that the process has had.
 func (s *side) peak() string {
 	return number(memoryOf(strconv.Itoa(s.cmd.Process.Pid), "VmHWM"), "MB")
 }

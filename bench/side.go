@@ -36,10 +36,10 @@ type side struct {
 	sized [len(sized)][]time.Duration // CPU time per request with a larger body
 }
 
-// startSide runs Caddy with the site's directives. Both sides open a store and know
-// the same upstream, so that they differ only in the site. dsn is the database in which
-// all whose names are alike up to a hyphen share a store; empty: the side has one of its
-// own.
+// startSide runs Caddy with the site's directives. Both sides open a store and know the
+// same upstream, so that they differ only in the site. dsn is the database in which all
+// sides whose names are the same up to the first hyphen share a store; empty: the side has one
+// of its own.
 func startSide(dir, name, to, dsn, site string) (*side, error) {
 	s := &side{name: name}
 	addr, err := freePort()
@@ -104,7 +104,7 @@ http://:%s {
 	}
 }
 
-// plainProxy is the site of the side that is compared with.
+// plainProxy is the site of the side that till is compared with.
 func plainProxy(to string) string {
 	return "reverse_proxy " + to + " {\n\t\theader_up Authorization \"Bearer sk-bench\"\n\t}"
 }

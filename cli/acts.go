@@ -229,7 +229,7 @@ and labels can be changed.`,
 			}
 			for _, name := range unset {
 				field := strings.ReplaceAll(name, "-", "_")
-				if field == "label" { // the flag sets one of them
+				if field == "label" { // the flag sets one label
 					field = "labels"
 				}
 				if _, both := body[field]; both {

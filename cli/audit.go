@@ -162,8 +162,8 @@ take the head from the server's log, which has it every hour.`,
 	return cmd
 }
 
-// verify reads an export, or asks the server. If a head is given it verifies an
-// export of the server itself, because then the server need not be trusted.
+// verify reads an export, or asks the server. If a head is given, it verifies an export
+// of the server's log itself, because then the server need not be trusted.
 func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *audit.Hash) (*wire.Verdict, error) {
 	var export io.ReadCloser
 	switch {
@@ -193,7 +193,7 @@ func (f *globalFlags) verify(cmd *cobra.Command, args []string, head *audit.Hash
 	return v, errors.Join(err, export.Close())
 }
 
-// verdict asks the server to verify its log, which may be as long as it likes.
+// verdict asks the server to verify its log, however long that is.
 func (c *client) verdict(ctx context.Context) (*wire.Verdict, error) {
 	v := new(wire.Verdict)
 	return v, c.patient().call(ctx, "GET", "/audit/verify", nil, v)

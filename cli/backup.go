@@ -99,7 +99,7 @@ func (c *client) save(ctx context.Context, path, file string, progress io.Writer
 	return n, keys, err
 }
 
-// writeNew writes a new file, which has its name only once all of it is there.
+// writeNew writes a new file, which gets its name only once it is complete.
 func writeNew(file string, write func(*os.File) error) (err error) {
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 		return errors.Join(fmt.Errorf("%s exists already: name another file", file), err)

@@ -88,10 +88,10 @@ func (b *bulk) run(cmd *cobra.Command, f *globalFlags, reason string) error {
 	p.end()
 	left := found.Matched - found.AlreadyRevoked
 	before := ""
-	if found.At != nil { // servers of before do not say it, and know no such filter
+	if found.At != nil { // older servers do not say it, and know no such filter
 		before = found.At.Format(time.RFC3339Nano)
 	}
-	if b.dryRun || left == 0 && !b.yes { // with --yes also those end that were too young to be counted
+	if b.dryRun || left == 0 && !b.yes { // with --yes, keys that were too young to be counted end as well
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), raw)
 		}

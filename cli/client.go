@@ -53,7 +53,8 @@ func dataDir(flag string) (string, error) {
 const socketName = "admin.sock"
 
 // packagedSocket is the admin endpoint of a server that init/till.service runs with
-// `admin unix//run/caddy/admin.sock`, or "" where not only root can make that directory.
+// `admin unix//run/caddy/admin.sock`, or "" where others than root can make that
+// directory.
 func packagedSocket(system string) string {
 	if system == "windows" { // any user can make it, at the root of the drive
 		return ""
@@ -96,8 +97,8 @@ func newClientBeside(ofUnit, address string) (*client, error) {
 	return clientAt(defaultAddress(ofUp, ofUnit), true)
 }
 
-// defaultAddress is where the server is if nobody says it. CADDY_ADMIN moves Caddy's own
-// default.
+// defaultAddress returns the server's address if nobody gives one. CADDY_ADMIN moves
+// Caddy's own default.
 func defaultAddress(ofUp, ofUnit string) string {
 	if ofUp != "" && listening(ofUp) {
 		return "unix/" + ofUp
@@ -107,7 +108,7 @@ func defaultAddress(ofUp, ofUnit string) string {
 	}
 	err := knock("unix", ofUnit)
 	busy := errors.Is(err, syscall.EAGAIN) || os.IsTimeout(err)
-	// The unit makes the socket's directory also if the server listens at the port. If it does
+	// The unit makes the socket's directory even if the server listens at the port. If it does
 	// not, a user who may not use the socket is told so, and not that no server runs.
 	hidden := errors.Is(err, fs.ErrPermission) && nobodyListens(knock("tcp", caddy.DefaultAdminListen))
 	if err == nil || busy || hidden {
@@ -213,7 +214,7 @@ func (c *client) call(ctx context.Context, method, path string, body, into any) 
 }
 
 // decoded returns an error if an answer could not be decoded, or lacks what every
-// command needs that asks for such a thing.
+// command needs from such an answer.
 func (c *client) decoded(err error, into any) error {
 	if err != nil {
 		return fmt.Errorf("the answer of %s is not from till: %w", c.where, err)
@@ -277,7 +278,8 @@ func (c *client) read(res *http.Response) ([]byte, error) {
 }
 
 // hollow reports whether an answer has a null in a list, or lacks an object that it always
-// has, such as the key that was minted, or a limit of which it says what is left.
+// has, such as the key that was minted, or lacks a limit although it says what is left of
+// it.
 func hollow(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -311,7 +313,7 @@ func (c *client) answer(ctx context.Context, method, path string, body, into any
 	return raw, err
 }
 
-// callAndPrint makes a call for a command that prints the answer: itself with --json,
+// callAndPrint makes a call for a command that prints the answer: as JSON with --json,
 // and otherwise as print writes it.
 func callAndPrint[T any](cmd *cobra.Command, c *client, method, path string, body any, print func(answer *T) error) error {
 	answer := new(T)

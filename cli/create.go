@@ -58,7 +58,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 }
 
 // addUpstream adds the flags for the upstream of one key. The server refuses two different
-// ones.
+// upstreams.
 func (f *limitFlags) addUpstream() {
 	f.String("upstream", "", "the upstream that the key is for (default: the only one)")
 	f.String("provider", "", "the same as --upstream")
@@ -93,7 +93,7 @@ func (f *limitFlags) fields(in io.Reader) (map[string]any, error) {
 			wrong = usage("--%s: %v", flag.Name, err)
 		}
 		field := strings.ReplaceAll(flag.Name, "-", "_")
-		if field == "label" { // the flag sets one of them
+		if field == "label" { // the flag sets one label
 			field = "labels"
 		}
 		b[field] = value

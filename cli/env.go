@@ -18,7 +18,7 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// configured is the upstreams of the server, and its base URL.
+// configured holds the server's upstreams and its base URL.
 type configured wire.UpstreamsAnswer
 
 func (c *client) configured(ctx context.Context) (configured, error) {
@@ -103,8 +103,8 @@ placeholder for the string, because the server does not have it.`,
 }
 
 // upstreamOf finds the upstream that a key is for, from the flag or from the key's
-// record. For a string it asks the address that holders use, because the management
-// API finds no key by its string.
+// record. For a key's string it asks at the address that holders use, because the
+// management API finds no key by its string.
 func (c *client) upstreamOf(ctx context.Context, all configured, base, key, arg, flag string) (wire.UpstreamInfo, error) {
 	name := flag
 	switch {

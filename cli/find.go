@@ -21,9 +21,9 @@ import (
 type naming struct {
 	// full requires a full id or name, for commands that cannot be undone.
 	full bool
-	// of lists the statuses of the keys that the command is for. If several keys
-	// have a name, it stands for the only one in these statuses; if none is, keys
-	// in other statuses are considered.
+	// of lists the statuses of the keys that the command is for. If several keys have a
+	// name, the name stands for the only one in these statuses; if none is, keys in
+	// other statuses are considered.
 	of []record.Status
 }
 
@@ -112,7 +112,7 @@ func (c *client) named(ctx context.Context, name string, how naming) (*wire.KeyO
 	}
 	var fit []*wire.KeyObject
 	others, alive := "", record.Either(how.of)
-	for _, status := range how.of { // the list may be long, of ended keys
+	for _, status := range how.of { // the list of ended keys may be long
 		some, rest, err := c.all(ctx, url.Values{"name": {name}, "status": {string(status)}}, candidatesShown)
 		if err != nil {
 			return nil, err

@@ -4,7 +4,7 @@ package cli
 
 import "io"
 
-// inherit does nothing here: what a command makes is its caller's.
+// inherit does nothing here: what a command makes belongs to its caller.
 func inherit(io.Writer, ...string) (pass func() error, err error) {
 	return func() error { return nil }, nil
 }

@@ -14,24 +14,26 @@ import (
 	"syscall"
 )
 
-// What root restores or migrates is for a server that may run as another user, and that
-// refuses to start with files of anybody else. So what root makes is given to whoever owned
-// the store that was there before, and otherwise to whoever owns the directory in which it
-// is made. Root is told, because a server that runs as root does not start with it.
+// A store that root restores or migrates is for a server that may run as another user, and
+// that refuses to start with files of anybody else. So the files that root makes are given
+// to the owner of the former store, or, if there is none, to the owner of the directory in
+// which they are made. Root is told, because a server that runs as root does not start with
+// such files.
 
-// estate is what is going to be made at a path, and whose it will be.
+// estate is a file or directory that is going to be made at a path, and its future
+// owner.
 type estate struct {
 	path string
 	in   *os.Root // the directory, which is there already
 	name string   // what is made in it
 
 	uid, gid int    // root's own is left as it is
-	like     string // what is the model for that: the former store, or the directory; "" if it is there already
+	like     string // the model for the owner: the former store, or the directory; "" if it is there already
 	former   bool
 }
 
 // inherit is called before anything is made at some paths, that of the store first, and
-// pass once all is there.
+// pass once everything is there.
 func inherit(notes io.Writer, paths ...string) (pass func() error, err error) {
 	if os.Geteuid() != 0 {
 		return func() error { return nil }, nil
@@ -100,7 +102,7 @@ func estateAt(path string) (*estate, error) {
 	return e, nil
 }
 
-// find finds whose it will be. What is there already stays as it is.
+// find finds the future owner. A file that is there already stays as it is.
 func (e *estate) find() error {
 	if _, err := e.in.Lstat(e.name); !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -122,7 +124,7 @@ func (e *estate) find() error {
 	return nil
 }
 
-// isPartOf reports whether what is made is part of what is made at another path.
+// isPartOf reports whether this estate is part of another.
 func (e *estate) isPartOf(other *estate) bool {
 	return e.path == other.path || strings.HasPrefix(e.path, other.path+"/")
 }
@@ -148,10 +150,10 @@ func (e *estate) pass(notes io.Writer) error {
 	return nil
 }
 
-// give gives a file of root's, or a directory with all that is in it. The owner of the
-// directory that it is in may have put something else there, a link to a file of root's at
-// worst, and may do so at any moment: so what is given is what was looked at. What is in a
-// directory of root's nobody else changes.
+// give gives away a file of root's, or a directory with everything in it. The owner of the
+// directory around it may have put something else in its place, at worst a link to a file
+// of root's, and may do so at any moment: so only the file that was examined is given
+// away. Nobody else changes the contents of a directory of root's.
 func give(in *os.Root, name string, uid, gid int) error {
 	seen, err := in.Lstat(name)
 	if err != nil {

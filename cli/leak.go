@@ -33,7 +33,7 @@ type leakReport struct {
 	Files    int64         `json:"files"`
 	Skipped  int64         `json:"skipped"`
 	DryRun   bool          `json:"dry_run,omitempty"`
-	// Made are the tokens made with those that were found that still work.
+	// Made are the tokens that were made with those found, and that still work.
 	Made []wire.MadeToken `json:"made_tokens,omitempty"`
 	// Pending names the nodes that have not yet followed.
 	Pending []string `json:"pending,omitempty"`
@@ -159,7 +159,7 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 				r.Made = append(r.Made, t)
 			}
 		}
-		r.Pending = answer.Pending // of the last call, which has waited for what all have done
+		r.Pending = answer.Pending // of the last call, which has waited for the changes of all calls
 		texts = texts[n:]
 		if err != nil && answer.Error == nil { // nothing says that the next call would do better
 			break
@@ -168,8 +168,9 @@ func (r *leakReport) ask(ctx context.Context, f *globalFlags, texts []token.Leak
 	return failed
 }
 
-// leaks sends some strings. With an error, what is not known to have been revoked is among
-// the matches as failed; the server's own answer to a part of them has its Error set.
+// leaks sends some strings. With an error, strings that are not known to have been revoked
+// are among the matches as failed; if the server itself has answered about a part of them,
+// Error is set.
 func (c *client) leaks(ctx context.Context, texts []token.Leak, dryRun bool) (answer wire.LeaksAnswer, err error) {
 	var lines strings.Builder
 	for _, l := range texts {

@@ -32,7 +32,7 @@ var filterFlags = map[string]string{
 	"q":              "beginning of an id or name",
 }
 
-// picking is what those flags and --label say.
+// picking holds the values of filterFlags and of --label.
 type picking struct {
 	texts  map[string]*string
 	labels map[string]string
@@ -148,7 +148,8 @@ func withoutSalts(keys []*wire.KeyObject) (n int) {
 }
 
 // pages follows the pages of a list until it has limit items; 0 stands for all of them.
-// of returns what a page holds and the cursor of the next one, which more is, too.
+// of returns the items of a page and the cursor of the next page; more is such a
+// cursor, too.
 func pages[Page, Item any](ctx context.Context, c *client, path string, q url.Values, limit int, of func(*Page) ([]Item, string)) (items []Item, more string, err error) {
 	items = []Item{}
 	for {

@@ -20,12 +20,12 @@ import (
 	"time"
 )
 
-// Unless a command is told where the server is, it calls Caddy's default address, an
-// unprivileged port of loopback: any user of this machine can listen there while Caddy does
-// not, or not there. Real keys are sent to it, and what it answers is believed. So such a
-// call first looks whose the listener is. An address that was given is not examined.
+// A command that is given no address calls Caddy's default address, an unprivileged port of
+// loopback: any user of this machine can listen there while Caddy does not. Real keys are
+// sent to the listener, and its answers are believed. So such a call first looks who owns
+// the listener. An address that was given is not examined.
 
-// packagedUser is the user as whom Caddy's packages and init/till.service run it.
+// packagedUser is the user that Caddy's packages and init/till.service run it as.
 const packagedUser = "caddy"
 
 // dialLocalhost dials, and for the name localhost it dials 127.0.0.1, where Caddy listens
@@ -46,15 +46,15 @@ func dialLocalhost(ctx context.Context, network, address string) (net.Conn, erro
 	return conn, err
 }
 
-// nobodyListens reports whether a connection was refused. After any other error somebody may
-// listen there, whom others have kept too busy to answer.
+// nobodyListens reports whether a connection was refused. After any other error there may be
+// a listener that others keep too busy to answer.
 func nobodyListens(err error) bool {
 	const refusedByWindows = syscall.Errno(10061) // WSAECONNREFUSED; there ECONNREFUSED is a number of Go's own
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, refusedByWindows)
 }
 
-// dialTrusted dials, and ends a connection on loopback if a user listens there who is not
-// trusted. It looks once it is connected, before anything is sent: before that, somebody
+// dialTrusted dials, and ends a connection on loopback if an untrusted user listens
+// there. It looks once it is connected, before anything is sent: before that, somebody
 // else could still take the port.
 func dialTrusted(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := dialLocalhost(ctx, network, address)
@@ -81,9 +81,9 @@ func (e *strangerError) Error() string {
 		e.who, e.address, packagedUser, e.address)
 }
 
-// trusted returns an error if somebody listens at an address of this machine who is not
-// trusted, or if nobody does who can be seen. Where the system has no tables of sockets,
-// or does not show them, nothing can be known, and nothing is refused.
+// trusted returns an error if an untrusted user listens at an address of this machine,
+// or if no listener can be seen. Where the system has no tables of sockets, or does not
+// show them, nothing can be known, and nothing is refused.
 func trusted(to netip.AddrPort, address string) error {
 	var all []listener
 	for i, path := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
@@ -112,8 +112,8 @@ func everyUserHasANumber() bool {
 	return err == nil && slices.Equal(strings.Fields(string(text)), []string{"0", "0", "4294967295"})
 }
 
-// trustedUsers are those whose servers a caller trusts. unique says that no two users are
-// named by one number.
+// trustedUsers returns the users whose servers a caller trusts. unique says that no two
+// users share a number.
 func trustedUsers(caller int, unique bool) []int {
 	own := []int{0, caller}
 	if packaged, err := user.Lookup(packagedUser); err == nil {
@@ -134,7 +134,8 @@ func trustedUsers(caller int, unique bool) []int {
 	return slices.DeleteFunc(own, func(uid int) bool { return uid == overflow })
 }
 
-// checkListeners returns an error unless all listeners belong to one of some users.
+// checkListeners returns an error unless every listener belongs to one of the users in
+// own.
 func checkListeners(listeners []listener, own []int, address string) error {
 	if len(listeners) == 0 { // it has gone already, or is not of this machine
 		return &strangerError{"somebody who cannot be seen here", address}
@@ -162,8 +163,8 @@ type listener struct {
 	uid int
 }
 
-// accepting are the listeners to which the kernel may give a connection to an address:
-// those at the address itself, and if there are none, those at any address.
+// accepting returns the listeners to which the kernel may give a connection to an
+// address: those at the address itself, and if there are none, those at any address.
 func accepting(to netip.AddrPort, all []listener) []listener {
 	var there, anywhere []listener
 	for _, l := range all {
@@ -182,8 +183,8 @@ func accepting(to netip.AddrPort, all []listener) []listener {
 }
 
 // listenersIn reads the listeners in a table of sockets: /proc/self/net/tcp or tcp6, in the
-// format of proc_pid_net(5). /proc/net is a link to /proc/self/net, which is not there where
-// /proc shows processes alone (ProcSubset=pid).
+// format of proc_pid_net(5). /proc/net is a link to /proc/self/net, which is missing where
+// /proc shows only processes (ProcSubset=pid).
 //
 //	sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
 //	 0: 0100007F:07E3 00000000:0000 0A 00000000:00000000 00:00000000 00000000   998        0 20735 …

@@ -113,7 +113,7 @@ arguments of commands: write it as {env.NAME} or {file.PATH}, in quotes.`,
 }
 
 // noteContradictions says which upstreams the server refuses to keys with a limit in tokens
-// or dollars, because an answer has passed a bound. Each node has a record of its own, in
+// or dollars, because an answer has exceeded a bound. Each node has a record of its own, in
 // the data directory of the user that it runs as. The migration has succeeded already.
 func noteContradictions(notes io.Writer, path string) {
 	b, err := os.ReadFile(path)
@@ -142,7 +142,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// A storeKind is where a store is.
+// A storeKind says where a store is kept.
 type storeKind string
 
 const (
@@ -156,7 +156,7 @@ type storePlace struct {
 	address string // path or DSN
 }
 
-// twoPlaces reads what a migration goes between.
+// twoPlaces reads the source and the target of a migration.
 func twoPlaces(from, to string) (source, target storePlace, err error) {
 	if source, err = placeOf("--from", from); err == nil {
 		target, err = placeOf("--to", to)
@@ -185,7 +185,7 @@ func placeOf(flag, text string) (p storePlace, err error) {
 	return p, err
 }
 
-// migrator is the node that a migration is in a database.
+// migrator is the name of a migration's node in a database.
 const migrator = "migration"
 
 // open opens a store for this command alone.
@@ -209,7 +209,7 @@ func (p storePlace) open(ctx context.Context, schema string) (store.Store, error
 	return s, nil
 }
 
-// next says how servers come to use a store.
+// next says how to start servers with a store.
 func (p storePlace) next() string {
 	if p.kind == inDirectory {
 		return "Start one server with: store badger " + p.address + "\n"

@@ -43,7 +43,7 @@ node.`,
 		Example: "  caddy till nodes remove till-3",
 		Args:    argCount(1, 1, "the name of the server, as caddy till nodes shows it"),
 		RunE: f.calling(func(cmd *cobra.Command, c *client, args []string) error {
-			c = c.patient() // it may have a part of every key
+			c = c.patient() // it may have a share of every key
 			return callAndPrint(cmd, c, "DELETE", "/nodes/"+url.PathEscape(args[0]), nil, func(r *wire.RemovedNode) error {
 				_, err := fmt.Fprintf(cmd.OutOrStdout(), "Removed %s. It had a part of %s; %s, %s and $%s count as used.\n", r.Name,
 					prose.Counted(r.Accounts, "budget"), prose.Counted(r.Activations, "activation"), prose.Counted(r.Tokens, "token"), r.SpendUSD)
@@ -54,7 +54,7 @@ node.`,
 	return cmd
 }
 
-// latest is the last time at which any node was heard of: about now, by the
+// latest returns the last time at which any node was heard from: about now, by the
 // database's clock.
 func latest(nodes []wire.NodeJSON) (at time.Time) {
 	for _, n := range nodes {
@@ -65,7 +65,7 @@ func latest(nodes []wire.NodeJSON) (at time.Time) {
 	return at
 }
 
-// stateOf says in a few words how a node is.
+// stateOf describes the state of a node in a few words.
 func stateOf(n *wire.NodeJSON, now time.Time) string {
 	state := n.State
 	switch {
@@ -103,7 +103,7 @@ func nodesTable(nodes []wire.NodeJSON) string {
 	return b.String()
 }
 
-// nodesLine says in one line how the nodes are.
+// nodesLine describes the state of the nodes in one line.
 func nodesLine(nodes []wire.NodeJSON) string {
 	now := latest(nodes)
 	parts := make([]string, len(nodes))

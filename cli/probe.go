@@ -11,7 +11,7 @@ import (
 )
 
 // These are for supervisors and scripts. Unlike wget and curl they find the server as all
-// commands do, also where its admin endpoint is a socket.
+// commands do, even where its admin endpoint is a socket.
 
 func liveCommand(f *globalFlags) *cobra.Command {
 	return probeCommand(f, "live", "Says whether the server is up, for a supervisor",

@@ -60,7 +60,7 @@ credential, change it there; keys that use it need no new string.`,
 	return cmd
 }
 
-// former says what becomes of the string that the key had before.
+// former says what becomes of the key's former string.
 func former(r *wire.Rotated) string {
 	var b strings.Builder
 	b.WriteString("Rotated  the former string ")

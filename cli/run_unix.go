@@ -76,8 +76,9 @@ func keepTerminal() (restore func()) {
 // startConnected starts a process, and returns the other end of its input and output.
 // The process has its own session, which the signals of the terminal do not reach.
 //
-// They are a socket, because every process that may look at another in /proc can open
-// its pipes there, and keeps them open whatever that process does afterwards.
+// Input and output are a socket, because every process that may inspect another in
+// /proc can open its pipes there, and keeps them open whatever that process does
+// afterwards.
 func startConnected(cmd *exec.Cmd) (io.ReadWriteCloser, error) {
 	syscall.ForkLock.RLock()
 	ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)

@@ -19,8 +19,8 @@ type runKey struct {
 // has no business with the management API.
 var ownVariables = []string{"TILL_TOKEN", "TILL_ADDRESS", "TILL_DATA", "TILL_DATABASE_URL", echoVariable}
 
-// shortestSecret is the length in bytes from which a credential is long enough that
-// other variables which contain it are removed, too.
+// shortestSecret is the least length, in bytes, of a credential for which other
+// variables that contain it are removed, too.
 const shortestSecret = 16
 
 // runEnviron returns the environment of a command that is to use only these keys:

@@ -15,9 +15,8 @@ import (
 	"github.com/till-proxy/till/upstream"
 )
 
-// handover is how `run` points a command at this server, in addition to the
-// variables that the SDKs read. It may be made before a key is minted, and holds
-// none.
+// handover is how `run` points a command at this server, in addition to the variables
+// that the SDKs read. It may be made before a key is minted, and holds no key.
 type handover struct {
 	args      []string // the command's own
 	base      string
@@ -59,7 +58,7 @@ func tool(command string) string {
 // vendorNames maps presets to the names that a command has for their vendors.
 type vendorNames map[string]string
 
-// usualNames are those of several commands.
+// usualNames are the names that several commands use.
 var usualNames = vendorNames{"openai": "openai", "anthropic": "anthropic", "gemini": "google"}
 
 // vendors returns the upstreams with the command's names for them. Of several

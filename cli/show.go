@@ -165,7 +165,7 @@ func wrap(values []string, separator string, width int) []string {
 	return lines
 }
 
-// phrases are what a line about a key is joined from.
+// phrases are the parts from which a line about a key is joined.
 type phrases []string
 
 // add adds a phrase if it applies.

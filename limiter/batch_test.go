@@ -24,7 +24,7 @@ type rehearsed struct{ store.Store }
 
 var errRehearsed = errors.New("only a rehearsal")
 
-// Update implements limiter.Store.
+// Update implements store.Store.
 func (s rehearsed) Update(fn func(store.Tx) error) error {
 	err := s.Store.Update(func(tx store.Tx) error { return errors.Join(fn(tx), errRehearsed) })
 	if !errors.Is(err, errRehearsed) {
@@ -39,7 +39,7 @@ type rolled struct {
 	back bool
 }
 
-// Update implements limiter.Store.
+// Update implements store.Store.
 func (s *rolled) Update(fn func(store.Tx) error) error {
 	if !s.back {
 		return s.Store.Update(fn)

@@ -19,7 +19,7 @@ type slow struct {
 	until time.Time
 }
 
-// Update implements limiter.Store.
+// Update implements store.Store.
 func (s *slow) Update(fn func(store.Tx) error) error {
 	return s.Store.Update(func(tx store.Tx) error { return fn(slowTx{tx, s.until}) })
 }

@@ -55,7 +55,7 @@ func (l *DenyList) Denies(method, path string) bool {
 		l.open.MatchFold(method, path)
 }
 
-// WithoutParameters returns a path as it is for servers that drop what follows a
+// WithoutParameters returns a path as seen by servers that drop everything after a
 // semicolon in a segment (RFC 3986, section 3.3).
 func WithoutParameters(path string) string {
 	if strings.IndexByte(path, ';') < 0 {

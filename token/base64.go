@@ -3,9 +3,8 @@ package token
 // shortestWrap is the smallest number of base64 characters that can hold a key.
 const shortestWrap = (len(KeyPrefix) + randomLen + checksumLen) * 4 / 3
 
-// unwrap scans what the text holds in base64: each run of its characters, across line
-// ends too, from each of four offsets, because what precedes the base64 may look like
-// it.
+// unwrap scans the base64 in a text: each run of its characters, across line ends too,
+// from each of four offsets, because the text before the base64 may look like it.
 func (s *scanner) unwrap(text []byte, wraps, at int) {
 	var sextets, decoded []byte
 	for i := 0; i < len(text); {
@@ -50,8 +49,8 @@ func (s *scanner) decode(buf, sextets []byte, wraps, at int) []byte {
 }
 
 // run collects the base64 that begins at i, and returns its end. With asDiff, a + or
-// - at the beginning of a line is that of a diff; diff reports whether there is such
-// a line.
+// - at the beginning of a line is taken for that of a diff; diff reports whether there
+// is such a line.
 func run(to, text []byte, i int, asDiff bool) (sextets []byte, end int, diff bool) {
 	for i < len(text) {
 		if v := sextet(text[i]); v >= 0 {

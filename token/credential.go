@@ -47,7 +47,7 @@ func Scrub(text string) string {
 // HoldsKey reports whether a text contains a scoped key.
 func HoldsKey(text string) bool { return strings.Contains(text, KeyPrefix) }
 
-// named matches a key as files of settings have it: OPENAI_API_KEY=sk-…, api_key:
+// named matches a key as settings files have it: OPENAI_API_KEY=sk-…, api_key:
 // sk-….
 var named = regexp.MustCompile(`^(?i:export\s+|set\s+|setx\s+|\$env:)?([A-Z][A-Z0-9]*_[A-Z0-9_]*|(?i:[a-z0-9_."-]*(key|token|secret|password|credential|authorization)[a-z0-9_."-]*))\s*(=|:\s)\s*[^=\s]`)
 

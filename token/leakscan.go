@@ -8,7 +8,7 @@ type Leak struct {
 	Offset int  // where it, or the base64 around it, begins
 }
 
-// Hint is so much of the string that its owner knows which one is meant.
+// Hint is enough of the string for its owner to know which one is meant.
 func (l *Leak) Hint() string {
 	prefix := KeyPrefix
 	if l.Admin {
@@ -45,8 +45,8 @@ type scanner struct {
 	budget int // bytes that may still be decoded
 }
 
-// scan searches a text that may be wrapped so many more times. at, unless -1, is its
-// offset in the outermost text.
+// scan searches a text that may hold up to wraps more layers of base64. at, unless -1, is
+// its offset in the outermost text.
 func (s *scanner) scan(text []byte, wraps, at int) {
 	for i := 0; i < len(text); {
 		switch text[i] {
@@ -75,7 +75,7 @@ func (s *scanner) scan(text []byte, wraps, at int) {
 func matchString(text []byte, i int) (leak Leak, next int, ok bool) {
 	var buf [len(AdminPrefix) + randomLen + checksumLen]byte
 	n := 0
-	take := func(want string) bool { // takes one character, of those in want if that is not empty
+	take := func(want string) bool { // takes one character: that of want or, if want is empty, a digit of base 62
 		c, after, ok := nextOf(text, i, n > 0)
 		if !ok || want != "" && c != want[0] || want == "" && digit(c) < 0 {
 			return false

@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// addressScheme is how an address begins that has a scheme (RFC 3986, section 3.1).
+// addressScheme is the beginning of an address that has a scheme (RFC 3986, section 3.1).
 var addressScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 
 // ScrubAddress returns an address as messages may repeat it: without a user, a password, a query
-// and a fragment, also where it is not well formed.
+// and a fragment, even if it is not well formed.
 func ScrubAddress(text string) string {
 	scheme := addressScheme.FindString(text)
 	hidden, rest := "", text[len(scheme):]

@@ -38,7 +38,7 @@ type Memory struct {
 	seed   maphash.Seed
 
 	mu         sync.Mutex
-	keys       map[string]*list.Element // of *past, by the key's id
+	keys       map[string]*list.Element // of *keyPrefixes, by the key's id
 	used       *list.List               // the most recently used one is in front
 	total      int                      // prefixes of all keys
 	answers    answerMemory

@@ -83,7 +83,7 @@ type keyAnswers struct {
 
 // answerMemory is the part of a Memory about answers. The Memory's mutex guards it.
 type answerMemory struct {
-	keys  map[string]*list.Element // of *answers, by the key's id
+	keys  map[string]*list.Element // of *keyAnswers, by the key's id
 	used  *list.List               // the most recently used one is in front
 	total int                      // how many ids all keys have
 }

@@ -97,8 +97,9 @@ var (
 // maxUsageDepth bounds how deep a usage object is searched.
 const maxUsageDepth = 3
 
-// collect gathers the numbers in a usage object. Negative numbers, fractions and null
-// do not count. path leads to the object, and its memory is reused.
+// collect gathers the numbers in a usage object. null does not count; a count that is
+// negative or a fraction is noted under noNumber, and a cost, which may be a fraction, under
+// "$" and its field. path leads to the object, and its memory is reused.
 func (c usageCounts) collect(path []byte, o rawObject, depth int) {
 	for name, value := range o.members {
 		if len(name) > maxFieldName {

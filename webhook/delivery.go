@@ -35,7 +35,7 @@ const (
 
 	// firstRetry is the wait after the first failure. It doubles with each further one,
 	// up to longestRetry, and a message that is older than giveUp is given up once it
-	// has failed, or would have for as long.
+	// has failed, or once its webhook has been failing for as long.
 	firstRetry, longestRetry, giveUp = 2 * time.Second, time.Hour, 3 * 24 * time.Hour
 )
 
@@ -62,7 +62,7 @@ type State struct {
 type Deliveries struct {
 	limiter func() *limiter.Limiter
 
-	mu      sync.Mutex // of changes to the others
+	mu      sync.Mutex // guards changes of the other fields
 	stopped bool
 	senders atomic.Pointer[map[string]*sender] // by address; replaced, never changed
 }
@@ -91,7 +91,7 @@ type sender struct {
 	state    State
 }
 
-// Set replaces the webhooks by those of another configuration.
+// Set replaces the webhooks with those of another configuration.
 func (d *Deliveries) Set(hooks []*Endpoint, log *slog.Logger) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -176,7 +176,7 @@ func (s *sender) run(ctx context.Context) {
 	}
 }
 
-// round delivers what is due and returns when to look again at the latest.
+// round delivers the due messages, and returns when to look again at the latest.
 func (s *sender) round(ctx context.Context) time.Duration {
 	s.mu.Lock()
 	hook, log, pause := s.hook, s.log, time.Until(s.pause)
@@ -229,8 +229,8 @@ func (s *sender) round(ctx context.Context) time.Duration {
 	return min(next, lookAgain)
 }
 
-// hopeless reports whether a message is given up. One that is old because the server was
-// off is not.
+// hopeless reports whether a message is given up. One that is old only because the server
+// was off is not.
 func (s *sender) hopeless(m *event.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,7 +32,8 @@ var ErrTooSlow = errors.New("the store did not answer in time")
 var ErrBusy = errors.New("the store is too busy: nothing was done, try again in some seconds")
 
 // ErrOutcome is wrapped by the answer to an administrative call that the store began
-// but did not finish in time, or whose transaction failed after it had been begun.
+// but did not finish in time, or whose transaction failed once the store was asked to
+// commit it.
 var ErrOutcome = errors.New("the store does not answer: it is not known whether this was done, look before you repeat it")
 
 // These are the states of a change that a caller waits for.

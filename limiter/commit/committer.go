@@ -87,7 +87,7 @@ type Committer[B any] struct {
 	ended  chan struct{}
 
 	// failed holds the first commit error. The state on disk is unknown from
-	// then on, so everything after it is refused: what was requested counts
+	// then on, so everything after it is refused: what was reserved counts
 	// as spent. still holds why everything is still refused.
 	failed, still atomic.Pointer[error]
 }

@@ -16,8 +16,8 @@ import (
 
 // The outbox holds the messages that are yet to be delivered to webhooks. A message
 // is written in the transaction of the act that it reports, one for each webhook that
-// wants the event, and deleted once it was delivered: so each is delivered at least
-// once, even across a crash. Its id and its text never change.
+// wants the event, and deleted once it was delivered, or given up: so a crash loses
+// none, and may repeat some. Its id and its text never change.
 //
 //	o/<hook, 8 bytes><Unix nanoseconds, 8 bytes><random, 8 bytes>   postRecord
 

@@ -50,8 +50,7 @@ func unsealed(b []byte) ([]byte, bool) {
 }
 
 // openAnchor opens the anchor at path. If there is none, it makes a new one when
-// fresh is set; otherwise it makes one that belongs to no store, so that nothing
-// agrees with it.
+// fresh is set; otherwise the store is in doubt.
 func openAnchor(disk store.Disk, path string, fresh bool) (*anchor, error) {
 	a := &anchor{path: path, disk: disk}
 	b, err := disk.ReadFile(path)

@@ -123,7 +123,8 @@ func (s *Shadow) slot(i int) []byte {
 	return s.mem[shadowHeader+i*shadowSlot:][:shadowSlot:shadowSlot]
 }
 
-// Take gives an account a slot that says what was used, or nil when all are taken.
+// Take gives an account a slot that says what was used, or nil when all are taken or
+// the shadow was stopped.
 func (s *Shadow) Take(a Remembered) *Slot {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,9 +10,9 @@ import (
 // boottime is the time since the machine was started. It goes on while the machine
 // sleeps, so a session cannot outlive its time that way. Each request asks for it, and
 // the system call costs several times what time.Now does. But while the machine does
-// not sleep, the difference of the two stays the same; and when it has slept, its wall
-// clock is ahead of the monotonic one by as much. So the system call is made once a
-// second, and whenever these two have moved against each other.
+// not sleep, the difference between the two stays the same; and when it has slept, its
+// wall clock is ahead of the monotonic one by as much. So the system call is made once a
+// second, and whenever these two clocks have drifted apart.
 func boottime() time.Duration {
 	now := time.Now()
 	steady := now.Sub(started)
@@ -26,8 +26,8 @@ func boottime() time.Duration {
 
 const (
 	measureEvery = time.Second
-	// sleepLeast is how far the clocks must have moved against each other for a sleep
-	// to be looked for, and by how much boottime then has to be ahead.
+	// sleepLeast is how far the clocks must have drifted apart for a sleep to be
+	// looked for, and by how much boottime then has to be ahead.
 	sleepLeast = 5 * time.Millisecond
 )
 
@@ -37,7 +37,7 @@ var (
 	measured     atomic.Pointer[bootMark]
 )
 
-// bootMark is what was found out by the last system call.
+// bootMark is what the last system call has found out.
 type bootMark struct {
 	at    time.Duration // by the monotonic clock, since started
 	lead  int64         // of the wall clock over the monotonic one, since started
@@ -64,7 +64,7 @@ func measureBoottime(last *bootMark, read func() time.Duration) (boot time.Durat
 			m.ahead = last.ahead
 		}
 		if !measured.CompareAndSwap(last, m) {
-			return boottime() // all go by the one that was found out first
+			return boottime() // all use the mark that was stored first
 		}
 		return steady + m.ahead
 	}

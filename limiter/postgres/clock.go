@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Clock is the time of the database, as all nodes see it: what it was when it was asked
-// last, and what has passed since. The machine's own clock may be set to anything.
+// Clock is the time of the database, as all nodes see it: its last answer, plus the time
+// that has passed since. The machine's own clock may be set to anything.
 type Clock struct {
 	mu   sync.Mutex
 	last time.Duration // boottime of the measurement in use
@@ -39,13 +39,13 @@ const (
 	lastsFor   = 30 * time.Second
 )
 
-// measure takes the time that the database has told between two moments.
+// measure takes in the time that the database reported between two moments.
 func (c *Clock) measure(micros int64, sent, answered time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	middle := sent + (answered-sent)/2
 	if slow := answered-sent > slowAnswer; slow && c.last != 0 && middle-c.last < lastsFor {
-		return // what was measured before is closer
+		return // the earlier measurement is closer
 	}
 	if middle >= c.last {
 		c.last = middle

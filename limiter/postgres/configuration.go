@@ -2,8 +2,8 @@ package postgres
 
 import "github.com/till-proxy/till/limiter/store"
 
-// Describe tells the other nodes what the configuration of this one is from now on;
-// see Options.Configuration.
+// Describe tells the other nodes this node's configuration from now on; see
+// Options.Configuration.
 func (s *Store) Describe(configuration string) error {
 	if err := s.usable(); err != nil {
 		return err

@@ -44,7 +44,7 @@ func faultOf(err error) *fault {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		f := &fault{code: pg.Code, text: pg.Message, killed: pg.SeverityUnlocalized != "ERROR"}
-		switch { // PostgreSQL's texts have the user
+		switch { // PostgreSQL's texts name the user
 		case strings.HasPrefix(pg.Code, "28"):
 			f.text = "the database refuses the user, the password, or the address of this machine"
 		case pg.Code == "3D000":
@@ -57,8 +57,8 @@ func faultOf(err error) *fault {
 	return &fault{text: network(err), killed: true}
 }
 
-// network describes an error of a connection. Only texts that cannot contain what was
-// configured as a secret are passed on.
+// network describes an error of a connection. Only texts that cannot contain a configured
+// secret are passed on.
 func network(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
@@ -86,7 +86,7 @@ func network(err error) string {
 	return "the connection failed"
 }
 
-// texts are those of an error and of all that it wraps.
+// texts are the texts of an error and of all errors that it wraps.
 func texts(err error) []string {
 	all := []string{err.Error()}
 	switch e := err.(type) {
@@ -112,8 +112,8 @@ func (f *fault) without(user string) *fault {
 	return f
 }
 
-// again reports whether a transaction that has failed like this may succeed at once: it
-// was in another's way, or its connection led to a server that is gone.
+// again reports whether a transaction that has failed like this may succeed if it is run
+// again at once: it was in another's way, or its connection led to a server that is gone.
 func (f *fault) again() bool {
 	if f.away {
 		return false
@@ -131,16 +131,16 @@ func (f *fault) elsewhere() bool {
 	return f.killed || f.refused() || f.code == "25006" || f.standby()
 }
 
-// refused reports whether this node does not use the server. Another look may find one that
-// it uses.
+// refused reports whether this node refuses to use the server. Another look may find one
+// that it uses.
 func (f *fault) refused() bool { return f.unvouched || f.left }
 
 // standby reports whether a server that has not taken over has refused to begin a
-// transaction that writes. What is asked of it within another one, it refuses as 25006.
+// transaction that writes. Within another transaction, its refusals have the code 25006.
 func (f *fault) standby() bool { return f.begins && f.code == "0A000" }
 
-// unknown reports whether it is not known what became of a COMMIT: nobody has answered, or
-// something before the server says so.
+// unknown reports whether the outcome of a COMMIT is unknown: nobody has answered, or
+// something in front of the server says so.
 func (f *fault) unknown() bool { return f.killed || f.code == "08007" || f.code == "40003" }
 
 // passes reports whether a later transaction may succeed, though this one has not.
@@ -179,7 +179,7 @@ func awayOf(err error) *fault {
 }
 
 // loss is the doubt about a database that went back in time. All nodes have to know of
-// it, also those whose own commits are all there.
+// it, even those whose own commits are all there.
 type loss struct{ why string }
 
 func (l *loss) Error() string {
@@ -195,7 +195,7 @@ func doubt(format string, args ...any) error { return &loss{fmt.Sprintf(format, 
 // errRepaired is the error of a session that was begun before a repair.
 var errRepaired = fmt.Errorf("%w: the database was repaired, and is opened again", store.ErrDoubt)
 
-// errTaken is the error of a process whose node another process has, or nobody.
+// errTaken is the error of a process whose node now belongs to another process, or to none.
 var errTaken = errors.New("another process has taken this node's name, or the node was removed while it had lost touch with the database: it joins again; give each node a name of its own")
 
 var errNotJoined = errors.New("the node has not joined the others yet")

@@ -10,16 +10,16 @@ import (
 )
 
 // following is how far this node's memory has followed the feed: the rows of table feed,
-// each of which names what one commit has written that other nodes keep in memory.
+// each of which names the keys that one commit has written and other nodes keep in memory.
 type following struct {
 	follower store.Follower
 	wake     chan struct{} // there may be something to follow
-	lapsed   chan struct{} // until when the node is fresh has changed
+	lapsed   chan struct{} // the time until which the node is fresh has changed
 	recalls  chan []byte
 
 	mu       sync.Mutex
 	followed int64
-	written  int64         // what the node's session in the database says of that
+	written  int64         // followed, as the node's session in the database has it
 	stale    bool          // the node is not fresh, and the follower was told
 	missed   bool          // the session had expired, rows were pruned, or a step failed: all is read again
 	head     int64         // of the feed, when the session was renewed last
@@ -72,7 +72,7 @@ const (
 
 // followOthers calls the follower, until the store is closed.
 func (s *Store) followOthers() {
-	lost := false // and that was reported
+	lost := false // following has failed, and that was reported
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -102,8 +102,8 @@ func (s *Store) followOthers() {
 }
 
 // becomeFresh makes the node fresh if it has followed all that the last renewal knew of.
-// One that was stale waits until the follower has been told so: by then, what ran has
-// been cut.
+// A stale node first waits until the follower has been told so: by then, whatever was
+// running has been cut off.
 func (s *Store) becomeFresh() {
 	f := &s.follow
 	f.mu.Lock()
@@ -131,8 +131,8 @@ func (s *Store) signalLapsed() {
 	}
 }
 
-// tellStale tells the follower when the node is no longer fresh, and when it will not be
-// again, until the store is closed. It does not wait for what the follower does otherwise.
+// tellStale tells the follower when the node is no longer fresh, and when it will never be
+// again, until the store is closed. It does not wait for the follower's other work.
 func (s *Store) tellStale() {
 	f := &s.follow
 	final := false // the follower was told that everything is refused from then on
@@ -251,8 +251,8 @@ func (s *Store) committed(seq int64) {
 	}
 }
 
-// writeFollowed writes into the session how far this node has followed, for those that
-// wait in Settled.
+// writeFollowed writes into the session how far this node has followed, for the nodes
+// that wait in Settled.
 func (s *Store) writeFollowed() error {
 	f := &s.follow
 	f.mu.Lock()

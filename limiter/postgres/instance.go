@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// A server that takes over from another may lack commits. Of a node's latest commits only
-// that node knows: the others learn how many there are when they renew their sessions. So
-// each node compares its own number of commits with what the new server has, and vouches
-// for the server if that is all of them; from then on it acknowledges nothing that another
-// server has committed, as the former one may, and goes back to none that it has left. Before
-// a node goes on there, it waits until those that lived have vouched. A node that finds
-// commits missing writes its doubt for all: see doubt.go. Servers are told apart by when they
-// started, so nodes also vouch after a mere restart. That takes no longer than they need to
-// connect.
+// A server that takes over from another may lack commits. Only the node itself knows of its
+// latest commits: the others learn how many there are when they renew their sessions. So each
+// node compares its own number of commits with the new server's, and vouches for the server
+// if none is missing; from then on it acknowledges no commit of another server, such as the
+// former one, which may still commit, and never goes back to a server that it has left.
+// Before a node goes on there, it waits until the nodes that were alive have vouched. A node
+// that finds commits missing writes its doubt for all: see doubt.go. Servers are told apart
+// by when they started, so nodes also vouch after a mere restart. That takes no longer than
+// they need to connect.
 //
 // A node that ended together with the former server, or that cannot reach the new one
 // within the life of a session, is not waited for: what it alone knows stays unknown.
@@ -33,8 +33,8 @@ type instance struct {
 	live   map[string]bool // other nodes, when the trusted one was last asked
 }
 
-// past is which servers a process has gone from and to. The stores that it opens one after
-// the other have one in common, also those that do not join: each may have vouched.
+// past is which servers a process has left, and which it has gone to. The stores that it opens
+// one after the other share one, even those that do not join: each may have vouched.
 type past struct {
 	mu     sync.Mutex
 	chosen int64          // the server that the node has vouched for last, or is about to
@@ -65,7 +65,7 @@ func (p *past) check(instance int64) error {
 	return nil
 }
 
-// vouch says in the database that it has all that this node was acknowledged.
+// vouch says in the database that it has all commits acknowledged to this node.
 func (s *Store) vouch(ctx context.Context, c *conn, now state, session []byte, acked int64) error {
 	if now.vouched[s.options.Node] {
 		return nil
@@ -96,7 +96,7 @@ func (s *Store) trust(now state) bool {
 		i.judged, i.since = now.instance, boottime()
 	}
 	silent := make(map[string]bool)
-	for _, nodes := range []map[string]bool{now.live, i.live} { // the server may not know all that lived
+	for _, nodes := range []map[string]bool{now.live, i.live} { // the server may not know all nodes that were alive
 		for name, lives := range nodes {
 			if lives && name != s.options.Node && !now.vouched[name] {
 				silent[name] = true
@@ -131,8 +131,8 @@ func (s *Store) judge(ctx context.Context, c *conn, now state) error {
 }
 
 // choose leaves the server that was used until now for the one that has answered, for good,
-// and returns the last commit that was acknowledged. A standby that has not taken over is
-// none to go to.
+// and returns the last commit that was acknowledged. It does not go to a standby that has
+// not taken over.
 func (s *Store) choose(now state) (acked int64, err error) {
 	if now.standby {
 		return 0, errStandby
@@ -146,7 +146,7 @@ func (s *Store) choose(now state) (acked int64, err error) {
 	acked = s.acked.Load()
 	if i.trusted.Load() != now.instance {
 		i.trusted.Store(0)
-		if now.commits[s.options.Node] < acked { // which the next look finds out
+		if now.commits[s.options.Node] < acked { // the next look finds that out
 			return 0, errUnvouched
 		}
 	}
@@ -164,8 +164,8 @@ func (s *Store) acknowledge(batch, instance int64) bool {
 	return true
 }
 
-// checkInstance returns an error if what has answered is not the server that may be used: a
-// connection to the former one stays, or a pooler has another one now.
+// checkInstance returns an error if another server has answered than the one that may be
+// used: a connection to the former one is left, or a pooler now leads to another one.
 func (s *Store) checkInstance(instance int64) error {
 	if !s.joined.Load() || instance == s.instance.trusted.Load() {
 		return nil
@@ -179,13 +179,13 @@ var errUnvouched = &fault{text: "its server has started since, and other nodes h
 // errStandby is the fault of a server that has not taken over, as PostgreSQL says it.
 var errStandby = &fault{code: "25006", text: "the server is a standby, which cannot be written to"}
 
-// errLeft is the fault of a server that this node has left for another one. What such a
-// server lacks is no reason for doubt.
+// errLeft is the fault of a server that this node has left for another one. Commits missing
+// there are no reason for doubt.
 var errLeft = &fault{text: "this node has left this server for another one: stop it, or restart it if it is the one to go on with", away: true, left: true}
 
 const (
 	// vouchPatience is how long a transaction waits until other nodes have vouched, and
-	// vouchEvery the time between two looks. Nodes that live take about a second.
+	// vouchEvery the time between two looks. Nodes that are alive take about a second.
 	vouchPatience = 2 * time.Second
 	vouchEvery    = 50 * time.Millisecond
 )

@@ -14,7 +14,7 @@ import (
 type listener struct {
 	*conn
 	probe  string
-	direct atomic.Bool // notifications arrive, so no pooler is between
+	direct atomic.Bool // notifications arrive, so no pooler is in between
 	locked bool        // it has the lock of the node's name
 }
 
@@ -48,8 +48,8 @@ func (s *Store) lockName() statement {
 }
 
 // outside runs statements on a connection of the pool, outside the node's transactions:
-// it does not wait for its turn, and has no number. What a server says that is used no
-// longer is not believed: they are run again on another one.
+// it does not wait for its turn, and has no number. The answers of a server that is no
+// longer used are not believed: the statements are run again on another connection.
 func (s *Store) outside(ctx context.Context, statements ...statement) ([]*pgconn.Result, error) {
 	statements = append([]statement{say(`SELECT ` + serverStart)}, statements...)
 	for try := 1; ; try++ {
@@ -97,7 +97,7 @@ func (s *Store) heard(l *listener, n *pgconn.Notification) {
 }
 
 // hears waits a moment for the first notification, which shows that the connection is
-// our own: only then its lock says that no other process has the name.
+// our own: only then does its lock mean that no other process has the name.
 func (l *listener) hears(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -69,8 +69,8 @@ func (t *transaction) commit() error {
 	return nil
 }
 
-// outcome asks, for as long as that takes, whether a commit of this node was made whose
-// answer was lost. A server process that may still be about to commit holds the node's
+// outcome asks, for as long as that takes, whether this node's commit, whose answer was
+// lost, was made. A server process that may still be about to commit holds the node's
 // row, so the question waits for it.
 func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 	s.log.Warn("the answer to a commit was lost: asking the database for its outcome", "error", cause)
@@ -104,8 +104,8 @@ func (s *Store) outcome(batch int64, cause *fault) (committed bool, err error) {
 	}
 }
 
-// ownNumber reads this node's number of commits once no transaction of it runs, and from
-// which server.
+// ownNumber reads this node's number of commits once none of its transactions runs, and
+// says which server has answered.
 func (s *Store) ownNumber() (number int64, session []byte, instance int64, err error) {
 	c, err := s.take(s.pool)
 	if err != nil {

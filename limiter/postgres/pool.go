@@ -21,9 +21,9 @@ type conn struct {
 	flushes int // of its pool, before it was made
 }
 
-// connect makes a connection. The driver asks for a running statement to be cancelled
-// on a second connection when it gives one up, and a COMMIT must never be cancelled:
-// so nothing is dialled any more once the connection is there.
+// connect makes a connection. When the driver gives a connection up, it dials a second one
+// to cancel the running statement, and a COMMIT must never be cancelled: so nothing more
+// is dialled once the connection is there.
 func connect(ctx context.Context, config *pgconn.Config, heard func(*pgconn.Notification)) (*conn, error) {
 	config = config.Copy()
 	var made atomic.Bool
@@ -62,11 +62,11 @@ type pool struct {
 	check  func(context.Context, *conn) error // of a new connection
 	slots  chan struct{}                      // a token for each connection in use
 	views  chan struct{}                      // a token for each that reads: some are left for writing
-	// browsing has a token for each that reads much, and requests do not wait for: some of
-	// views are left for those that they wait for.
+	// browsing has a token for each connection that reads much, and that no request waits
+	// for: some of views are left for reads that requests wait for.
 	browsing chan struct{}
-	// upkeep has one for the limiter's own work: a backup may browse for minutes. It is that
-	// of browsing if no more than one may read much.
+	// upkeep has one for the limiter's own work, because a backup may browse for minutes. It
+	// is browsing itself if only one connection may read much.
 	upkeep chan struct{}
 
 	mu      sync.Mutex
@@ -76,7 +76,7 @@ type pool struct {
 }
 
 // newPool makes a pool of at least two connections. Of two, one writes while the other one
-// browses, and what requests wait for takes its turn with what writes.
+// browses, and reads that requests wait for take turns with writes.
 func newPool(config *pgconn.Config, size int, check func(context.Context, *conn) error) *pool {
 	views := max(2, size-2)
 	much := (views + 1) / 2

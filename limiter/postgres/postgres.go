@@ -2,8 +2,8 @@
 // nodes share.
 //
 // It knows rows, transactions, sessions and the feed of what was written. It knows
-// nothing of what the rows mean: which of them a node keeps in memory, it is told by a
-// store.Follower. It passes limiter/store/storetest.
+// nothing of what the rows mean: a store.Follower tells it which of them a node keeps in
+// memory. It passes limiter/store/storetest.
 package postgres
 
 import (
@@ -30,7 +30,7 @@ import (
 
 // Options says where the database is, and who this node is.
 type Options struct {
-	// DSN is the address of the database. It is a secret, as it has the password.
+	// DSN is the address of the database. It is a secret, as it contains the password.
 	DSN string
 	// Listen is a second address, past a pooler, for the connection that listens.
 	// Default: DSN.
@@ -46,16 +46,16 @@ type Options struct {
 	Passing bool
 
 	// After is the store of this process that had the database open before, and is
-	// closed. What it has seen there has to be there still. Default: none.
+	// closed. Everything that it has seen there must still be there. Default: none.
 	After *Store
 
 	// Doubt is why this node doubts what the records say, though the database lacks no
 	// commit. It counts for OpenDoubted and OpenRepair, if no node has written another
-	// doubt. Empty: it does not.
+	// doubt. Empty: there is none.
 	Doubt string
 
-	// Witness is the path of the file with the last acknowledged commit. Empty:
-	// none, and then only other nodes find out that the database lost it.
+	// Witness is the path of the file with the last acknowledged commit. Empty: none,
+	// and then only other nodes find out if the database has lost that commit.
 	Witness string
 	Disk    store.Disk
 	Log     *slog.Logger
@@ -81,7 +81,7 @@ type Store struct {
 	ending context.Context
 	end    context.CancelFunc
 	owned  sync.WaitGroup // goroutines
-	// working is done then, too, and already when everything is refused.
+	// working is done then, too, and as soon as everything is refused.
 	working context.Context
 	stop    context.CancelFunc
 
@@ -97,8 +97,8 @@ type Store struct {
 	seen     seen
 	instance instance
 	follow   following
-	fresh    atomic.Int64 // until when this node is, in boottime
-	leading  atomic.Int64 // until when this node is, in boottime
+	fresh    atomic.Int64 // until when this node is fresh, in boottime
+	leading  atomic.Int64 // until when this node leads, in boottime
 	asks     chan []byte  // accounts to recall
 }
 
@@ -127,7 +127,7 @@ func (o *Options) Complete() error {
 	return nil
 }
 
-// MaxConnsError says which MaxConns there may be, and what was given.
+// MaxConnsError says which values MaxConns may have, and which was given.
 func MaxConnsError(got any) error {
 	return fmt.Errorf("max_conns must be from %d to %d, such as %d, got %v", minMaxConns, maxMaxConns, defaultMaxConns, got)
 }
@@ -184,7 +184,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-// parse reads an address. The driver's errors quote it.
+// parse reads an address. The driver's errors quote it, so they are not passed on.
 func parse(field, dsn string) (*pgconn.Config, error) {
 	config, err := pgconn.ParseConfig(dsn)
 	if err != nil || misread(dsn) {
@@ -264,7 +264,7 @@ func (s *Store) fail(err error) error {
 	return *s.failure.Load()
 }
 
-// closePatience bounds how long Close waits for what runs.
+// closePatience bounds how long Close waits for running work.
 const closePatience = 10 * time.Second
 
 // Close implements store.Store.

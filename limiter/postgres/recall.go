@@ -73,7 +73,7 @@ func (s *Store) recalled(account []byte) {
 	}
 }
 
-// readRecalls reads what other nodes have asked for, where notifications do not arrive.
+// readRecalls reads the requests of other nodes, where notifications do not arrive.
 func (s *Store) readRecalls(l *listener) error {
 	results, err := l.runWithin(s.ending, renewTimeout, say(s.sql.recalled, byteaOf(s.session)))
 	if err != nil {

@@ -11,13 +11,13 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Repair is a database in doubt that is being repaired. No node uses it meanwhile, and
-// no other repair. It can be begun again at any time.
+// Repair is a database in doubt that is being repaired. Meanwhile neither a node nor
+// another repair uses it. A repair can be begun again at any time.
 type Repair struct {
 	s     *Store
 	token []byte
 	why   string
-	own   *loss // what only this node doubts, and has not said; nil: nothing
+	own   *loss // a doubt that only this node has, and has not written; nil: none
 	last  bool  // this commit ends the doubt
 }
 
@@ -26,7 +26,7 @@ var ErrCertain = errors.New("the database is not in doubt: there is nothing to r
 
 var errOtherRepair = errors.New("the database is not in doubt any more, or another repair of it has begun: look at it again")
 
-// OpenDoubted opens a database that nodes doubt, to be read only.
+// OpenDoubted opens a database that nodes doubt, for reading only.
 func OpenDoubted(ctx context.Context, o Options) (*Repair, error) {
 	s, err := Open(ctx, o)
 	if err != nil {
@@ -52,8 +52,8 @@ func OpenRepair(ctx context.Context, o Options) (*Repair, error) {
 	return r, nil
 }
 
-// begin finds out why the database is in doubt. What this node has witnessed counts
-// even if it could not say so before.
+// begin finds out why the database is in doubt. This node's witness counts even if the
+// node could not report a doubt before.
 func (r *Repair) begin(ctx context.Context) error {
 	s := r.s
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
@@ -100,7 +100,7 @@ func (r *Repair) begin(ctx context.Context) error {
 }
 
 // takePatience is how long a repair waits for the sessions of nodes. They end when the
-// nodes hear of the doubt, and expire when these are gone.
+// nodes hear of the doubt, and expire when the nodes are gone.
 const takePatience = 20 * time.Second
 
 func (r *Repair) take(ctx context.Context) error {

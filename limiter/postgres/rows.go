@@ -2,7 +2,7 @@ package postgres
 
 import "bytes"
 
-// Pages of a scan begin small, as many a reader wants the first rows only.
+// Pages of a scan begin small, because many readers want only the first rows.
 const (
 	firstPage = 32
 	fullPage  = 512
@@ -26,7 +26,7 @@ func scan(sql queries, prefix, after []byte, reverse bool, fn func(key, value []
 		if after != nil && reverse && (high == nil || bytes.Compare(after, high) < 0) {
 			high = after
 		} else if after != nil && !reverse && bytes.Compare(after, low) >= 0 {
-			low = append(bytes.Clone(after), 0) // the next key that there can be
+			low = append(bytes.Clone(after), 0) // the next possible key
 		}
 		rows, err := read(say(text, byteaOf(low), byteaOf(high), int8Of(size)))
 		if err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 // migrations are the schema's versions: a file each, whose name begins with its
-// number. A file that was released is never changed, and leaves what the version before
-// it needs: while nodes are upgraded one by one, some of them still are of that.
+// number. A released file is never changed, and leaves everything that the version before
+// it needs: while nodes are upgraded one by one, some of them still run that version.
 //
 //go:embed schema/*.sql
 var migrations embed.FS

@@ -12,19 +12,19 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// seen is what this process knows that the database once had. A database that has less
-// of it went back in time: it was restored from a copy, or a standby took over that had
-// not received everything.
+// seen is what this process knows that the database once had. A database that now has less
+// went back in time: it was restored from a copy, or a standby took over that had not
+// received everything.
 type seen struct {
 	mu      sync.Mutex
 	commits map[string]int64 // by node
 	head    int64            // of the feed
-	// What is known of the sessions of nodes that lived when the database was asked.
+	// The sessions of nodes that were alive when the database was asked.
 	renewals map[string]renewal
 }
 
-// renewal is the last known renewal of a session: when that was by the database's clock, and
-// when this node found that out.
+// renewal is the last known renewal of a session: when it was, by the database's clock, and
+// when this node found out.
 type renewal struct {
 	at    int64
 	found time.Duration
@@ -67,8 +67,7 @@ func stateOf(result *pgconn.Result) state {
 	return now
 }
 
-// before is what was seen until now. What the database says to a later question must
-// not be less.
+// before is what was seen until now. A later answer of the database must not have less.
 func (s *Store) before() state {
 	s.seen.mu.Lock()
 	defer s.seen.mu.Unlock()
@@ -77,7 +76,7 @@ func (s *Store) before() state {
 	return known
 }
 
-// compare finds out whether the database went back since before was taken.
+// compare finds out whether the database went back in time since before was taken.
 func (s *Store) compare(before, now state) error {
 	if err := s.instance.past.check(now.instance); err != nil {
 		return err
@@ -106,8 +105,8 @@ func (s *Store) compare(before, now state) error {
 }
 
 // mayBeFresh reports whether a node whose session was renewed at that time may still admit
-// something, although it has expired: the database's clock may have been set. This node
-// has begun to ask at asked.
+// something, although the session has expired: the database's clock may have been set. asked
+// is when this node began to ask.
 func (n *seen) mayBeFresh(node string, at int64, asked time.Duration) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -161,8 +160,8 @@ func (n *seen) raise(head int64) {
 	n.head = max(n.head, head)
 }
 
-// checkConn compares what a new connection leads to with what was seen before: it may be
-// another server.
+// checkConn compares the server that a new connection leads to with what was seen before:
+// it may be another one.
 func (s *Store) checkConn(ctx context.Context, c *conn) error {
 	if !s.joined.Load() {
 		return nil

@@ -27,12 +27,12 @@ const (
 	// node. It is longer than sessionLife, after which one that nobody renews has ended.
 	joinPatience = 13 * time.Second
 	joinEvery    = 100 * time.Millisecond
-	// pruneEvery is how many renewals of the node that leads make one pruning of the feed,
-	// and pruneRows how many rows that removes: a renewal must not take long. While there
-	// are more, each renewal prunes.
+	// pruneEvery is after how many renewals the leading node prunes the feed, and pruneRows
+	// how many rows it then removes: a renewal must not take long. While there are more
+	// rows, each renewal prunes.
 	pruneEvery = 5
 	pruneRows  = 5000
-	// tellEvery is how often it is logged that a renewal fails.
+	// tellEvery is how often a failing renewal is logged.
 	tellEvery = time.Second
 )
 
@@ -71,7 +71,7 @@ func (s *Store) Join(f store.Follower) error {
 	return nil
 }
 
-// begin makes the node's row ours, once no other process lives in it.
+// begin makes the node's row ours, once no other process has a live session in it.
 func (s *Store) begin(l *listener) error {
 	for start := time.Now(); ; {
 		ctx, cancel := context.WithTimeout(s.ending, answerTimeout)
@@ -94,7 +94,8 @@ func (s *Store) begin(l *listener) error {
 }
 
 // tryBegin reports whether it has made the node's row ours. If not, another process may
-// live in it, or other nodes have yet to vouch for the server: it is tried again.
+// have a live session in it, or other nodes have yet to vouch for the server: begin tries
+// again.
 func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 	results, err := l.run(ctx, say(s.sql.identity), say(s.sql.read, textOf(s.options.Node)), say(s.sql.numbers))
 	if err != nil {
@@ -140,7 +141,7 @@ func (s *Store) tryBegin(ctx context.Context, l *listener) (bool, error) {
 		take = say(s.sql.rejoin, append(about, byteaOf(rows[0][0]))...)
 	}
 	before := s.former
-	if before.commits == nil || before.generation != s.generation { // a repair ends what was known
+	if before.commits == nil || before.generation != s.generation { // a repair makes earlier knowledge void
 		before.commits, before.head = make(map[string]int64, 1), 0
 	}
 	before.commits[o.Node] = max(before.commits[o.Node], acked)
@@ -198,7 +199,7 @@ func (s *Store) keep(l *listener) {
 				case f.refused():
 					what, why = "the server of the database is not used", f.text
 				case f.code != "":
-					why = f.text // how a network fails is another one each time
+					why = f.text // a network fails in another way each time
 				}
 				if why != lost && s.usable() == nil {
 					s.log.Warn(what+": it is tried again", "error", err)
@@ -212,7 +213,7 @@ func (s *Store) keep(l *listener) {
 				s.log.Info("the connection to the database is there again")
 			}
 			l, due, pause, lost = next, time.Time{}, 50*time.Millisecond, ""
-			s.wakeFollower() // what was notified meanwhile was not heard
+			s.wakeFollower() // it has not heard the notifications meanwhile
 		}
 		if now := time.Now(); !now.Before(due) {
 			more, err := s.renew(l, prune || renewals%pruneEvery == pruneEvery-1)
@@ -311,7 +312,7 @@ func (s *Store) rollback(l *listener) error {
 }
 
 // renew renews the session, and learns what the others have done. more says that it has
-// pruned the feed, and that there was more than it may remove.
+// pruned as many rows of the feed as it may at once, so there may be more.
 func (s *Store) renew(l *listener, prune bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), renewTimeout) // not cut off by Close, which needs the connection
 	defer cancel()
@@ -328,7 +329,7 @@ func (s *Store) renew(l *listener, prune bool) (more bool, err error) {
 	}
 	const pruned = numbers + 1
 	lock := len(statements)
-	if !l.locked && l.direct.Load() { // the connection before this one may have had it for longer
+	if !l.locked && l.direct.Load() { // the previous connection may have held it for longer
 		statements = append(statements, s.lockName())
 	}
 	results, err := l.run(ctx, append(statements, say(s.sql.commit))...)

@@ -151,7 +151,7 @@ func intFrom(b []byte) int64 {
 
 func boolFrom(b []byte) bool { return len(b) == 1 && b[0] == 1 }
 
-// queries are the statements, with the name of the schema in its place.
+// queries are the statements, with the name of the schema filled in.
 type queries struct {
 	begin, view, settings                          string
 	share, exclude, fence, lock, get, scan, scanUp string
@@ -168,7 +168,7 @@ type queries struct {
 
 const (
 	// idleFor is how long a node may pause in a transaction, and so hold up the others;
-	// repairIdleFor how long a repair may, for which all others wait anyhow.
+	// repairIdleFor is the same for a repair, for which all others wait anyway.
 	idleFor, repairIdleFor = "1s", "1min"
 	// A connection that a pooler gave us may have any settings, so a transaction
 	// makes its own. A level of synchronous_commit that waits for more is kept.
@@ -237,9 +237,9 @@ func queriesIn(schema string) queries {
 			DELETE FROM @node WHERE name = $1 AND session = $2`),
 		leave: in(`WITH l AS (UPDATE @leader SET until = now() WHERE session = $2)
 			UPDATE @session SET expires = now(), seen = now() WHERE name = $1 AND session = $2`),
-		// A server process that has got a part of a round trip waits for the rest without
-		// an end, and is neither idle nor in a statement. It may hold the lock of all
-		// transactions, or rows that others write beside those, as that of the leader.
+		// A server process that has received a part of a round trip waits for the rest
+		// for ever, and is neither idle nor in a statement. It may hold the lock of all
+		// transactions, or rows that others write beside those, such as the leader's.
 		unblock: in(`SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
 			WHERE a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - interval '1500 ms'
 			AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND l.granted
@@ -265,7 +265,7 @@ func queriesIn(schema string) queries {
 			ON CONFLICT (account) DO UPDATE SET session = excluded.session, at = excluded.at`),
 		recalled: in(`SELECT account FROM @recall WHERE at > clock_timestamp() - interval '2 s' AND session <> $1`),
 		forget:   in(`DELETE FROM @recall WHERE at < now() - interval '1 min'`),
-		// A session that was ended has expired when it was seen last.
+		// A session that was ended expired at the moment it was last seen.
 		behind: in(`SELECT name, expires > now(), ` + lastSeen + ` FROM @session WHERE followed < $1 AND name <> $2 AND expires > seen ORDER BY name`),
 		nodes: in(`SELECT n.name, coalesce(n.version, ''), coalesce(n.address, ''), coalesce(n.configuration, ''),
 			(extract(epoch FROM n.started) * 1000000)::int8, (extract(epoch FROM n.seen) * 1000000)::int8,
@@ -275,17 +275,17 @@ func queriesIn(schema string) queries {
 
 		mark:  in(`UPDATE @state SET doubt = $1 WHERE doubt IS NULL AND generation = $2`),
 		claim: in(`UPDATE @state SET repair = $1 WHERE doubt IS NOT NULL RETURNING true`),
-		// What a transaction of a repair holds.
+		// The row that a transaction of a repair holds.
 		claimed: in(`SELECT doubt FROM @state WHERE repair = $1 FOR UPDATE`),
 		holds:   in(`UPDATE @state SET repair = $1 RETURNING set_config('statement_timeout', '0', true)`),
-		// Two repairs of two copies must not have the same number, so it is the time.
+		// Repairs of two copies must not get the same number, so the number is the time.
 		repaired: in(`WITH n AS (UPDATE @node SET session = ''), e AS (UPDATE @session SET session = '', expires = least(expires, now()))
 			UPDATE @state SET generation = greatest(generation + 1, $1, ` + micros + `), doubt = NULL, repair = NULL
 			RETURNING set_config('statement_timeout', '0', true)`),
 		lives: in(`SELECT name FROM @session WHERE expires > now() ORDER BY name`),
 
-		// The row of its number stays: other nodes would take a smaller one for a loss.
-		// Both lock the node's row first, as a node that joins does.
+		// The row with the node's number stays: others would take a smaller one for a loss.
+		// Both statements lock the node's row first, as a node that joins does.
 		expel: in(`WITH f AS (SELECT name FROM @node WHERE name = $1 FOR UPDATE),
 			s AS (UPDATE @session SET session = '' WHERE name IN (SELECT name FROM f) AND expires <= now() RETURNING name)
 			UPDATE @node n SET session = '' FROM s WHERE n.name = s.name RETURNING true`),

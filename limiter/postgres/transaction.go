@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// mostTries is how often a transaction is begun, when each time it meets another
-	// or loses its connection.
+	// mostTries is how often a transaction is begun, if each time it collides with
+	// another one or loses its connection.
 	mostTries = 5
 	// enoughTime is after how long it is not begun again, however few the tries were.
 	enoughTime = 5 * time.Second
@@ -32,7 +32,7 @@ func (s *Store) Update(fn func(store.Tx) error) error { return s.write(nil, fn) 
 func (s *Store) UpdateRows(rows store.Rows, fn func(store.Tx) error) error { return s.write(&rows, fn) }
 
 // write runs a transaction: alone in the cluster, or on rows if there are any. It waits
-// for this node's transaction before it, because a node's commits are numbered.
+// for this node's previous transaction, because a node's commits are numbered.
 func (s *Store) write(rows *store.Rows, fn func(store.Tx) error) error {
 	select {
 	case s.turn <- struct{}{}:
@@ -181,7 +181,7 @@ type transaction struct {
 	fault, undeclared error // the first of its kind: it counts even if fn goes on
 }
 
-// begin takes the locks, and reads what is known to be needed. That is one round trip.
+// begin takes the locks, and reads the rows known to be needed, in one round trip.
 func (t *transaction) begin(rows *store.Rows) error {
 	s := t.s
 	statements := []statement{
@@ -212,7 +212,7 @@ func (t *transaction) begin(rows *store.Rows) error {
 	} else {
 		ask(s.sql.get, s.often)
 	}
-	statements = append(statements, say(s.sql.doubted)) // after all that is waited for
+	statements = append(statements, say(s.sql.doubted)) // after all statements that wait
 	results, err := t.c.runWithin(s.ending, answerTimeout, statements...)
 	if err != nil {
 		return err
@@ -237,8 +237,8 @@ func (t *transaction) begin(rows *store.Rows) error {
 	return nil
 }
 
-// checkFence makes sure that this process still has the node, and that the database has
-// all that it has acknowledged to it. It returns the server.
+// checkFence makes sure that this process still owns the node, and that the database has
+// all commits that it has acknowledged to it. It returns the server.
 func (s *Store) checkFence(rows [][][]byte, state [][]byte) (instance int64, err error) {
 	acked := s.acked.Load()
 	instance = intFrom(state[2])
@@ -265,8 +265,8 @@ func (s *Store) checkFence(rows [][][]byte, state [][]byte) (instance int64, err
 // mostOften is how many rows Update reads before it is asked for them.
 const mostOften = 32
 
-// remember lets the next Update read at once what this one has read of the rows that
-// every Update reads: those with short names.
+// remember lets the next Update read some of this one's rows at once: those that every
+// Update reads, which have short names.
 func (s *Store) remember(t *transaction) {
 	s.often = s.often[:0:0]
 	for _, key := range t.read {
@@ -314,7 +314,7 @@ func (t *transaction) Get(key []byte) ([]byte, error) {
 	return found(value)
 }
 
-// Fetch implements store.Fetcher. What UpdateRows may read is read already.
+// Fetch implements store.Fetcher. The rows that UpdateRows may read have been read already.
 func (t *transaction) Fetch(keys [][]byte) error {
 	var wanted [][]byte
 	for _, key := range keys {
@@ -391,7 +391,7 @@ func (t *transaction) Scan(prefix, after []byte, reverse bool, fn func(key, valu
 	})
 }
 
-// flush returns the statements for what was written since the last ones.
+// flush returns the statements for the writes since the last flush.
 func (t *transaction) flush() (statements []statement) {
 	if len(t.writes) == 0 {
 		return nil

@@ -23,7 +23,7 @@ func (s *Store) Upkeep(fn func(store.Reader) error) error {
 	return s.viewWith(fn, s.pool.upkeep, s.pool.views)
 }
 
-// viewWith runs fn on a view that has a token of each of these.
+// viewWith runs fn on a view that has a token of each channel in room.
 func (s *Store) viewWith(fn func(store.Reader) error, room ...chan struct{}) error {
 	if err := s.usable(); err != nil {
 		return err
@@ -62,7 +62,7 @@ func (s *Store) viewWith(fn func(store.Reader) error, room ...chan struct{}) err
 // view reads one state of the database: that of its first read, with which it begins.
 type view struct {
 	s     *Store
-	c     *conn             // nil until then
+	c     *conn             // nil until the first read
 	known map[string][]byte // rows that were read; nil: there is none
 	bytes int               // of known
 	fault error             // the first: what was read may lack something
@@ -73,7 +73,7 @@ const (
 	// once: a list may go through thousands of keys.
 	mostKnown  = 4096
 	knownBytes = 4 << 20
-	// tripBytes is after how many bytes of rows the others take another round trip. One
+	// tripBytes is after how many bytes of rows the rest takes another round trip. Each
 	// has to end within answerTimeout, and a key's record may be as large as 100 kB.
 	tripBytes = 1 << 20
 )
@@ -158,7 +158,8 @@ func (v *view) begin(what statement) ([][][]byte, error) {
 	return results[2].Rows, nil
 }
 
-// read runs a statement that reads. Until the first has, another connection will do.
+// read runs a statement that reads. Until the first one has succeeded, another connection
+// will do.
 func (v *view) read(what statement) ([][][]byte, error) {
 	if v.fault != nil {
 		return nil, v.fault

@@ -8,10 +8,10 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// witness remembers, beside the database, the last of this node's commits that was
-// acknowledged: a database that has fewer is older than it was. It is a memory-mapped
-// file: what a killed process wrote stays, and after a power cut the number is older at
-// worst, which is no reason to doubt.
+// witness remembers, beside the database, the last acknowledged commit of this node: a
+// database with fewer commits is older than it was. It is a memory-mapped file: the writes
+// of a killed process stay, and after a power cut the number is at worst an older one,
+// which is no reason to doubt.
 type witness struct {
 	mapping  store.Mapping // nil: none
 	database string

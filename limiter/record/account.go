@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// Account is the durable half of an account. What Reserved holds may have been spent;
-// nothing beyond it was.
+// Account is the durable half of an account. The amounts in Reserved may have been spent;
+// nothing beyond them was.
 type Account struct {
 	Limit    Amounts // NoLimit where unlimited
 	Reserved Amounts // for kinds without a limit: what was spent, as last flushed
@@ -27,15 +27,15 @@ type Account struct {
 	// Returned, which went back to an ancestor.
 	Given, Returned Amounts
 
-	// Booked is how much of what was used in the account's whole life, renewals
-	// included, is in the key's history. What a crash finds beyond that is added
-	// to the history.
+	// Booked is how much of the account's use in its whole life, renewals
+	// included, is in the key's history. After a crash, use that is found beyond
+	// that is added to the history.
 	Booked Amounts
 }
 
 const accountVersion = 5
 
-// Kept is what is left of a limit to an account that gave some of it away.
+// Kept is what an account keeps of its limit when it has given some of it away.
 func Kept(limit, given Amounts) Amounts {
 	for i, n := range limit {
 		if n != NoLimit {

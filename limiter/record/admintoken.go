@@ -23,8 +23,8 @@ type AdminToken struct {
 	ExpiresAt  time.Time `json:"expires_at,omitzero"`
 	RevokedAt  time.Time `json:"revoked_at,omitzero"`
 	LastUsedAt time.Time `json:"last_used_at,omitzero"` // a crash may lose the last minute
-	// Pending names the nodes that have not yet followed that it was made or
-	// revoked; so until they have, they know it as it was before.
+	// Pending names the nodes that have not yet followed its making or
+	// revocation, and until then know it as it was before.
 	Pending []string `json:"-"`
 }
 

@@ -16,8 +16,8 @@ func (e *CeilingError) Error() string {
 	return fmt.Sprintf("%s %s: that is the ceiling of role %s", e.Field, e.Msg, e.Role)
 }
 
-// lifetimeSlack is by how much a lifetime may be longer than the ceiling and is then
-// shortened silently: the caller's clock is not the server's.
+// lifetimeSlack is by how much a lifetime may exceed the ceiling and still be shortened
+// silently: the caller's clock is not the server's.
 const lifetimeSlack = time.Minute
 
 func (r *Role) Hold(name string, operator bool, old, key *Key) error {
@@ -35,8 +35,8 @@ func (r *Role) Hold(name string, operator bool, old, key *Key) error {
 // Exceeds compares two limits, of which NoLimit is the highest.
 func Exceeds(a, b int64) bool { return b != NoLimit && (a == NoLimit || a > b) }
 
-// Lacks says which ceiling a mint would have set on a key that does not have it. as
-// is what that mint would have made of the key.
+// Lacks says which ceiling a mint would have set on a key that lacks it. as is the key
+// as that mint would have made it.
 func (r *Role) Lacks(name string, key, as *Key) error {
 	for _, f := range KeyFields {
 		if f.lacks != nil && f.Fact(key) == nil && f.Fact(as) != nil {

@@ -3,8 +3,8 @@ package record
 import "reflect"
 
 // Facts are what the audit log says of a key, under the names of the management API:
-// everything that somebody chose or decided, but no counter and no secret. What is
-// not set is left out.
+// everything that somebody chose or decided, but no counter and no secret. Unset
+// fields are left out.
 func (k *Key) Facts() map[string]any {
 	facts := make(map[string]any, 16)
 	for _, f := range KeyFields {

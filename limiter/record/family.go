@@ -41,8 +41,8 @@ func CheckAncestry(r store.Reader, key *Key) error {
 	return nil
 }
 
-// ReadParent reads the key above a child, one level nearer to the root: so whoever goes on
-// with it comes to an end.
+// ReadParent reads the key above a child. It is one level nearer to the root, so walking up
+// comes to an end.
 func ReadParent(r store.Reader, key *Key) (*Key, error) {
 	b, err := r.Get(RecordKey(key.Parent))
 	if err != nil {

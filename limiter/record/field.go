@@ -53,7 +53,7 @@ type Field struct {
 	// default is that the changed key could not be a child of the old one.
 	widens func(key, old *Key) bool
 
-	// hold says what the ceilings of a role demand of the key, after hold has
+	// hold says what the ceilings of a role demand of the key, after it has
 	// filled in what the key leaves out.
 	hold func(r *Role, operator bool, old, key *Key) string
 	// lacks says what a key without the field lacks, if hold would fill in the
@@ -125,8 +125,8 @@ func plain(value any) any {
 	return value
 }
 
-// beyond says in what a child would be wider than its parent; empty if it would not
-// be.
+// beyond says in which way a child would be wider than its parent; empty if it would
+// not be.
 func (f *Field) beyond(child, parent *Key) string {
 	switch {
 	case f.equal && f.value(child).Interface() != f.value(parent).Interface():

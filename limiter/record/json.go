@@ -8,7 +8,7 @@ import (
 )
 
 // FindJSON reads a row that is JSON into v, and reports whether there is one. what names
-// the row in the error of one that is damaged.
+// the row in the error if it is damaged.
 func FindJSON(r store.Reader, key []byte, v any, what string) (there bool, err error) {
 	b, there, err := store.Find(r, key)
 	if there {

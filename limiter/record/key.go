@@ -33,8 +33,8 @@ const (
 
 var Statuses = [...]Status{Active, Exhausted, Expired, Revoked, Suspended}
 
-// Ended reports whether the key has come to an end: nothing but a grant, a new window of
-// its budget or, where it is revoked, nothing at all brings it back.
+// Ended reports whether the key has come to an end: only a grant or a new window of its
+// budget brings it back or, if it is revoked, nothing at all.
 func (s Status) Ended() bool { return s != Active && s != Suspended }
 
 // Charge says which requests use up an activation.
@@ -94,7 +94,7 @@ type Key struct {
 	FirstUseWithin time.Duration `json:"first_use_within,omitempty"`
 	Rate           Rate          `json:"rate,omitzero"`
 	MaxConcurrency int           `json:"max_concurrency,omitempty"` // 0: not limited
-	SelfRevoke     bool          `json:"self_revoke"`               // may the holder revoke it
+	SelfRevoke     bool          `json:"self_revoke"`               // whether the holder may revoke it
 
 	Scope scope.Scope `json:"scope,omitzero"`
 

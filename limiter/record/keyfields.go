@@ -201,8 +201,8 @@ func shown(set bool, value any) any {
 	return nil
 }
 
-// limitField is the limit of a kind. What a child may have at most is not compared,
-// because it is carved out of what its parent has left.
+// limitField is the limit of a kind. A child's limit is not compared with its parent's,
+// because it is carved out of what the parent has left.
 func limitField(kind Kind, doc string) Field {
 	return Field{
 		Name: kind.LimitField(), Doc: doc, Choice: WhileAlive,
@@ -232,7 +232,7 @@ func limitField(kind Kind, doc string) Field {
 	}
 }
 
-// scopeField is one of the scope's lists, of which an empty one allows everything.
+// scopeField is one of the scope's lists; an empty list allows everything.
 func scopeField[T comparable](name, doc string, at func(*scope.Scope) *[]T) Field {
 	beyond := func(s, ceiling scope.Scope) (field, rule string) {
 		var list, within scope.Scope

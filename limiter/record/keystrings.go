@@ -7,9 +7,9 @@ import (
 	"github.com/till-proxy/till/token"
 )
 
-// A key has one string at a time, and the strings it had before, by number: the first
-// is 0, and each rotation adds one. The record and the budget are the same for all of
-// them, so it does not matter which one a request presents.
+// A key has its present string and the former ones, by number: the first is 0, and each
+// rotation adds one. The record and the budget are the same for all of them, so it does
+// not matter which one a request presents.
 //
 // A former string works until its grace ends. It stays known after that, so that a
 // client that still uses it gets a clear refusal; its salt is deleted.
@@ -26,8 +26,8 @@ type Former struct {
 	Lookup token.Lookup `json:"lookup"`
 	Number int64        `json:"number"`
 	Until  time.Time    `json:"until"` // it works before that
-	// Ended says that it was seen to work no more, or ended at once: another node, whose
-	// clock is a little behind, must not believe it again.
+	// Ended says that it was seen to work no longer, or was ended at once: another node,
+	// whose clock is a little behind, must not accept it again.
 	Ended bool `json:"ended,omitempty"`
 	// SealKey and Origins are what its box was made with, if it has one, for as
 	// long as its salt is kept.
@@ -81,7 +81,7 @@ func (k *Key) Rotated(next Issue, now time.Time, grace time.Duration) (*Key, err
 	return key, nil
 }
 
-// Limit lets a former string work until then at most.
+// Limit lets a former string work until that time at most.
 func (f *Former) Limit(until, now time.Time) {
 	if until.Before(f.Until) {
 		f.Until = until

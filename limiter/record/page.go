@@ -8,8 +8,7 @@ const (
 	MaxLookedAt = 5000
 )
 
-// PageSize checks the size of a page that a caller has asked for; 0 stands for the usual
-// one.
+// PageSize checks the page size that a caller has asked for; 0 stands for the default.
 func PageSize(asked int) (int, error) {
 	switch {
 	case asked < 0 || asked > maxPage:

@@ -6,15 +6,15 @@ import (
 	"slices"
 )
 
-// Part is what one node has of an account, where several share a store. It is written
+// Part is one node's part of an account, where several nodes share a store. It is written
 // in the transaction that moves the account by the difference, nearly always by that
 // node: an account's Reserved is the sum of its parts', and of what a migration or a
 // repair has left in the account without a part. So whether a node runs a change twice,
 // does not know whether it was committed, or finds after a crash that less was used, the
 // step is the same.
 type Part struct {
-	// Lineage is that of the account when this was written. In another, Reserved and
-	// Settled are void.
+	// Lineage is that of the account when this was written. In another lineage, Reserved
+	// and Settled are void.
 	Lineage  uint64
 	Reserved Amounts
 	Settled  Amounts
@@ -79,6 +79,6 @@ func PartKey(id AccountID, node string) []byte { return append(PartPrefix(id), n
 // NodeKey is where a node keeps what belongs to it alone.
 func NodeKey(node, what string) []byte { return []byte(SpaceNodes + node + "/" + what) }
 
-// CommonKey is where nodes keep what they have in common and what a server that is
-// alone keeps in memory, or in a file.
+// CommonKey is where nodes keep their common state, which a server that is alone keeps
+// in memory, or in a file.
 func CommonKey(what string) []byte { return NodeKey("", what) }

@@ -24,7 +24,7 @@ func KeyAccount(id string) (AccountID, error) {
 	return AccountID(u), nil
 }
 
-// KeyID is the id of the key that has an account, unless it is a role's.
+// KeyID is the id of the key that an account belongs to, unless it is a role's.
 func (id AccountID) KeyID() string { return IDPrefix + ulid.ULID(id).String() }
 
 // Bounded reports whether anything ends the key without further action.
@@ -124,8 +124,8 @@ func FindAccount(r store.Reader, id AccountID) (acct Account, there bool, err er
 	return acct, there, err
 }
 
-// Missing is the error of reading a row without which another one makes no sense: where it is
-// not there, the record is damaged. A store that could not be asked may have it.
+// Missing is the error of reading a row without which another one makes no sense: if it is
+// not there, the record is damaged. A store that could not be asked may still have it.
 func Missing(err error) error {
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: it is missing", ErrRecord)

@@ -58,7 +58,7 @@ type Refusal struct {
 	Message string
 	// Field is the member of the request's body that it is about; empty: none.
 	Field string
-	// RetryAfter is set where trying again later is right (429 and 503).
+	// RetryAfter is set where trying again later makes sense (429 and 503).
 	RetryAfter time.Duration
 	// Moved says that the request was read under terms that a change has replaced
 	// since. Nothing was judged, and a caller that still has the request may read

@@ -61,7 +61,7 @@ const (
 	Everything   Permission = "*"
 )
 
-// Permissions are those that a role may be given.
+// Permissions are the permissions that a role may be given.
 var Permissions = []Permission{KeysCreate, KeysRead, KeysUpdate, KeysRevoke, KeysRotate, AuditRead, TokensManage}
 
 // Sight says which keys a role's callers see. All other keys are answered for as if

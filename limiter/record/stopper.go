@@ -1,7 +1,7 @@
 package record
 
-// Stopper is the caller who suspended a key, with what it takes to judge who may lift
-// that. The zero value, in records from before this was kept, is the operator.
+// Stopper is the caller who suspended a key, with what is needed to judge who may lift
+// the suspension. The zero value, in records from before this was kept, is the operator.
 type Stopper struct {
 	Name  string `json:"name"`
 	Token string `json:"token,omitempty"` // id of the admin token

@@ -36,13 +36,13 @@ type Badger struct {
 }
 
 // closePatience bounds how long Close waits. Badger itself waits for as long as a
-// disk does not answer, or its directory stays moved away; what was acknowledged is
-// on the disk in any case.
+// disk does not answer, or its directory stays moved away; acknowledged writes are on
+// the disk anyway.
 const closePatience = 10 * time.Second
 
 // lockPatience bounds how long OpenBadger waits for Badger's lock once it has that of lockDir.
-// Badger ends its own by closing the directory, and a child that this process is just
-// starting has a copy of that until it is another program.
+// Badger releases its lock by closing the directory, and a child that this process is just
+// starting has a copy of the open directory until it becomes another program.
 const lockPatience = 2 * time.Second
 
 // closings are the directories of stores that are still being closed.
@@ -127,8 +127,8 @@ func OpenBadger(dir string, log *slog.Logger) (Store, error) {
 	return s, nil
 }
 
-// openDB opens the database. What a killed process had written to its logs but not
-// synced can be read, and would be built upon, so it is synced first. Badger panics
+// openDB opens the database. Log entries that a killed process had written but not
+// synced can be read, and would be built upon, so they are synced first. Badger panics
 // on some damage; that is an error like any other.
 func openDB(opts badger.Options) (db *badger.DB, err error) {
 	for _, name := range logs(opts.Dir) {
@@ -242,8 +242,8 @@ func (s *Badger) Update(fn func(Tx) error) error {
 	return fits(s.db.Update(func(txn *badger.Txn) error { return fn(badgerTx{txn}) }))
 }
 
-// fits says so if an error is that a transaction takes no more: 15 % of a memory table, or
-// about 26,000 entries. Badger says that before it writes anything.
+// fits adds ErrTooBig to Badger's error that a transaction takes no more: 15 % of a memory
+// table, or about 26,000 entries. Badger returns that before it writes anything.
 func fits(err error) error {
 	if errors.Is(err, badger.ErrTxnTooBig) && !errors.Is(err, ErrTooBig) {
 		return fmt.Errorf("%w: %w", ErrTooBig, err)

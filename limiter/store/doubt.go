@@ -49,8 +49,8 @@ func (c *Contradiction) Error() string {
 // helpsNode is what an operator of several nodes can do.
 const helpsNode = `; find out who writes in the database besides till, and restart this node: what it had reserved counts as used; see "When a record contradicts a node" in docs/cluster.md`
 
-// AmongNodes returns an error as a node tells it that shares its store: there is no anchor,
-// and what helps one server, which has lost something, may lose the work of the others.
+// AmongNodes returns an error as a node that shares its store reports it: there is no anchor,
+// and the remedy for one server, which has lost something, may lose the other nodes' work.
 func AmongNodes(err error) error {
 	if d := (*doubt)(nil); errors.As(err, &d) {
 		return &nodeDoubt{d.why}

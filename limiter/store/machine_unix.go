@@ -37,15 +37,15 @@ func ownerOf(info os.FileInfo) int {
 // shutEmpty gives an empty directory of this user the mode 0700, as initdb of PostgreSQL does,
 // and reports whether it did: install -d and service managers make directories with mode 0755.
 // It leaves every other one to be judged as it is: one that others may write to, because they
-// could have put something there, and one with a special bit, because somebody shares it by
-// intent, such as the volume of a pod with an fsGroup. The links that a configuration names
-// have been followed before; one that somebody puts into the directory's place later is not.
+// could have put something there, and one with a special bit, because somebody shares it on
+// purpose, such as the volume of a pod with an fsGroup. The links that a configuration names
+// have been followed before; a link that somebody later puts in the directory's place is not.
 func shutEmpty(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !opensToReaders(info) {
 		return false, err
 	}
-	// What is judged and changed is one directory, whatever is put into its place meanwhile.
+	// One directory is judged and changed, whatever is put in its place meanwhile.
 	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return false, err

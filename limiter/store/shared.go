@@ -8,10 +8,10 @@ import (
 // Shared is a Store that several nodes have open at the same time. Nodes never talk
 // to each other: what they have in common is in the store.
 //
-// Its transactions are of two kinds. Update runs alone in the whole cluster: what it
-// reads, nobody changes before it has committed, so code that was written for a single
+// Its transactions are of two kinds. Update runs alone in the whole cluster: nobody
+// changes what it reads before it has committed, so code that was written for a single
 // writer stays correct. UpdateRows holds a few rows, and runs beside the transactions
-// of other nodes that hold other rows: it is for what a request waits for.
+// of other nodes that hold other rows: it is for changes that a request waits for.
 //
 // An error that wraps ErrUnavailable says that a transaction has changed nothing, and
 // that a later one may succeed. Any other error of a commit leaves it unknown what
@@ -20,7 +20,7 @@ type Shared interface {
 	Store
 
 	// UpdateRows runs fn like Update, while it holds rows.Lock. fn may read only
-	// rows.Lock, rows.Read and what it has itself written; it gets ErrUndeclared for
+	// rows.Lock, rows.Read and its own writes; it gets ErrUndeclared for
 	// anything else, for a scan, and for writing what other nodes follow. A row of
 	// rows.Lock that does not exist cannot be held: then fn is not run, and the error
 	// wraps ErrUndeclared. A transaction in which fn got ErrUndeclared writes nothing,
@@ -46,25 +46,25 @@ type Shared interface {
 	Fresh() error
 
 	// Settled waits until every other node whose session lives has followed all that was
-	// committed before the call. When patience ends it returns the names of those that
-	// have not: their own Fresh refuses, or they will follow soon. This node is never among
-	// them: its memory follows its own commits as they are made.
+	// committed before the call. When patience runs out, it returns the names of the nodes
+	// that have not: their own Fresh refuses, or they will follow soon. This node is never
+	// among them: its memory follows its own commits as they are made.
 	Settled(patience time.Duration) (behind []string, err error)
 
 	// Recall asks the other nodes to give back what they have reserved of an
-	// account and do not use. That may be lost on its way.
+	// account and do not use. The request may be lost on its way.
 	Recall(account []byte)
 
-	// Leads reports whether this node does what one node alone should do, such as
-	// sweeping. Two may do so for a moment.
+	// Leads reports whether this node does the work that only one should do, such
+	// as sweeping. Two may do so for a moment.
 	Leads() bool
 
-	// Nodes are those that have joined, with their state.
+	// Nodes are all nodes that have joined, with their state.
 	Nodes() ([]Node, error)
 
-	// Fence ends the session of a node that is gone: a process of it that lives commits
-	// nothing from then on before it has joined again. The node stays on the list. The
-	// error wraps ErrAlive while its session lives.
+	// Fence ends the session of a node that is gone: a process of it that is still alive
+	// commits nothing from then on before it has joined again. The node stays on the list.
+	// The error wraps ErrAlive while its session lives.
 	Fence(node string) error
 
 	// Forget takes a node that is gone off the list. If it comes back, it is listed
@@ -81,26 +81,26 @@ type Rows struct {
 }
 
 // Follower lets a node's memory follow what other nodes commit. Changed, Missed and
-// Recalled are called by one goroutine, one at a time. What a call was about counts as
-// followed once it has returned nil. After an error nothing does until Missed, which
-// is then called again and again, has returned nil.
+// Recalled are called by one goroutine, one at a time. The rows of a call count as
+// followed once it has returned nil. After an error none do until Missed, which is then
+// called again and again, has returned nil.
 type Follower interface {
 	// Follows reports whether the memory of other nodes depends on a row. Only
 	// Update may write those. It is called by any goroutine.
 	Follows(key []byte) bool
 	// Changed says that other nodes have written or deleted these rows, in the order
-	// in which that was committed. What this node has written itself is not among
-	// them: its memory follows that as it is committed.
+	// of their commits. This node's own writes are not among them: its memory follows
+	// those as they are committed.
 	Changed(keys [][]byte) error
 	// Missed says that any row may have been written: all that memory holds has to
 	// be read again.
 	Missed() error
 	// Recalled says that another node has called Recall for an account.
 	Recalled(account []byte)
-	// Stale says that Fresh has begun to return an error. It says so again if that was
-	// an ErrStale, and has become one that stays. It is called by another goroutine and
-	// does not wait for a call of Changed or Missed that hangs, because that may be the
-	// very reason.
+	// Stale says that Fresh has begun to return an error. It is called again if that was
+	// an ErrStale and has become an error that stays. It is called by another goroutine
+	// and does not wait for a call of Changed or Missed that hangs, because that may be
+	// the very reason.
 	Stale(err error)
 }
 

@@ -28,7 +28,7 @@ type Store interface {
 
 	// View runs fn on a consistent, read-only snapshot. It is taken at the first
 	// read at the latest. fn must not open another view, nor wait for anybody who
-	// does: there may be room for few, and those in them would wait for each other.
+	// does: there may be room for few views, which would wait for each other.
 	View(fn func(Reader) error) error
 
 	// Close releases the store. Nothing may be running.
@@ -65,17 +65,17 @@ func Read[T any](s Store, fn func(Reader) (T, error)) (found T, err error) {
 	return found, err
 }
 
-// Browser is a Store in which few can read at a time.
+// Browser is a Store that few can read at a time.
 type Browser interface {
-	// Browse is View for what reads many rows, such as a list or a sweep. However many
-	// of these there are, they leave room for View, which requests wait for.
+	// Browse is View for work that reads many rows, such as a list or a sweep. However
+	// much of it there is, it leaves room for View, which requests wait for.
 	Browse(fn func(Reader) error) error
 	// Upkeep is Browse for the limiter's own work, which goes on however long others
 	// browse: one reads at a time, and for seconds.
 	Upkeep(fn func(Reader) error) error
 }
 
-// Browse is View for what reads many rows, and may wait for others that do.
+// Browse is View for work that reads many rows, and may wait for other such work.
 func Browse(s Store, fn func(Reader) error) error {
 	if few, ok := s.(Browser); ok {
 		return few.Browse(fn)
@@ -93,13 +93,13 @@ func Upkeep(s Store, fn func(Reader) error) error {
 
 // Fetcher is a Reader that has far to go for each row.
 type Fetcher interface {
-	// Fetch reads rows at once that Get will be asked for. What it was told before
-	// may be forgotten.
+	// Fetch reads, all at once, rows that Get will be asked for. The rows of earlier
+	// calls may be forgotten.
 	Fetch(keys [][]byte) error
 }
 
 // Fetch tells a Reader which rows Get will be asked for, so that one that has far to
-// go for them goes once.
+// go for them makes one trip.
 func Fetch(r Reader, keys ...[]byte) error {
 	if far, ok := r.(Fetcher); ok {
 		return far.Fetch(keys)

@@ -1,6 +1,6 @@
-// Burn loads a machine: N threads that compute, and one that writes 64 MB to a file
-// and syncs it, again and again. It ends by itself, with its parent, or with the
-// command that it runs the load beside, whose exit code it has.
+// Burn loads a machine: N threads that compute, and one that writes 64 MB to a file and
+// syncs it, again and again. It ends by itself, with its parent, or with the command
+// beside which it runs the load, whose exit code it returns.
 //
 //	go run ./scripts/burn 8
 //	go run ./scripts/burn 8 -- make test

@@ -44,8 +44,8 @@ func (t *tail) String() string {
 // hang is how Go reports that -timeout has passed.
 const hang = "panic: test timed out after "
 
-// excerpt returns what a person needs of a test's output. If there is more, it names
-// a file with all of it.
+// excerpt returns the part of a test's output that a person needs. If there is more, it
+// names a file with all of it.
 func excerpt(text, name string) (string, error) {
 	before, dump, hangs := strings.Cut(text, hang)
 	lines := strings.SplitAfter(strings.TrimSuffix(before, "\n"), "\n")
@@ -85,7 +85,7 @@ func keep(text, name string) (string, error) {
 }
 
 // stacks summarizes a goroutine dump: which tests were running, and where the
-// goroutines are that one of our tests has called.
+// goroutines are in which one of our tests is a caller.
 func stacks(dump string) string {
 	parts := strings.Split(dump, "\n\n")
 	var b strings.Builder

@@ -9,7 +9,7 @@
 //
 // Each phase is +NAME, then variables for its environment, then the arguments of `go
 // test`. Phases follow each other, but those after a ++ run beside those before it. It
-// knows nothing of what is tested.
+// knows nothing about the code under test.
 package main
 
 import (
@@ -83,8 +83,8 @@ func run(ctx context.Context, out io.Writer, streams [][]*phase) (code int, err 
 		}
 	}()
 	rec := newRecord(out, began, slices.Concat(streams...))
-	// Without their processes the streams end. Whether there are any left is what end
-	// says at the end, too.
+	// Without their processes the streams end. If any are left, the last call of end
+	// reports that, too.
 	context.AfterFunc(ctx, func() { _ = p.end() })
 	over := make(chan error)
 	for _, phases := range streams {

@@ -37,8 +37,8 @@ func unmountBelow(dir string) error {
 	return failed
 }
 
-// freeMemory is how much memory programs may still take, in bytes, of which a file system
-// in memory may have all: 0 where none may be run from it.
+// freeMemory returns how much memory programs may still take, in bytes, all of which a
+// file system in memory may use; 0 where no program may be run from it.
 func freeMemory() uint64 {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(sharedMemory, &fs); err != nil || fs.Type != unix.TMPFS_MAGIC || fs.Flags&unix.ST_NOEXEC != 0 {

@@ -5,5 +5,5 @@ package main
 // unmountBelow has nothing to do: tests mount only on Linux.
 func unmountBelow(string) error { return nil }
 
-// freeMemory is unknown here, and so nothing is kept there.
+// freeMemory is not known on these systems, so no files are kept in memory.
 func freeMemory() uint64 { return 0 }

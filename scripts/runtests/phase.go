@@ -24,7 +24,7 @@ type phase struct {
 	args []string
 
 	began          time.Time
-	took, computed time.Duration // by the clock, and of processors; none before its end
+	took, computed time.Duration // time by the clock, and of processors; 0 before its end
 }
 
 var variable = regexp.MustCompile(`^[A-Z_]+=`)
@@ -131,7 +131,7 @@ type event struct {
 	FailedBuild string // of a package that fails: what does not build
 }
 
-// line takes one line of go test's.
+// line takes one line of go test's output.
 func (rec *record) line(p *phase, line []byte) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()

@@ -36,8 +36,8 @@ const keeping = "keep"
 // keptNames is the file to which a keeper writes what its command left running.
 const keptNames = 3
 
-// runKept runs a command. What that leaves running becomes a child of this process, and so
-// does not pass for what a phase beside it has started; it is named and ended.
+// runKept runs a command. Processes that it leaves running become children of this
+// process, and so are not taken for those of a phase beside it; they are named and ended.
 func runKept(args []string) int {
 	p := newProcesses()
 	code, err := p.keep(exec.Command(args[0], args[1:]...))
@@ -152,14 +152,15 @@ func (p *processes) startOwn(cmd *exec.Cmd) error {
 }
 
 // lastMoments is how many more looks decide whether a process that still runs when its
-// command has ended was left behind: one that a test has killed may need the processor to go.
+// command has ended was left behind: one that a test has killed may still need the processor
+// to end.
 const lastMoments = 100
 
 // lastWords is how many times PostgreSQL is asked to end at once before it is killed: a
 // server that is killed leaves shared memory behind.
 const lastWords = 500
 
-// end ends all of them, and lets no other start.
+// end ends all processes, and lets no other start.
 func (p *processes) end() error {
 	p.mu.Lock()
 	p.over = true

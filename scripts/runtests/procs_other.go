@@ -62,7 +62,7 @@ func (k *kept) kill() error {
 	return nil
 }
 
-// end ends all of them, and lets no other start.
+// end ends all processes, and lets no other start.
 func (p *processes) end() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

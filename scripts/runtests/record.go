@@ -263,7 +263,7 @@ func (rec *record) show(r *row, how, name string, took time.Duration, text strin
 	fmt.Fprintln(rec.out, shown)
 }
 
-// progress tells where the phases are that run.
+// progress reports where the running phases are.
 func (rec *record) progress(now time.Time) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -310,7 +310,7 @@ func (rec *record) progressOf(p *phase, now time.Time) {
 	fmt.Fprintf(rec.out, "        %s in %s%s\n", clock(now.Sub(longest.began)), cut(longest.name, width-30), more)
 }
 
-// end closes a phase whose command has ended, and tells what it left running.
+// end closes a phase whose command has ended, and reports what it left running.
 func (rec *record) end(p *phase, ended error, computed time.Duration, left []string) {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// width is that of a terminal of the default size.
+// width is the width of a terminal of the default size.
 const width = 80
 
 const slowest = 10

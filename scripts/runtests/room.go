@@ -13,10 +13,10 @@ import (
 	"strconv"
 )
 
-// memoryVariable names to tests their directory in memory.
+// memoryVariable is the variable that names the tests' directory in memory.
 const memoryVariable = "TILL_TEST_MEMORY"
 
-// runVariable names to tests a directory that all phases of a run share.
+// runVariable is the variable that names a directory that all phases of a run share.
 const runVariable = "TILL_TEST_RUN"
 
 const sharedMemory = "/dev/shm"
@@ -30,7 +30,8 @@ func newRoom() (*room, error) {
 	if r.files, err = makeShort(parent()); err != nil {
 		return nil, err
 	}
-	// A run within a test of another goes with it.
+	// A run within a test of another run is kept below its directory, and so goes with
+	// it.
 	memory := cmp.Or(os.Getenv(memoryVariable), sharedMemory)
 	if info, err := os.Stat(memory); err == nil && info.IsDir() {
 		if r.memory, err = makeShort(memory); err != nil {
@@ -40,13 +41,13 @@ func newRoom() (*room, error) {
 	return r, nil
 }
 
-// enough is how much memory, in bytes, has to be free for all files of a run: what tests
-// and builds keep takes some 2 GB at most.
+// enough is how much memory, in bytes, has to be free for all files of a run: the files
+// of tests and builds take some 2 GB at most.
 const enough = 8 << 30
 
-// parent is where the files of a run go: where TMPDIR says, and without that in memory, if
-// there is enough of it. A disk that others keep busy makes a store refuse requests after a few
-// seconds, as it should, and most tests are about something else.
+// parent is where the files of a run go: where TMPDIR says, or, without it, in memory, if there
+// is enough. A disk that others keep busy makes a store refuse requests after a few seconds, as
+// it should, and most tests are about something else.
 func parent() string {
 	if os.Getenv("TMPDIR") == "" && freeMemory() >= enough {
 		return sharedMemory

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// template has data as initdb makes them, which takes seconds on a busy machine: each
+// template holds the data that initdb makes, which takes seconds on a busy machine: each
 // server of this process begins with a copy.
 var template = sync.OnceValues(func() (*Server, error) {
 	dir, err := makeDir()
@@ -34,10 +34,10 @@ var template = sync.OnceValues(func() (*Server, error) {
 })
 
 // endTemplate removes the template, if there is one, before this process ends. It also
-// holds the input of what removes it otherwise.
+// holds the input of the shell that removes it otherwise.
 var endTemplate = func() error { return nil }
 
-// copyData copies a data directory of which no server runs.
+// copyData copies a data directory that no running server uses.
 func copyData(from, to string) error {
 	cmd := exec.Command("cp", "-a", from, to)
 	cmd.SysProcAttr = asServer()
@@ -69,8 +69,8 @@ func (s *Server) Backup(t testing.TB) (restore func()) {
 	}
 }
 
-// SkewClock sets the clock of the server's database, for connections that are made from
-// now on, this far from the machine's: an interval such as "-5 hours".
+// SkewClock sets the clock of the server's database off the machine's by an interval such
+// as "-5 hours", for connections that are made from now on.
 func (s *Server) SkewClock(t testing.TB, by string) {
 	t.Helper()
 	s.Exec(t, `CREATE SCHEMA skewed;

@@ -10,11 +10,11 @@ import (
 type Latency struct {
 	Delay     time.Duration // of each message; a new connection takes a round trip more
 	Jitter    time.Duration // up to this is added, at random
-	Seed      uint64        // of what is random
+	Seed      uint64        // of the jitter
 	Bandwidth int           // bytes a second, which all connections share; 0: no limit
 }
 
-// Slow makes the network slow, until Heal. What is on its way arrives as it would have.
+// Slow makes the network slow, until Heal. Messages on their way arrive as they would have.
 func (p *Proxy) Slow(l Latency) {
 	p.set(func() { p.latency, p.random = l, rand.New(rand.NewPCG(l.Seed, 0)) })
 }

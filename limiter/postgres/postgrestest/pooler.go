@@ -18,7 +18,7 @@ func Pooler(t testing.TB, s *Server) (dsn string) {
 	return pooler(t, s, "host="+s.dir)
 }
 
-// Pooler starts one on the machine of a server, in front of the network.
+// Pooler starts a pgbouncer on the machine of a server, in front of the network.
 func (p *Proxy) Pooler(t testing.TB, s *Server) (dsn string) {
 	t.Helper()
 	at := p.listener.Addr().(*net.TCPAddr)

@@ -36,10 +36,10 @@ type Proxy struct {
 	socket string // of the server
 	conns  map[*link]bool
 	cut    bool // no connection goes through
-	shut   bool // nor a new one
-	shuts  bool // as soon as something happens to a COMMIT
+	shut   bool // no new connection goes through
+	shuts  bool // shut is set as soon as something happens to a COMMIT
 	held   bool // connections stay, and carry nothing
-	deaf   bool // nor answers alone
+	deaf   bool // answers are not carried
 	mute   bool // notifications are lost
 	change *sync.Cond
 	commit Commit
@@ -50,12 +50,12 @@ type Proxy struct {
 
 	latency Latency
 	random  *rand.Rand
-	busy    [2]time.Time // until when each way is, with a limited bandwidth
+	busy    [2]time.Time // until when each way is busy, with a limited bandwidth
 }
 
-// Trips are how many round trips each transaction took that has ended: those that wrote
-// something, up to the answer to their COMMIT, and those that only read, without the
-// one that ends them, for which nobody waits.
+// Trips are how many round trips each ended transaction took: those that wrote something,
+// up to the answer to their COMMIT, and those that only read, without the round trip that
+// ends them, for which nobody waits.
 type Trips struct{ Writes, Views []int }
 
 // link is a connection through the proxy.
@@ -86,7 +86,7 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 // DSN is the server's address through the proxy.
 func (p *Proxy) DSN() string { return p.As(User, "") }
 
-// As is the same for another user.
+// As is DSN for another user.
 func (p *Proxy) As(user, password string) string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword(user, password), Host: p.listener.Addr().String(), Path: "/postgres",
@@ -104,12 +104,12 @@ func (p *Proxy) Cut() {
 // To leads new connections to another server.
 func (p *Proxy) To(s *Server) { p.set(func() { p.socket = s.Socket() }) }
 
-// Refuse refuses new connections, and leaves those that there are.
+// Refuse refuses new connections, and leaves existing ones.
 func (p *Proxy) Refuse() { p.set(func() { p.shut = true }) }
 
 // RefuseAtCommit ends all connections, and refuses new ones, once something happens to a
-// COMMIT: none of them can tell what became of it. What is begun again before that finds
-// a connection.
+// COMMIT: none of them can tell what became of it. A transaction that is begun again before
+// that finds a connection.
 func (p *Proxy) RefuseAtCommit() { p.set(func() { p.shuts = true }) }
 
 // Hold lets connections carry nothing more, as when packets are lost.
@@ -136,7 +136,7 @@ func (p *Proxy) Lead(to *Server) {
 	p.closeAll()
 }
 
-// OnCommit decides about the next COMMIT. A delay is for CutAndDelay.
+// OnCommit sets what happens to the next COMMIT. A delay is for CutAndDelay.
 func (p *Proxy) OnCommit(what Commit, delay time.Duration) {
 	p.set(func() { p.commit, p.delay = what, delay })
 }
@@ -148,7 +148,7 @@ func (p *Proxy) Met() int {
 	return p.met
 }
 
-// Trips returns what was counted since the last call.
+// Trips returns the counts since the last call.
 func (p *Proxy) Trips() Trips {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -264,7 +264,7 @@ func (p *Proxy) questions(l *link) {
 	defer func() { trips.end(p) }()
 	for typed := false; ; typed = true {
 		m, err := message(l.client, typed)
-		if p.wait(&p.held) || err != nil { // that a connection ends is a packet, too
+		if p.wait(&p.held) || err != nil { // the end of a connection is a packet, too
 			return
 		}
 		if !typed && binary.BigEndian.Uint32(m[4:]) == wantsTLS {
@@ -382,7 +382,7 @@ func (p *Proxy) meet(l *link) (Commit, time.Duration) {
 	return what, p.delay
 }
 
-// wait waits while the proxy holds everything, or what goes this way, and reports
+// wait waits while the proxy holds everything, or all that goes this way, and reports
 // whether it is cut.
 func (p *Proxy) wait(way *bool) bool {
 	p.mu.Lock()
@@ -408,7 +408,7 @@ func (p *Proxy) answers(l *link) {
 		if lost {
 			continue
 		}
-		// Once the client is gone this is lost: what the server still does must not fail for
+		// Once the client is gone this is lost: the server's remaining work must not fail for
 		// want of a reader.
 		to.send(m)
 	}

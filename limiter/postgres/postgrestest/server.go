@@ -1,5 +1,5 @@
 // Package postgrestest starts PostgreSQL servers for tests, each in a temporary
-// directory of its own. It needs PostgreSQL's programs, and no server that runs.
+// directory of its own. It needs PostgreSQL's programs, and no running server.
 package postgrestest
 
 import (
@@ -44,7 +44,7 @@ var (
 )
 
 // Main runs the tests of a package, and ends the server that they shared. Unless -parallel
-// says how many, twice as many run at a time as there are processors: mostly they wait, as
+// says how many run at a time, there are twice as many as processors: mostly tests wait, as
 // for a session to expire.
 func Main(m *testing.M) {
 	flag.Parse()
@@ -90,7 +90,7 @@ func Shared(t testing.TB) *Server {
 	return shared
 }
 
-// Start starts a server for one test, which may do with it what it likes.
+// Start starts a server for one test, which may do anything with it.
 func Start(t testing.TB, settings ...string) *Server {
 	t.Helper()
 	s, err := start(settings...)
@@ -108,7 +108,7 @@ func Start(t testing.TB, settings ...string) *Server {
 // DSN is the address of the server's database.
 func (s *Server) DSN() string { return s.As(User, "") }
 
-// As is the same for another user. Users other than User need their password.
+// As is DSN for another user. Users other than User need their password.
 func (s *Server) As(user, password string) string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Path: "/postgres"}
 	u.RawQuery = url.Values{"host": {s.dir}}.Encode()
@@ -196,7 +196,7 @@ func (s *Server) Start() error {
 }
 
 // supervised starts a program with a log in the server's directory. It runs until hold is
-// closed, which is when this process ends, if not before.
+// closed, at the latest when this process ends.
 func (s *Server) supervised(script, log string, program ...string) (cmd *exec.Cmd, hold io.Closer, err error) {
 	out, err := os.OpenFile(filepath.Join(s.dir, log), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -211,7 +211,7 @@ func (s *Server) supervised(script, log string, program ...string) (cmd *exec.Cm
 	return cmd, hold, cmd.Start()
 }
 
-// answers waits until somebody can connect. The error has what the log says.
+// answers waits until somebody can connect. The error contains the log.
 func (s *Server) answers(dsn, log string) error {
 	for deadline := time.Now().Add(startTimeout); ; time.Sleep(20 * time.Millisecond) {
 		ctx, cancel := context.WithDeadline(context.Background(), deadline)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// SmallDisk is a directory of the server's with so many bytes of its own. It needs
-// root.
+// SmallDisk is a directory of the server's on a file system of this many bytes. It
+// needs root.
 func (s *Server) SmallDisk(t testing.TB, bytes int) string {
 	t.Helper()
 	dir, err := makeDir()

@@ -46,7 +46,7 @@ func (s *Server) Promote(t testing.TB) {
 	}
 }
 
-// Lag lets a standby receive nothing more of its primary.
+// Lag lets a standby receive nothing more from its primary.
 func (s *Server) Lag(t testing.TB) {
 	t.Helper()
 	s.Exec(t, "ALTER SYSTEM SET primary_conninfo = ''")

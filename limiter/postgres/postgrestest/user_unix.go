@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// serverUser is whom the server runs as: PostgreSQL refuses root.
+// serverUser is the user that the server runs as: PostgreSQL refuses root.
 func serverUser() (uid, gid int, other bool) {
 	if os.Geteuid() != 0 {
 		return 0, 0, false

@@ -16,8 +16,8 @@ import (
 // locks they wait for, their sessions, and what they tell each other. A test decides
 // what goes wrong with it.
 //
-// Its time is that which passes, in a bubble of testing/synctest the bubble's, and
-// what Advance adds.
+// Its time is the time that passes, which is the bubble's in a bubble of
+// testing/synctest, plus what Advance adds.
 type Cluster struct {
 	mu      sync.Mutex
 	began   time.Time
@@ -34,7 +34,7 @@ type Cluster struct {
 	open  map[*transaction]struct{}
 
 	sessions map[string]*clusterNode // the last of each name
-	outlived map[string]*clusterNode // the processes that still live, and whose name another has taken or nobody has
+	outlived map[string]*clusterNode // live processes whose name another has taken, or nobody has
 	skews    map[string]time.Duration
 	leader   *clusterNode
 
@@ -50,7 +50,7 @@ type Cluster struct {
 	fault    func(node string) Outcome
 }
 
-// entry is what one Update has told the others.
+// entry is what one Update has told the other nodes.
 type entry struct {
 	node string
 	keys [][]byte
@@ -70,7 +70,7 @@ const mostLost = 64
 const (
 	freshFor      = 7 * time.Second  // since the last contact
 	sessionFor    = 10 * time.Second // since the last contact
-	heartbeat     = 3 * time.Second  // finds what no notification has told
+	heartbeat     = 3 * time.Second  // finds commits that no notification has reported
 	lockPatience  = 6 * time.Second
 	idlePatience  = time.Second // with a transaction that its client does not go on with
 	followRetries = time.Second // between two attempts to follow
@@ -109,9 +109,9 @@ const (
 	Deaf
 	// Reticent lets no node hear that it has lost touch for good after it has lost touch.
 	Reticent
-	// Lingering lets a node write to the former server after its session has left that.
+	// Lingering lets a node write to the former server after its session has left it.
 	Lingering
-	// Outdated lets a node read from the former server after its session has left that.
+	// Outdated lets a node read from the former server after its session has left it.
 	Outdated
 	// Misplaced lets a node that finds commits missing tell no other.
 	Misplaced
@@ -131,8 +131,7 @@ func NewCluster() *Cluster {
 	}
 }
 
-// wakeAll lets everybody who waits look again. It is called with the lock held, as all
-// methods with a small first letter are.
+// wakeAll lets everybody who waits look again. It is called with the lock held.
 func (c *Cluster) wakeAll() {
 	close(c.changed)
 	c.changed = make(chan struct{})
@@ -141,8 +140,8 @@ func (c *Cluster) wakeAll() {
 // forever is a moment that never comes.
 const forever = time.Duration(math.MaxInt64)
 
-// wait waits until a condition holds, which says when to look at it again at the
-// latest, and otherwise is looked at whenever something has changed.
+// wait waits until a condition holds. It looks at the condition whenever something has
+// changed, and at the latest when the condition says.
 func (c *Cluster) wait(over func() (over bool, next time.Duration)) {
 	for {
 		is, next := over()
@@ -178,7 +177,7 @@ func (c *Cluster) do(change func()) {
 	c.wakeAll()
 }
 
-// names are those of the nodes that have joined.
+// names are the names of the nodes that have joined.
 func (c *Cluster) names() []string { return slices.Sorted(maps.Keys(c.sessions)) }
 
 // of does something to the node that has a name at present, or to the process that had it
@@ -224,8 +223,8 @@ func (c *Cluster) Cut(node string) { c.of(node, (*clusterNode).disconnect) }
 // Heal gives a node its network back.
 func (c *Cluster) Heal(node string) { c.of(node, func(n *clusterNode) { n.cut = false }) }
 
-// Pause stops a node's process as SIGSTOP does, until Resume: nothing of it goes on
-// that touches the store. A test must not call what would run on it meanwhile.
+// Pause stops a node's process as SIGSTOP does, until Resume: nothing in it that touches
+// the store goes on. A test must not make calls that would run on it meanwhile.
 func (c *Cluster) Pause(node string) {
 	c.of(node, func(n *clusterNode) {
 		n.leave()
@@ -266,8 +265,8 @@ func (c *Cluster) Lose(node string, lost bool) { c.of(node, func(n *clusterNode)
 // LoseRecalls lets recalls be lost.
 func (c *Cluster) LoseRecalls(lost bool) { c.do(func() { c.deaf = lost }) }
 
-// Stop takes the database down, as all nodes see it, until Start. What was not
-// committed is gone.
+// Stop takes the database down, as all nodes see it, until Start. Uncommitted changes
+// are gone.
 func (c *Cluster) Stop() { c.do(func() { c.stop() }) }
 
 func (c *Cluster) stop() {
@@ -289,8 +288,8 @@ func (c *Cluster) Restart() {
 	})
 }
 
-// Failover puts a standby in the database's place that lacks the last commits, of
-// which it returns the number. Where it lacks any, everything is refused until Reset.
+// Failover puts a standby that lacks the last commits in the database's place, and
+// returns how many it lacks. If it lacks any, everything is refused until Reset.
 func (c *Cluster) Failover(lost int) int {
 	lost = max(0, lost)
 	c.do(func() {
@@ -361,7 +360,7 @@ func (c *Cluster) Silence(node string) time.Duration {
 	return 0
 }
 
-// commit takes a transaction's changes over.
+// commit takes over a transaction's changes.
 func (c *Cluster) commit(t *transaction) {
 	if c.former = append(c.former, moment{c.rows, len(c.feed)}); len(c.former) > mostLost {
 		c.former = slices.Delete(c.former, 0, 1)

@@ -117,8 +117,8 @@ func (n *clusterNode) follow() {
 	}
 }
 
-// next is what there is to do next, or when to look again. What it returns is called
-// with the lock held.
+// next is the next step to take, or when to look again. The step is called with the
+// lock held.
 func (n *clusterNode) next() (step func(), at time.Duration) {
 	c := n.c
 	switch now := c.elapsed(); {

@@ -27,18 +27,18 @@ type clusterNode struct {
 	left    bool          // its session was ended
 	fenced  bool          // by another node
 	repairs int           // of the database, when it joined
-	heard   error         // a doubt, or of a repair: its memory is of before
+	heard   error         // a doubt, or a repair that its memory is older than
 
 	followed int           // how many entries of the feed its memory has followed
 	said     int           // how many of these the others know of
-	leapt    time.Duration // passed at once since it began to follow
+	leapt    time.Duration // time that passed at once since it began to follow
 	missed   bool          // memory has to be read again
 	since    time.Duration // what was committed later may be missing in memory
 	retry    time.Duration // when to try to follow again
 	quiet    bool          // notifications are lost
 	recalls  [][]byte
 	stale    bool // its follower was told
-	final    bool // and that this stays
+	final    bool // and was told that this stays
 
 	place
 }

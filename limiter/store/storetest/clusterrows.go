@@ -25,7 +25,7 @@ type change struct {
 	deleted bool
 }
 
-// overlay is a state as a transaction sees it that has changed something.
+// overlay is a state as seen by a transaction that has changed something.
 type overlay struct {
 	base    table
 	changes map[string]change

@@ -8,10 +8,10 @@ import (
 )
 
 // After a failover the former server may stay for a moment: new connections lead to the
-// server that has taken over, and those that nodes have to the former one still work. A
-// node's session is where the connection is that renews it. The node vouches for the server
-// that its session comes to, if that has all of its commits, and uses neither that server
-// nor the former one until all nodes that live have vouched, too.
+// server that has taken over, and existing ones to the former server still work. A node's
+// session is on the server that the connection which renews it leads to. The node vouches
+// for the server that its session comes to, if that has all of its commits, and uses neither
+// that server nor the former one until all nodes that are alive have vouched, too.
 
 // formerServer is a server that another has taken over from.
 type formerServer struct {
@@ -23,16 +23,16 @@ type formerServer struct {
 
 // place is where a node is while a former server stays.
 type place struct {
-	stays   bool // its session is there
-	idle    int  // connections to there that it has besides, and does not use
+	stays   bool // its session is on the former server
+	idle    int  // other connections to that server, which it does not use
 	waits   bool // the present server may not be used yet
 	vouched bool // it has said that the present server has all of its commits
 	ahead   int  // commits that only the former server has acknowledged to it
 }
 
 // Divide puts a standby that has all commits in the database's place, and leaves the former
-// server as it is. where says of each node whether its session stays there, and how many
-// connections it has besides. Nothing else may go wrong until FormerEnds, which has to
+// server as it is. where says for each node whether its session stays there, and how many
+// other connections it has there. Nothing else may go wrong until FormerEnds, which has to
 // be called before sessions end.
 func (c *Cluster) Divide(where func(node string) (stays bool, idle int)) {
 	c.do(func() {
@@ -133,14 +133,14 @@ func (n *clusterNode) connection(checked bool) (*formerServer, error) {
 	return nil, nil
 }
 
-// abandon gives the connections up that lead to the former server.
+// abandon gives up the connections that lead to the former server.
 func (n *clusterNode) abandon() {
 	if n.c.flaw != Outdated {
 		n.idle = 0
 	}
 }
 
-// feed is what is followed on the server of a node's session.
+// feed is the feed of the server that a node's session is on.
 func (n *clusterNode) feed() []entry {
 	if n.stays {
 		return n.c.stays.feed

@@ -22,10 +22,10 @@ type transaction struct {
 	server    *formerServer // that it runs on; nil: the present one
 	held      []string      // rows that it holds or waits for
 	declared  map[string]bool
-	tells     [][]byte      // what other nodes have to follow
+	tells     [][]byte      // rows that other nodes have to follow
 	denied    error         // it was told ErrUndeclared
 	aborted   error         // the database has given it up
-	frozen    time.Duration // since when its client does nothing, while that is paused
+	frozen    time.Duration // since when its client does nothing, while it is paused
 }
 
 // grants reports whether a transaction has a latch: it is the first, or shares it with
@@ -102,7 +102,7 @@ func (c *Cluster) release(t *transaction) {
 	c.wakeAll()
 }
 
-// abort gives up what runs of a node, or of all.
+// abort gives up the open transactions of a node, or of all nodes.
 func (c *Cluster) abort(n *clusterNode, err error) {
 	for t := range c.open {
 		if n == nil || t.node == n {
@@ -119,7 +119,7 @@ func (c *Cluster) giveUp(t *transaction, err error) {
 }
 
 // thaw gives up transactions whose clients have done nothing for too long, and returns
-// when the next has.
+// when the next one will have.
 func (c *Cluster) thaw() (next time.Duration) {
 	next = forever
 	for t := range c.open {

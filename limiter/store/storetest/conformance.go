@@ -1,7 +1,7 @@
-// Package storetest is what every limiter.Store must pass, and a Store in
+// Package storetest is what every store.Store must pass, and a Store in
 // memory for tests that need to see a disk fail at a chosen moment.
 //
-// It knows the contract in limiter.Store and nothing about any real store.
+// It knows the contract in store.Store and nothing about any real store.
 package storetest
 
 import (

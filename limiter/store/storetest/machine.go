@@ -8,7 +8,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// Step is one thing that a limiter does to its disk, where a fault can come.
+// Step is one action of a limiter on its disk, at which a fault can occur.
 type Step string
 
 // The steps. Each can fail before it has any effect, or after.
@@ -21,7 +21,7 @@ const (
 	Map      Step = "map"     // of the shadow counter
 )
 
-// Fault is told of each step, and says whether it fails and whether it takes
+// Fault gets each step, and says whether the step fails, and whether it takes
 // effect all the same.
 type Fault func(n int, step Step) (err error, reached bool)
 
@@ -35,7 +35,7 @@ func (d *Disk) Steps() int {
 	return d.steps
 }
 
-// step counts one and asks for a fault. It is called with the lock held.
+// step counts a step and asks for a fault. It is called with the lock held.
 func (d *Disk) step(s Step) (err error, reached bool) {
 	d.steps++
 	if d.fault == nil {
@@ -48,9 +48,9 @@ func (d *Disk) step(s Step) (err error, reached bool) {
 // content is a file: what a process reads, and what a power cut leaves.
 type content struct{ cached, durable []byte }
 
-// Restarted is the disk as a process finds it that comes after a kill, or after
-// a power cut. Then each sector that was not synced may be the old one or the
-// new one, as torn says, and what was only mapped is gone.
+// Restarted is the disk as found by a process that starts after a kill, or after
+// a power cut. After a power cut, each sector that was not synced may be the old
+// one or the new one, as torn says, and mapped content is gone.
 func (d *Disk) Restarted(power bool, torn func() bool) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -77,8 +77,8 @@ func (d *Disk) Restarted(power bool, torn func() bool) *Disk {
 
 const sector = 512
 
-// TakeData puts the store of another disk in place of this one's, as a backup of
-// it that is put back, and leaves the files beside it.
+// TakeData puts the store of another disk in place of this one's, as when a backup
+// of it is restored, and leaves the files beside it.
 func (d *Disk) TakeData(from *Disk) {
 	from.mu.Lock()
 	data := from.data
@@ -91,7 +91,7 @@ func (d *Disk) Files() store.Disk { return files{d} }
 
 type files struct{ *Disk }
 
-// ReadFile implements limiter.Disk.
+// ReadFile implements store.Disk.
 func (d files) ReadFile(path string) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -105,7 +105,7 @@ func (d files) ReadFile(path string) ([]byte, error) {
 	return bytes.Clone(f.cached), nil
 }
 
-// Replace implements limiter.Disk.
+// Replace implements store.Disk.
 func (d files) Replace(path string, b []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -116,7 +116,7 @@ func (d files) Replace(path string, b []byte) error {
 	return err
 }
 
-// Open implements limiter.Disk.
+// Open implements store.Disk.
 func (d files) Open(path string) (store.File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,7 +135,7 @@ func (d files) Open(path string) (store.File, error) {
 // of times.
 const mostMapped = 128 << 10
 
-// Map implements limiter.Disk.
+// Map implements store.Disk.
 func (d files) Map(path string, size int) (store.Mapping, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

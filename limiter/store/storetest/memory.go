@@ -8,7 +8,7 @@ import (
 	"github.com/till-proxy/till/limiter/store"
 )
 
-// ErrInjected is what a Disk answers when it was told to fail.
+// ErrInjected is the error of a Disk that was set to fail.
 var ErrInjected = errors.New("injected failure")
 
 // Disk is what survives when a Memory store's process dies: the transactions
@@ -46,7 +46,7 @@ func (d *Disk) FailAt(n int, reached bool) {
 // Fill lets every Update say that the disk is nearly full, until Heal.
 func (d *Disk) Fill() { d.set(func() { d.full = true }) }
 
-// Limit lets no transaction write more than so many entries.
+// Limit lets no transaction write more entries than most.
 func (d *Disk) Limit(most int) { d.set(func() { d.most = most }) }
 
 // Heal ends the failing.
@@ -62,7 +62,7 @@ func (d *Disk) set(change func()) {
 	change()
 }
 
-// Commits counts what was committed so far.
+// Commits counts the commits so far, also those that failed.
 func (d *Disk) Commits() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

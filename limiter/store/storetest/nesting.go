@@ -6,13 +6,13 @@ import (
 	"sync"
 )
 
-// nesting holds that nobody opens a view of a store within a view or a transaction of it. A
-// store that has room for few would have its caller wait for itself.
+// nesting makes sure that nobody opens a view of a store within a view or a transaction of
+// it. In a store with room for few, the caller would wait for itself.
 type nesting struct {
 	inside sync.Map // the goroutines that are in one, by name
 }
 
-// view runs what is within a view.
+// view runs fn, the content of a view.
 func (n *nesting) view(fn func() error) error {
 	if _, nested := n.inside.Load(goroutine()); nested {
 		panic("a view is opened within a view or a transaction of the same store, which may have room for one only")
@@ -20,7 +20,7 @@ func (n *nesting) view(fn func() error) error {
 	return n.transaction(fn)
 }
 
-// transaction runs what is within a transaction.
+// transaction runs fn, the content of a transaction.
 func (n *nesting) transaction(fn func() error) error {
 	name := goroutine()
 	if _, nested := n.inside.LoadOrStore(name, nil); nested {
@@ -30,7 +30,7 @@ func (n *nesting) transaction(fn func() error) error {
 	return fn()
 }
 
-// goroutine names the one that calls, as its stack trace does.
+// goroutine names the calling goroutine, as its stack trace does.
 func goroutine() string {
 	b := make([]byte, 64)
 	name, _, _ := bytes.Cut(b[:runtime.Stack(b, false)], []byte(" ["))

@@ -16,9 +16,9 @@ import (
 // decides nothing but how a hang is reported.
 const sharedPatience = 2 * time.Minute
 
-// RunShared checks a store that several nodes share. Each call of open with one t
-// gives another node of one store, or the same node again, and another store with
-// another t. RunShared joins the nodes and closes them.
+// RunShared checks a store that several nodes share. Calls of open with the same t
+// give nodes of one store, also the same node again; another t gives another store.
+// RunShared joins the nodes and closes them.
 func RunShared(t *testing.T, open func(t *testing.T, node string) store.Shared) {
 	tests := []struct {
 		name string
@@ -147,7 +147,7 @@ func add(tx store.Tx, key string, n int) error {
 	return tx.Set([]byte(key), strconv.AppendInt(nil, int64(have+n), 10))
 }
 
-// beside runs two workers on each node, each of which does something so often.
+// beside runs two workers on each node, each of which calls do that many times.
 func (c *nodes) beside(times int, stores []store.Shared, do func(s store.Shared, worker, round int) error) {
 	c.t.Helper()
 	var wg sync.WaitGroup
@@ -252,7 +252,7 @@ func updateAndRows(c *nodes) {
 	var exclusive, shared atomic.Int64
 	const each = 15
 	c.beside(each, []store.Shared{a, b}, func(s store.Shared, worker, _ int) error {
-		if worker%2 == 0 { // what they move from one row to the other remains in sum
+		if worker%2 == 0 { // they move amounts between the rows, so the sum stays
 			return s.UpdateRows(store.Rows{Lock: rows("k/1", "k/2")}, func(tx store.Tx) error {
 				shared.Add(1)
 				defer shared.Add(-1)

@@ -21,9 +21,9 @@ type follower struct {
 	changed  []string
 	recalled []string
 	missed   int
-	fails    int           // so many calls of Changed and Missed fail from now on
+	fails    int           // how many more calls of Changed and Missed fail
 	hold     chan struct{} // Changed waits for it; nil: it does not
-	news     chan struct{} // is closed and replaced with each of these
+	news     chan struct{} // is closed and replaced at each call that the follower notes
 }
 
 func newFollower() *follower { return &follower{news: make(chan struct{})} }
@@ -121,7 +121,7 @@ func (f *follower) await(t *testing.T, what string, came func() bool) {
 	}
 }
 
-// awaitChanged waits until so many rows have changed, and returns them.
+// awaitChanged waits until n rows have changed, and returns them.
 func (f *follower) awaitChanged(t *testing.T, n int) []string {
 	t.Helper()
 	f.await(t, fmt.Sprintf("a change of %d rows", n), func() bool { return len(f.changed) >= n })
@@ -130,7 +130,7 @@ func (f *follower) awaitChanged(t *testing.T, n int) []string {
 	return slices.Clone(f.changed)
 }
 
-// eventually waits for a state of the store that nobody tells of.
+// eventually waits for a state of the store that nothing announces.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(sharedPatience); !is(); time.Sleep(5 * time.Millisecond) {
@@ -341,8 +341,8 @@ func fresh(c *nodes) {
 	}
 }
 
-// joinFresh joins a node, and fails unless it is fresh then. Where the machine stood still
-// meanwhile, it may have lost touch, until it hears of the others again.
+// joinFresh joins a node, and fails unless it is fresh then. If the machine stood still
+// meanwhile, the node may have lost touch, until it hears of the others again.
 func (c *nodes) joinFresh(node string) store.Shared {
 	c.t.Helper()
 	began := time.Now()
