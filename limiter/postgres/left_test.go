@@ -63,19 +63,26 @@ func TestWhatAServerThatWasLeftSaysIsNoReasonForDoubt(t *testing.T) {
 			put(t, two, "k/2", "first")
 			f.primary.CaughtUp(t, f.standby)
 			f.standby.Promote(t)
-			// A pooler whose login at the former server broke off refuses for a moment.
+			read := func() error {
+				return two.View(func(r store.Reader) error { _, err := r.Get([]byte("k/2")); return err })
+			}
+			// A pooler whose login at a server broke off refuses for a moment.
 			lead := func() {
 				f.network.Lead(f.standby)
-				eventually(t, "the pooler leads to the new server", func() bool { return two.View(func(store.Reader) error { return nil }) == nil })
+				eventually(t, "the node reads from the new server", func() bool { return read() == nil })
 			}
 			lead()
 			put(t, two, "k/2", "second")
 			f.primary.Exec(t, "UPDATE till.state SET doubt = 'it lacks a commit'")
 			f.network.Lead(f.primary)
+			eventually(t, "the node has found the former server", func() bool {
+				err := read()
+				return err != nil && strings.Contains(err.Error(), "has left this server")
+			})
 			o.After = two
 			for what, err := range map[string]error{
 				"Update": two.Update(func(store.Tx) error { t.Error("it runs"); return nil }),
-				"View":   two.View(func(r store.Reader) error { _, err := r.Get([]byte("k/2")); return err }),
+				"View":   read(),
 				"Join":   join(o),
 			} {
 				if !errors.Is(err, store.ErrUnavailable) {

@@ -133,24 +133,28 @@ func TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing(t *testing.T) {
 		return len(server.Exec(t, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%"+schema+".node%' AND pid "+who)) > 0
 	}
 	theOther := strconv.Itoa(int(other.PID()))
-	proxy.OnCommit(postgrestest.CutAfter, 0)
-	// Once a row was written, who waits for it does not stand in line for the new version:
-	// the question for the outcome must not come before the other transaction has it.
-	proxy.RefuseAtCommit()
 	held := make(chan error, 1)
+	var holds atomic.Bool
 	got := make(chan struct{})
 	close(got)
 	queue := func() {
 		<-got // after an attempt before this one
 		got = make(chan struct{})
+		proxy.OnCommit(postgrestest.CutAfter, 0)
+		// Once a row was written, who waits for it does not stand in line for the new
+		// version: the question for the outcome must not come before the other transaction
+		// has it.
+		proxy.RefuseAtCommit()
 		go func() {
 			defer close(got)
-			_, err := other.Exec(t.Context(), "BEGIN; SELECT FROM "+schema+".node WHERE name = 'one' FOR UPDATE").ReadAll()
-			if err == nil && proxy.Met() == 0 { // the transaction has paused for too long, and is begun again
+			results, err := other.Exec(t.Context(), "BEGIN; SELECT FROM "+schema+".node WHERE name = 'one' FOR UPDATE; SELECT v FROM "+schema+".kv WHERE k = 'k/1'").ReadAll()
+			if err == nil && string(results[2].Rows[0][0]) == `\x` { // the transaction has paused for too long, and is begun again
 				if _, err = other.Exec(t.Context(), "ROLLBACK").ReadAll(); err == nil {
+					proxy.Heal()
 					return
 				}
 			}
+			holds.Store(true)
 			held <- err
 		}()
 		eventually(t, "it waits for the node's row, or has it", func() bool {
@@ -172,13 +176,15 @@ func TestAStoreThatFailsDuringTheSearchForAnOutcomeClaimsNothing(t *testing.T) {
 				}
 				return tx.Set([]byte("k/1"), []byte("x"))
 			})
-			if proxy.Met() > 0 || !errors.Is(err, store.ErrUnavailable) {
+			if holds.Load() || !errors.Is(err, store.ErrUnavailable) {
 				done <- err
 				return
 			}
 		}
 	}()
 	select {
+	case <-time.After(eventuallyPatience):
+		t.Fatal("the other transaction never gets the node's row")
 	case err := <-held:
 		if err != nil {
 			t.Fatal(err)
