@@ -25,7 +25,7 @@ import (
 // variables or placeholders.
 type exchange struct {
 	location
-	key           *record.Key   // as it was when the request came
+	key           *record.Key   // as it was when the request came; see grant.Key for later
 	live          *limiter.Live // the same key
 	grant         limiter.Grant // with the key as it was when the request was admitted
 	target        *target
@@ -35,7 +35,7 @@ type exchange struct {
 	body          *bufferedBody           // nil unless the body was read into memory
 	models        func(model string) bool // filters a list of models; nil to leave it as it is
 	usage         *usage                  // nil unless tokens or dollars are limited
-	request       *http.Request           // as the handler received it
+	request       *http.Request           // the handler's; its body may have been replaced
 	foundFront    *front                  // see front
 	headers       headerValues
 	stoppedAsking bool // its answer showed that streams must not be asked for usage

@@ -200,7 +200,7 @@ var enums = map[reflect.Type][]any{
 	reflect.TypeFor[limiter.StaleReason](): values(limiter.StaleReasons[:]),
 	reflect.TypeFor[wire.Level]():          values(wire.Levels[:]),
 	reflect.TypeFor[event.Name]():          values(event.Names),
-	reflect.TypeFor[record.Permission]():   values(append(record.Permissions[:len(record.Permissions):len(record.Permissions)], record.Everything)),
+	reflect.TypeFor[record.Permission]():   values(record.Permissions),
 }
 
 func values[Word ~string](of []Word) (list []any) {

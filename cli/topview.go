@@ -202,7 +202,7 @@ func meterLeft(part float64) string {
 // counts is "12 active, 3 revoked".
 func counts(keys map[record.Status]int64) string {
 	var parts phrases
-	for _, status := range record.Statuses {
+	for _, status := range slices.Concat(living, ended) {
 		parts.add(keys[status] > 0, fmt.Sprintf("%s %s", compact(keys[status]), status))
 	}
 	if len(parts) == 0 {

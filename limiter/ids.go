@@ -8,9 +8,9 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// ids makes the ids of keys and of admin tokens. Within a millisecond of its clock each
-// is greater than the one before, so what one Limiter has made is listed in the order in
-// which it was made. The zero value makes none; newIDs is its constructor.
+// ids makes the ids of keys and of admin tokens. Of two that are made one after the other
+// in one millisecond of the clock, the second is greater, so lists keep the order of making.
+// newIDs is its constructor: the zero value makes none.
 type ids struct{ entropy ulid.LockedMonotonicReader }
 
 func newIDs() ids {

@@ -33,8 +33,8 @@ const (
 
 var Statuses = [...]Status{Active, Exhausted, Expired, Revoked, Suspended}
 
-// Ended reports whether the key has come to an end: only a grant or a new window of its
-// budget brings it back or, if it is revoked, nothing at all.
+// Ended reports whether the key has come to an end. A grant or a new window of its budget
+// may bring it back, unless it was revoked.
 func (s Status) Ended() bool { return s != Active && s != Suspended }
 
 // Charge says which requests use up an activation.

@@ -47,10 +47,10 @@ var KeyFields = slices.Concat([]Field{
 		Address: func(k *Key) any { return &k.Charge }, none: ChargeForwarded,
 		valid: func(name string, k *Key) error {
 			switch activations := k.Limit[Activations]; {
-			case k.Charge == ChargeForwarded:
-				return nil
+			case !slices.Contains(Charges[:], k.Charge):
+				return Invalid(name, "must be %s, got %q", Either(Charges[:]), k.Charge)
 			case k.Charge != ChargeSuccess:
-				return Invalid(name, `must be "forwarded" or "success", got %q`, k.Charge)
+				return nil
 			case activations == NoLimit:
 				return Invalid(name, `"success" needs max_activations: it bounds how often may be tried`)
 			case activations > MaxAmount/2:
@@ -70,7 +70,7 @@ var KeyFields = slices.Concat([]Field{
 				return nil
 			}
 			if _, err := ParseRenewal(string(k.Renews)); err != nil {
-				return Invalid(name, "must be day, week or month, got %q", k.Renews)
+				return Invalid(name, "must be %s, got %q", Either(Renewals[:]), k.Renews)
 			}
 			return invalidIf(k.Limit == NoLimits(), name, "needs max_activations, max_tokens or max_spend_usd: they are what renews")
 		},
