@@ -3,6 +3,7 @@ package postgres_test
 import (
 	"errors"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -398,6 +399,11 @@ func TestANodeWaitsWhileAPoolerLeadsToAStandby(t *testing.T) {
 	forward(t, l, k)
 	primary.CaughtUp(t, standby)
 	network.Lead(standby)
+	// A pooler whose login broke off refuses for a moment without asking any server.
+	eventually(t, "the standby has been asked", func() bool {
+		_, err := tryMint(l, activations(1))
+		return err == nil || strings.Contains(err.Error(), "read only connection") || strings.Contains(err.Error(), "standby")
+	})
 	for range 3 {
 		if _, err := tryMint(l, activations(1)); err == nil {
 			t.Error("a key was minted")
