@@ -65,7 +65,7 @@ func TestEveryTextOfFewValuesIsDescribedWithAllOfThem(t *testing.T) {
 	eachType(func(of reflect.Type) {
 		for _, field := range fieldsOf(of) {
 			typ := field.typ
-			for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+			for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
 				typ = typ.Elem()
 			}
 			if typ.Kind() != reflect.String || seen[typ] || texts[typ] != nil {

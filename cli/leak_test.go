@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/till-proxy/till/admin/admintest"
+	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/token"
 )
@@ -251,5 +252,14 @@ func TestLeakCommandSaysWhichStringsWereNotEnded(t *testing.T) {
 	r = tillReading(t, text, "leak", "-", "--json")
 	if r.code != 1 || !strings.Contains(r.out, `"state": "failed"`) || !strings.Contains(r.out, `"state": "dead"`) || strings.Contains(r.out, `"state": ""`) {
 		t.Errorf("%d\n%s%s", r.code, r.out, r.err)
+	}
+}
+
+func TestEveryStateOfALeakHasAText(t *testing.T) {
+	t.Parallel()
+	for _, state := range limiter.LeakStates {
+		if states[state] == "" {
+			t.Errorf("%s has none", state)
+		}
 	}
 }
