@@ -104,7 +104,7 @@ func (l *Limiter) CreateToken(by Caller, spec TokenSpec) (record.AdminToken, err
 	}
 	var old []record.AdminToken
 	err = l.committer.Do(func(b *batch) (err error) {
-		if err := stillEntitled(b, by, now); err != nil {
+		if err := l.stillEntitled(b, by, now); err != nil {
 			return err
 		}
 		if old, err = l.tokens.Add(b.Transaction, rec, now); err != nil {
@@ -127,9 +127,12 @@ func (l *Limiter) CreateToken(by Caller, spec TokenSpec) (record.AdminToken, err
 
 // stillEntitled returns ErrToken if the caller's own token has ended by the time of this
 // transaction. Otherwise a token made just after that end could carry on in its place.
-func stillEntitled(b *batch, by Caller, now time.Time) error {
+func (l *Limiter) stillEntitled(b *batch, by Caller, now time.Time) error {
 	if by.Token == "" {
 		return nil
+	}
+	if own, ok := l.tokens.Get(by.Token); ok && own.Status(now) != record.Active { // perhaps in memory only
+		return ErrToken
 	}
 	own, err := record.ReadToken(b, by.Token)
 	if errors.Is(err, store.ErrNotFound) || err == nil && own.Status(now) != record.Active {
@@ -214,7 +217,8 @@ func (l *Limiter) MadeWith(by Caller, ids ...string) (made []record.AdminToken) 
 	return made
 }
 
-// RevokeToken ends an admin token for ever. Revoking twice changes nothing.
+// RevokeToken ends an admin token for ever. It takes effect in memory at once; an error
+// says that it could not be made durable. Revoking twice changes nothing.
 func (l *Limiter) RevokeToken(by Caller, id string) (record.AdminToken, error) {
 	if err := l.authorise(by, record.TokensManage, nil); err != nil {
 		return record.AdminToken{}, err
@@ -241,31 +245,4 @@ func (l *Limiter) RevokeToken(by Caller, id string) (record.AdminToken, error) {
 	done, _ := l.tokens.Get(id)
 	done.Pending = pending
 	return done, nil
-}
-
-// endToken ends a token on behalf of a caller that is entitled to do so.
-func (l *Limiter) endToken(by Caller, action, id string) error {
-	now := l.clock.Now().UTC()
-	var rec *record.AdminToken
-	err := l.committer.Do(func(b *batch) error {
-		before, err := record.ReadToken(b, id)
-		if err != nil {
-			return err
-		}
-		after := *before
-		rec = &after
-		if !before.RevokedAt.IsZero() {
-			return nil
-		}
-		after.RevokedAt = now
-		if action == audit.ActTokenLeak {
-			err = b.emit(event.Event{Name: event.KeyLeaked, Token: rec, By: by.Name})
-		}
-		return errors.Join(err, rec.Write(b), b.audit(by.entry(action, id, record.Deltas(before.Facts(now), after.Facts(now)))))
-	}, func() { l.tokens.Changed(rec) })
-	l.tokens.LeaveOut(id, err) // a damaged one works no more, though its end is not durable
-	if err == nil {
-		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", by.Name)
-	}
-	return err
 }

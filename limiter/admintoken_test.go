@@ -105,6 +105,83 @@ func TestAnAdminTokenWorksUntilItIsRevokedOrExpires(t *testing.T) {
 	}
 }
 
+// TestATokenThatWasRevokedWorksNoMoreEvenIfThatIsNotDurableYet is about stores that
+// take no commit: whoever revokes a token must not have to wait until they do.
+func TestATokenThatWasRevokedWorksNoMoreEvenIfThatIsNotDurableYet(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		end        func(w *world, text, id string) error
+		fail, heal func(w *world)
+		acts       string
+	}{
+		"on a full disk": {
+			end:  func(w *world, _, id string) error { _, err := w.RevokeToken(limiter.Operator, id); return err },
+			fail: func(w *world) { w.disk.Fill() },
+			heal: func(w *world) { w.disk.Heal(); w.SweepDue() },
+			acts: "token.create token.revoke",
+		},
+		"after a leak": {
+			end: func(w *world, text, _ string) error {
+				lookup, err := token.ParseAdmin(text)
+				if err != nil {
+					return err
+				}
+				_, err = w.Leak(ctx, limiter.Operator, lookup, true, false)
+				return err
+			},
+			fail: func(w *world) { w.disk.Fill() },
+			heal: func(w *world) { w.disk.Heal(); w.SweepDue() },
+			acts: "token.create token.leak",
+		},
+		"where the store has failed": {
+			end:  func(w *world, _, id string) error { _, err := w.RevokeToken(limiter.Operator, id); return err },
+			fail: func(w *world) { w.fail(false) },
+			heal: func(w *world) { w.heal(func() {}) },
+			acts: "token.create token.revoke",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newTeam(t)
+			text, anna := w.hire(limiter.Operator, "anna", "lead")
+			ended := func(when string) {
+				t.Helper()
+				if _, err := w.Authenticate(text, ""); !errors.Is(err, limiter.ErrToken) {
+					t.Errorf("%s: authenticating answers %v", when, err)
+				}
+				if _, err := w.Standing(anna); !errors.Is(err, limiter.ErrToken) {
+					t.Errorf("%s: a request that has begun before: %v", when, err)
+				}
+				list, err := w.ListTokens(limiter.Operator)
+				if err != nil || len(list) != 1 || list[0].RevokedAt.IsZero() {
+					t.Errorf("%s: the list is %+v, %v", when, list, err)
+				}
+			}
+			c.fail(w)
+			for range 2 {
+				if err := c.end(w, text, anna.Token); err == nil {
+					t.Fatal("said to be durable, which it is not")
+				}
+				ended("in memory")
+			}
+			_, lookup, err := token.MintAdmin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.heal(w)
+			if _, err := w.CreateToken(anna, limiter.TokenSpec{Lookup: lookup, Name: "heir", Role: "lead"}); !errors.Is(err, limiter.ErrToken) {
+				t.Errorf("making another with it: %v", err)
+			}
+			ended("once the store is well")
+			w.kill(true)
+			ended("after a power cut")
+			if got := w.acts(anna.Token); got != c.acts {
+				t.Errorf("the log says %s, want %s", got, c.acts)
+			}
+		})
+	}
+}
+
 func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 	t.Parallel()
 	w := newTeam(t)

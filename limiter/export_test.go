@@ -16,7 +16,7 @@ import (
 // What tests drive by hand instead of waiting for the sweeper's clock.
 
 func (l *Limiter) SweepActive() { l.sweepActive() }
-func (l *Limiter) SweepDue()    { l.redoStops(); l.sweepDue() }
+func (l *Limiter) SweepDue()    { l.redoStops(); l.redoTokenStops(); l.sweepDue() }
 func (l *Limiter) SweepStale()  { l.sweepStale() }
 func (l *Limiter) SweepIdle()   { l.sweepIdle() }
 func (l *Limiter) SweepEnded()  { l.sweepEnded() }

@@ -124,7 +124,7 @@ func (l *Limiter) recordEnd(by Caller, k *Live) error {
 	switch {
 	case redo != nil:
 		if err := redo(l); err != nil {
-			return notDurable(err)
+			return notDurable("key", err)
 		}
 		return nil
 	case recorded:

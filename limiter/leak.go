@@ -64,7 +64,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	var err error
 	number, refusal := k.numberOf(key, lookup)
 	switch {
-	case refusal != nil || k.revoked():
+	case refusal != nil || k.revoked() && !k.stoppedHere(): // what memory alone has stopped is tried again
 		done.State = LeakDead
 	case number != key.Rotations:
 		done.State = LeakGraceEnded
@@ -97,7 +97,7 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 		done.ID, done.Name = rec.ID, rec.Name
 	}
 	switch {
-	case !rec.RevokedAt.IsZero():
+	case !rec.RevokedAt.IsZero() && !l.tokenStops.has(rec.ID):
 		done.State = LeakDead
 		return done, nil
 	case dryRun:

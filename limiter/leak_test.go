@@ -11,6 +11,7 @@ import (
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/event"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -292,5 +293,27 @@ func TestTheUseOfAReplacedStringIsToldWithItsClient(t *testing.T) {
 			t.Errorf("client %d: %+v, want one from %q", i, events, want)
 		}
 		w.clock.advance(2 * time.Hour)
+	}
+}
+
+func TestALeakThatIsNotDurableYetIsNotSaidToBeOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	k := w.mint(activations(10))
+	w.disk.Fill()
+	for range 2 {
+		if done, err := w.Leak(ctx, limiter.Operator, k.lookup, false, false); !errors.Is(err, store.ErrNoSpace) || done.State != limiter.LeakRevoked {
+			t.Errorf("on a full disk: %+v, %v", done, err)
+		}
+		if code := k.use(); code != record.CodeKeyRevoked {
+			t.Errorf("used meanwhile: %q", code)
+		}
+	}
+	w.disk.Heal()
+	if done := w.leak(limiter.Operator, k.lookup, false); done.State != limiter.LeakRevoked {
+		t.Errorf("once there is space: %+v", done)
+	}
+	if done := w.leak(limiter.Operator, k.lookup, false); done.State != limiter.LeakDead {
+		t.Errorf("and once more: %+v", done)
 	}
 }

@@ -109,10 +109,11 @@ type Limiter struct {
 	lockdown  *Lockdown // or nil
 	ids       ids
 
-	cache     // of the keys that are in use
-	unknown   unknowns
-	authority // over what callers may do and see
-	tokens    *access.Tokens
+	cache      // of the keys that are in use
+	unknown    unknowns
+	authority  // over what callers may do and see
+	tokens     *access.Tokens
+	tokenStops tokenStops
 
 	fingerprints
 	stale staleRule

@@ -85,7 +85,7 @@ func (l *Limiter) halt(by Caller, k *Live, code record.Code, write writeStop) (i
 			l.markActive(k)
 		}
 		k.mu.Unlock()
-		return cut, notDurable(err)
+		return cut, notDurable("key", err)
 	}
 	l.log.Info("key stopped", "key_id", id, "code", string(code), "requests_cut", cut, "by", by.Name)
 	return cut, nil
@@ -98,8 +98,8 @@ func (k *Live) stoppedHere() bool {
 	return k.halt != ""
 }
 
-func notDurable(err error) error {
-	return fmt.Errorf("the key is stopped in memory, but that is not yet durable: %w", err)
+func notDurable(what string, err error) error {
+	return fmt.Errorf("the %s is stopped in memory, but that is not yet durable: %w", what, err)
 }
 
 // redo makes durable a stop that holds in memory only.

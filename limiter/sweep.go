@@ -49,6 +49,7 @@ func (l *Limiter) upkeepLoop() {
 			return
 		case <-due.C:
 			l.redoStops()
+			l.redoTokenStops()
 			l.lockdown.remind()
 			l.sweepDue()
 		case <-evict.C:

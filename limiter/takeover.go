@@ -27,6 +27,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		}
 	}
 	l.forfeited.Add(former.forfeited.Load())
+	l.inheritTokenStops(former)
 	former.liveMu.Lock()
 	l.pacings = maps.Clone(former.pacings)
 	former.liveMu.Unlock()

@@ -36,8 +36,9 @@ type Tokens struct {
 }
 
 type live struct {
-	rec  *record.AdminToken // replaced, never changed
-	used atomic.Int64
+	rec     *record.AdminToken // replaced, never changed
+	used    atomic.Int64
+	stopped time.Time // when it was revoked, if that is not durable yet
 }
 
 // ReadTokens reads all tokens of a store. One that cannot be read does not work, and damaged
@@ -85,6 +86,15 @@ func (t *Tokens) put(rec *record.AdminToken) {
 	known.rec = rec
 }
 
+// Stop lets a token work no more, before its record says so.
+func (t *Tokens) Stop(id string, at time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if known := t.byID[id]; known != nil && known.stopped.IsZero() {
+		known.stopped = at
+	}
+}
+
 // usedAt notes a use, perhaps on another node.
 func (l *live) usedAt(at time.Time) {
 	nanos := at.UnixNano()
@@ -96,6 +106,9 @@ func (l *live) usedAt(at time.Time) {
 func (l *live) now() record.AdminToken {
 	rec := *l.rec
 	rec.LastUsedAt = record.FromNanos(l.used.Load())
+	if rec.RevokedAt.IsZero() {
+		rec.RevokedAt = l.stopped
+	}
 	return rec
 }
 
@@ -156,11 +169,15 @@ func (t *Tokens) Use(id string, now time.Time) (record.AdminToken, bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	known := t.byID[id]
-	if known == nil || known.rec.Status(now) != record.Active {
+	if known == nil {
+		return record.AdminToken{}, false
+	}
+	rec := known.now()
+	if rec.Status(now) != record.Active {
 		return record.AdminToken{}, false
 	}
 	known.usedAt(now)
-	return *known.rec, true
+	return rec, true
 }
 
 // Add writes a new token, and returns the ones that were dropped to make room for it. Added

@@ -1,0 +1,119 @@
+package limiter
+
+import (
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/till-proxy/till/limiter/audit"
+	"github.com/till-proxy/till/limiter/event"
+	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
+)
+
+// tokenStop is the end of an admin token.
+type tokenStop struct {
+	by     Caller
+	action string // in the audit log
+	at     time.Time
+}
+
+// tokenStops are the ends of admin tokens that hold in memory and are not durable yet, by
+// the token's id.
+type tokenStops struct {
+	mu  sync.Mutex
+	all map[string]tokenStop
+}
+
+// add keeps the first end of a token.
+func (s *tokenStops) add(id string, stop tokenStop) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = make(map[string]tokenStop)
+	}
+	if _, there := s.all[id]; !there {
+		s.all[id] = stop
+	}
+}
+
+func (s *tokenStops) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, id)
+}
+
+func (s *tokenStops) has(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, there := s.all[id]
+	return there
+}
+
+func (s *tokenStops) list() map[string]tokenStop {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.all)
+}
+
+// endToken ends a token on behalf of a caller that is entitled to do so, first in memory
+// and then in the store.
+func (l *Limiter) endToken(by Caller, action, id string) error {
+	stop := tokenStop{by, action, l.clock.Now().UTC()}
+	l.tokens.Stop(id, stop.at)
+	err := l.recordTokenStop(id, stop)
+	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
+		return err
+	}
+	l.tokenStops.add(id, stop)
+	return notDurable("token", err)
+}
+
+// recordTokenStop makes durable that a token has ended.
+func (l *Limiter) recordTokenStop(id string, stop tokenStop) error {
+	var rec *record.AdminToken
+	err := l.committer.Do(func(b *batch) error {
+		before, err := record.ReadToken(b, id)
+		if err != nil {
+			return err
+		}
+		after := *before
+		rec = &after
+		if !before.RevokedAt.IsZero() {
+			return nil
+		}
+		after.RevokedAt = stop.at
+		if stop.action == audit.ActTokenLeak {
+			err = b.emit(event.Event{Name: event.KeyLeaked, Token: rec, By: stop.by.Name})
+		}
+		return errors.Join(err, rec.Write(b), b.audit(stop.by.entry(stop.action, id, record.Deltas(before.Facts(stop.at), after.Facts(stop.at)))))
+	}, func() { l.tokens.Changed(rec) })
+	l.tokens.LeaveOut(id, err) // a damaged one works no more, though its end is not durable
+	if err == nil {
+		l.tokenStops.drop(id)
+		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", stop.by.Name)
+	}
+	return err
+}
+
+// redoTokenStops is redoStops for admin tokens.
+func (l *Limiter) redoTokenStops() {
+	for id, stop := range l.tokenStops.list() {
+		switch err := l.recordTokenStop(id, stop); {
+		case errors.Is(err, store.ErrNotFound), errors.Is(err, record.ErrRecord):
+			l.tokenStops.drop(id) // nothing is left that could work
+		case err != nil:
+			l.log.Warn("the end of an admin token could still not be made durable", "token_id", id, "error", err)
+		}
+	}
+}
+
+// inheritTokenStops takes over what a former Limiter could not make durable.
+func (l *Limiter) inheritTokenStops(former *Limiter) {
+	for id, stop := range former.tokenStops.list() {
+		l.tokens.Stop(id, stop.at)
+		l.tokenStops.add(id, stop)
+	}
+	l.redoTokenStops()
+}
