@@ -167,6 +167,7 @@ func TestATokenThatTurnsOutToBeDamagedStopsWorking(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			withNodes(t, 1, func(t *testing.T, c *nodes) {
 				w := c.w[0]
+				c.settle() // the sweep after the start saves uses, too
 				secret, caller := w.hire(limiter.Operator, "anna", "maker")
 				c.Write(t, func(tx store.Tx) error { return tx.Set(record.TokenKey(caller.Token), []byte("{")) })
 				meets(t, w, caller)
