@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
@@ -64,8 +63,13 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	var err error
 	number, refusal := k.numberOf(key, lookup)
 	switch {
-	case refusal != nil || k.revoked() && !k.stoppedHere(): // what memory alone has stopped is tried again
+	case refusal != nil && k.owes() == nil, k.revoked() && !k.stoppedHere():
 		done.State = LeakDead
+	case refusal != nil: // memory alone has ended its grace
+		done.State = LeakGraceEnded
+		if !dryRun {
+			err = l.endGrace(k, by, lookup)
+		}
 	case number != key.Rotations:
 		done.State = LeakGraceEnded
 		if !dryRun {
@@ -113,22 +117,47 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 	return done, err
 }
 
-// endGrace ends the grace of one former string at once, and cuts the requests that run
-// with it.
+// endGrace ends the grace of one former string, and cuts the requests that run with it. It
+// takes effect in memory at once; an error says that it could not be made durable.
 func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
-	id, ended := k.Key().ID, false
+	now := l.clock.Now().UTC()
+	k.mu.Lock()
+	id, key := k.key.ID, k.key.Clone()
+	if key.EndGrace(lookup, now) {
+		k.key = key // without another version, so that it is replaced by any that is durable
+	}
+	k.mu.Unlock()
+	cut, ended := k.cutReplaced(now), false
 	err := l.edit(by, audit.ActKeyEndGrace, id, func(key *record.Key, _ *record.Account) error {
-		now := l.clock.Now().UTC()
-		i := slices.IndexFunc(key.Former, func(f record.Former) bool { return f.Lookup == lookup })
-		if ended = i >= 0 && key.Former[i].Works(now); ended {
-			key.Former[i].Limit(now, now)
-		}
+		ended = key.EndGrace(lookup, now)
 		return nil
-	}, nil)
-	if err != nil || !ended {
+	}, func(k *Live) {
+		if k.halt == "" {
+			k.unsaved = nil
+		}
+	})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return err
+	case err != nil:
+		k.mu.Lock()
+		if k.halt == "" { // if it is stopped, so are all of its strings
+			k.unsaved = func(l *Limiter) error { return l.redoGrace(id, by, lookup) }
+			l.markActive(k)
+		}
+		k.mu.Unlock()
+		return fmt.Errorf("the former string is stopped in memory, but that is not yet durable: %w", err)
+	case ended:
+		l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
+	}
+	return nil
+}
+
+// redoGrace makes durable an end of a grace that holds in memory only.
+func (l *Limiter) redoGrace(id string, by Caller, lookup token.Lookup) error {
+	k, err := l.load(id)
+	if err != nil {
 		return err
 	}
-	cut := k.cutReplaced(l.clock.Now())
-	l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
-	return nil
+	return l.endGrace(k, by, lookup)
 }

@@ -27,8 +27,8 @@ type Live struct {
 	below, turnsBelow atomic.Int64
 	places            places // see MaxConcurrency
 
-	// halt is set while a revocation or suspension holds in memory, which is
-	// before it is durable; unsaved tries again to make it durable.
+	// halt is set while a revocation or suspension holds in memory, which is before it is
+	// durable. unsaved tries again to make durable that, or the end of a former string.
 	halt       record.Code
 	haltBy     record.Stopper // of a suspension
 	revocation *job           // the pending revocation that it matched, which will end it

@@ -394,3 +394,47 @@ func TestTheGraceOfOneStringCanBeEnded(t *testing.T) {
 	k.expect("its grace was ended", record.CodeKeyRevoked)
 	next.expect("the key goes on", "")
 }
+
+func TestAStringWhoseGraceWasEndedWorksNoMoreEvenIfThatIsNotDurableYet(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ fail, heal func(w *world) }{
+		"on a full disk":             {func(w *world) { w.disk.Fill() }, func(w *world) { w.disk.Heal(); w.SweepDue() }},
+		"where the store has failed": {func(w *world) { w.fail(false) }, func(w *world) { w.heal(func() {}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			k := w.mint(activations(10))
+			next := k.rotate(time.Hour)
+			g, refusal := k.ask()
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			c.fail(w)
+			for range 2 {
+				if done, err := w.Leak(ctx, limiter.Operator, k.lookup, false, false); err == nil || done.State != limiter.LeakGraceEnded {
+					t.Errorf("%+v, %v, want an error", done, err)
+				}
+				if _, refusal := k.ask(); refusal == nil || refusal.Code != record.CodeKeyRevoked && refusal.Code != record.CodeStoreUnavailable {
+					t.Errorf("in memory: %v", refusal)
+				}
+			}
+			if g.Cut() == nil {
+				t.Error("what ran with it was not cut")
+			}
+			g.Settle(record.Amounts{record.Activations: 1})
+			c.heal(w)
+			k.expect("once the store is well", record.CodeKeyRevoked)
+			next.expect("the key goes on", "")
+			if done, err := w.Leak(ctx, limiter.Operator, k.lookup, false, false); err != nil || done.State != limiter.LeakDead {
+				t.Errorf("once it is durable: %+v, %v", done, err)
+			}
+			w.kill(true)
+			k.expect("after a power cut", record.CodeKeyRevoked)
+			next.expect("after a power cut, the key", "")
+			if got := strings.Count(w.acts(k.id), "key.end_grace"); got != 1 {
+				t.Errorf("the log says %s", w.acts(k.id))
+			}
+		})
+	}
+}

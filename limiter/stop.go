@@ -98,6 +98,14 @@ func (k *Live) stoppedHere() bool {
 	return k.halt != ""
 }
 
+// owes returns what makes durable a stop of the key, or the end of a grace, that holds in
+// memory only; nil if there is none.
+func (k *Live) owes() func(*Limiter) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.unsaved
+}
+
 func notDurable(what string, err error) error {
 	return fmt.Errorf("the %s is stopped in memory, but that is not yet durable: %w", what, err)
 }
@@ -122,9 +130,7 @@ func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeSto
 // disk was full. It does not end early when the Limiter closes: no index has the rest.
 func (l *Limiter) redoStops() {
 	for _, k := range l.everyActive() {
-		k.mu.Lock()
-		redo := k.unsaved
-		k.mu.Unlock()
+		redo := k.owes()
 		if redo == nil {
 			continue
 		}

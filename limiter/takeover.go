@@ -95,7 +95,6 @@ func (l *Limiter) inherit(former *Limiter) error {
 	now := l.clock.Now()
 	for _, k := range to {
 		k.mu.Lock()
-		redo := k.unsaved
 		why := k.stands(now)
 		k.mu.Unlock()
 		if l.shared != nil { // another node may have stopped it meanwhile
@@ -104,7 +103,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 		if r := l.lockedDown(k.key); r != nil { // whoever set it may have looked where the requests had been
 			k.cut(r)
 		}
-		if redo != nil {
+		if redo := k.owes(); redo != nil {
 			// It holds in memory; making it durable is tried again.
 			if err := redo(l); err != nil {
 				l.log.Error("what was stopped could still not be made durable", "key_id", k.key.ID, "error", err)

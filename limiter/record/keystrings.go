@@ -40,6 +40,16 @@ type Former struct {
 // Works reports whether the string is in its grace.
 func (f *Former) Works(now time.Time) bool { return !f.Ended && now.Before(f.Until) }
 
+// EndGrace ends the grace of a former string, and reports whether it was running.
+func (k *Key) EndGrace(lookup token.Lookup, now time.Time) bool {
+	i := slices.IndexFunc(k.Former, func(f Former) bool { return f.Lookup == lookup })
+	if i < 0 || !k.Former[i].Works(now) {
+		return false
+	}
+	k.Former[i].Limit(now, now)
+	return true
+}
+
 // Box is what opens the box of one string of a sealed key.
 type Box struct {
 	SealKey token.SealKeyID
