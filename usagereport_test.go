@@ -129,10 +129,15 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	chat := func(usage string) string {
 		return `{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Some words of an answer."},"finish_reason":"stop"}],"usage":` + usage + `}`
 	}
+	message := func(usage string) string {
+		return `{"type":"message","content":[{"type":"text","text":"Some words."}],"usage":` + usage + `}`
+	}
 	withoutText := func(usage string) string {
 		return `{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"content_filter"}],"usage":` + usage + `}`
 	}
 	anthropic := reportedAnswer{preset: "anthropic", path: "/v1/messages", model: "claude-sonnet-5-5", asks: `,"max_tokens":100`}
+	hour := anthropic
+	hour.asks += `,"system":[{"type":"text","text":"x","cache_control":{"type":"ephemeral","ttl":"1h"}}]`
 	as := func(base reportedAnswer, source, name string, stream bool, answer string, in, out, nano int64) reportedAnswer {
 		base.source, base.name, base.stream, base.answer = source, name, stream, answer
 		base.in, base.out, base.nano = in, out, nano
@@ -184,6 +189,13 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "docs.aws.amazon.com TokenUsage, opencode#38427", "beside, whatever the total", false, chat(`{"inputTokens":500,"outputTokens":5,"totalTokens":505,"cacheReadInputTokens":240}`), 740, 5, 500*2000+240*200+5*10000),
 		as(openai, "litellm#39505", "more than the prompt, so beside", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15,"cache_read_input_tokens":240}`), 250, 5, 10*2000+240*200+5*10_000),
 		as(anthropic, "docs.anthropic.com prompt-caching", "beside the input", false, `{"type":"message","content":[{"type":"text","text":"Some words."}],"usage":{"input_tokens":500,"cache_creation_input_tokens":0,"cache_read_input_tokens":240,"output_tokens":5}}`, 740, 5, 500*2000+240*100+5*10_000),
+		as(anthropic, "docs.anthropic.com prompt-caching", "all of it cached", false, message(`{"input_tokens":0,"cache_read_input_tokens":20000,"output_tokens":5}`), 20_000, 5, 20_000*100+5*10_000),
+		as(anthropic, "OmniRoute#4615", "one cached token, and an input of nothing", false, message(`{"input_tokens":0,"cache_read_input_tokens":1,"output_tokens":5}`), held, 5, sum),
+		as(openai, "OmniRoute#4615", "one cached token in Anthropic's name, and a prompt of nothing", false, chat(`{"prompt_tokens":0,"completion_tokens":5,"cache_read_input_tokens":1}`), held, 5, sum),
+		as(anthropic, "anthropic-sdk-python Usage, whose sum may be null", "written, without the sum", false, message(`{"input_tokens":500,"cache_creation":{"ephemeral_5m_input_tokens":900,"ephemeral_1h_input_tokens":100},"output_tokens":5}`), 1500, 5, 500*2000+900*2500+100*4000+5*10_000),
+		as(hour, "anthropic-sdk-java#353", "written, and the parts are 0", false, message(`{"input_tokens":500,"cache_creation_input_tokens":1000,"cache_creation":{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"output_tokens":5}`), 1500, 5, 500*2000+1000*4000+5*10_000),
+		as(hour, "docs.anthropic.com prompt-caching", "written, for minutes though an hour was asked for as well", false, message(`{"input_tokens":500,"cache_creation_input_tokens":1000,"cache_creation":{"ephemeral_5m_input_tokens":1000,"ephemeral_1h_input_tokens":0},"output_tokens":5}`), 1500, 5, 500*2000+1000*2500+5*10_000),
+		as(openai, "LiteLLM CacheCreationTokenDetails", "written, in LiteLLM's names", false, chat(`{"prompt_tokens":1000,"completion_tokens":5,"total_tokens":1005,"prompt_tokens_details":{"cached_tokens":0,"cache_creation_tokens":900,"cache_creation_token_details":{"ephemeral_5m_input_tokens":800,"ephemeral_1h_input_tokens":100}}}`), 1000, 5, 100*2000+800*2500+100*5000+5*10_000),
 		as(openai, "litellm#40090, models.dev#5235", "written, in Alibaba's names", false, chat(`{"prompt_tokens":1000,"completion_tokens":5,"total_tokens":1005,"prompt_tokens_details":{"cached_tokens":0,"cache_creation_input_tokens":900,"cache_type":"ephemeral"}}`), 1000, 5, 100*2000+900*2500+5*10_000),
 		as(openai, "QuantumNous/new-api#2744, Helicone/helicone#5652", "more than the prompt under OpenAI's name, so beside", false, chat(`{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":20000}}`), 20_003, 5, 3*2000+20_000*200+5*10_000),
 		as(openai, "QuantumNous/new-api#2744, Helicone/helicone#5652", "the same in a stream, and in the total", true, data(text, `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":20008,"prompt_tokens_details":{"cached_tokens":20000}}}`, "[DONE]"), 20_003, 5, 3*2000+20_000*200+5*10_000),

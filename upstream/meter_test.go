@@ -215,7 +215,7 @@ func TestAMeterLearnsWhichModelAnsweredAndInWhichTier(t *testing.T) {
 // writes 0 for its counts.
 func TestNoReportOfNothingIsBelievedWhereTextPassed(t *testing.T) {
 	t.Parallel()
-	counts := regexp.MustCompile(`(?i)("[a-z_]*(?:tokens?(?:count)?|eval_count)" ?: ?)[0-9.]+`)
+	counts := regexp.MustCompile(`(?i)("[a-z0-9_]*(?:tokens?(?:count)?|eval_count)" ?: ?)[0-9.]+`)
 	files, err := filepath.Glob("testdata/answers/*/*")
 	if err != nil {
 		t.Fatal(err)

@@ -81,16 +81,18 @@ var (
 	writtenFields = []string{"prompt_tokens_details.cache_write_tokens", "input_tokens_details.cache_write_tokens",
 		"prompt_tokens_details.cache_creation_input_tokens", "prompt_tokens_details.cache_creation_tokens",
 		"prompt_tokens_details.cached_creation_tokens", "input_tokens_details.cached_creation_tokens"}
-	// OpenAI's parts of what was written, by how long they are kept (openai-ruby,
-	// models/responses/response_usage.rb).
-	longFields    = []string{"input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens"}
-	shortFields   = []string{"input_tokens_details.cache_write_tokens_details.ttl_30m_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_30m_tokens"}
+	// The parts of what was written, by how long they are kept, as OpenAI (openai-ruby,
+	// models/responses/response_usage.rb) and LiteLLM (CacheCreationTokenDetails) name them.
+	longFields = []string{"input_tokens_details.cache_write_tokens_details.ttl_12h_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_12h_tokens",
+		"prompt_tokens_details.cache_creation_token_details.ephemeral_1h_input_tokens"}
+	shortFields = []string{"input_tokens_details.cache_write_tokens_details.ttl_30m_tokens", "prompt_tokens_details.cache_write_tokens_details.ttl_30m_tokens",
+		"prompt_tokens_details.cache_creation_token_details.ephemeral_5m_input_tokens"}
 	totalFields   = []string{"total_tokens", "totalTokenCount", "totalTokens"}
 	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
 	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
 	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "billed_units.image_tokens", "billed_units.images", "cache_read_input_tokens", "cache_creation_input_tokens",
 		"cacheReadInputTokens", "cacheWriteInputTokens",
-		"cache_creation.ephemeral_1h_input_tokens", "cost", "cost_in_usd_ticks",
+		"cache_creation.ephemeral_1h_input_tokens", "cache_creation.ephemeral_5m_input_tokens", "cost", "cost_in_usd_ticks",
 		"cost_details.upstream_inference_cost", "is_byok"}
 )
 
@@ -206,16 +208,15 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	u := unreported
 	u.Input = c.first(inputFields...)
 	u.Output = c.first(outputFields...)
-	u.CachedInput, u.CacheWrite = c.first(cachedFields...), c.first(writtenFields...)
-	if long := c.first(longFields...); long >= 0 {
-		u.CacheWrite, u.CacheWrite1h = max(u.CacheWrite, add(long, max(c.first(shortFields...), 0))), long
-	}
+	u.CachedInput = c.first(cachedFields...)
+	u.CacheWrite, u.CacheWrite1h = cacheWrites(c.first(writtenFields...), c.first(longFields...), c.first(shortFields...))
 	total := c.first(totalFields...)
-	if read, written := c.first("cache_read_input_tokens", "cacheReadInputTokens"), c.first("cache_creation_input_tokens", "cacheWriteInputTokens"); read >= 0 || written >= 0 {
-		u.CachedInput, u.CacheWrite = max(read, u.CachedInput, 0), max(written, u.CacheWrite, 0)
-		u.CacheWrite1h = max(c.first("cache_creation.ephemeral_1h_input_tokens"), u.CacheWrite1h)
-		if u.Input >= 0 && c.beside(u, add(max(read, 0), max(written, 0)), total) {
-			u.Input = add(u.Input, add(max(read, 0), max(written, 0)))
+	stored, kept := cacheWrites(c.first("cache_creation_input_tokens", "cacheWriteInputTokens"), c.first("cache_creation.ephemeral_1h_input_tokens"), c.first("cache_creation.ephemeral_5m_input_tokens"))
+	if read := c.first("cache_read_input_tokens", "cacheReadInputTokens"); read >= 0 || stored >= 0 {
+		u.CachedInput, u.CacheWrite, u.CacheWrite1h = max(read, u.CachedInput, 0), max(stored, u.CacheWrite, 0), max(kept, u.CacheWrite1h)
+		cached := add(max(read, 0), max(stored, 0))
+		if (u.Input > 0 || u.Input == 0 && cached >= leastCached) && c.beside(u, cached, total) {
+			u.Input = add(u.Input, cached)
 		}
 	}
 	// Gemini counts thoughts and what its tools read separately.
@@ -257,6 +258,24 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	}
 	u.Nanodollars = c.cost()
 	return u, c.sound()
+}
+
+// leastCached is fewer tokens than a cache holds that leaves 0 of a prompt beside it:
+// Anthropic keeps 1,024 or more (platform.claude.com/docs/en/build-with-claude/prompt-caching),
+// and servers that keep less compute, and count, at least the last token. A report of less
+// leaves the prompt out.
+const leastCached = 256
+
+// cacheWrites returns how many tokens were written to a cache, and how many of them are
+// kept for an hour or longer, from what a report says of all, of these, and of the rest;
+// -1 for what it does not say. The parts may come without their sum, and parts of 0 beside
+// a sum say nothing (anthropics/anthropic-sdk-java#353).
+func cacheWrites(sum, long, short int64) (all, kept int64) {
+	parts := add(max(long, 0), max(short, 0))
+	if max(long, short) < 0 || parts == 0 && sum > 0 {
+		return sum, -1
+	}
+	return max(sum, parts), long
 }
 
 // sound returns errNoNumber if a count was invalid.
