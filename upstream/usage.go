@@ -62,7 +62,7 @@ var spareCounts = sync.Pool{New: func() any { return make(usageCounts, 16) }}
 // countedPaths are the fields that are looked for, each mapped to itself.
 var countedPaths = func() map[string]string {
 	m := make(map[string]string)
-	for _, fields := range [][]string{inputFields, outputFields, cachedFields, writtenFields, longFields, shortFields, totalFields, thoughtFields, toolFields, otherFields} {
+	for _, fields := range [][]string{inputFields, outputFields, cachedFields, writtenFields, longFields, shortFields, totalFields, thoughtFields, reasoningFields, toolFields, otherFields} {
 		for _, field := range fields {
 			m[field] = field
 		}
@@ -89,8 +89,10 @@ var (
 		"prompt_tokens_details.cache_creation_token_details.ephemeral_5m_input_tokens"}
 	totalFields   = []string{"total_tokens", "totalTokenCount", "totalTokens"}
 	thoughtFields = []string{"thoughtsTokenCount", "total_thought_tokens"}
-	toolFields    = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
-	otherFields   = []string{"billed_units.input_tokens", "billed_units.output_tokens", "billed_units.image_tokens", "billed_units.images", "cache_read_input_tokens", "cache_creation_input_tokens",
+	// Reasoning that is meant to be a part of the output; the last is SGLang's.
+	reasoningFields = []string{"completion_tokens_details.reasoning_tokens", "output_tokens_details.reasoning_tokens", "output_tokens_details.thinking_tokens", "reasoning_tokens"}
+	toolFields      = []string{"toolUsePromptTokenCount", "total_tool_use_tokens"}
+	otherFields     = []string{"billed_units.input_tokens", "billed_units.output_tokens", "billed_units.image_tokens", "billed_units.images", "cache_read_input_tokens", "cache_creation_input_tokens",
 		"cacheReadInputTokens", "cacheWriteInputTokens",
 		"cache_creation.ephemeral_1h_input_tokens", "cache_creation.ephemeral_5m_input_tokens", "cost", "cost_in_usd_ticks",
 		"cost_details.upstream_inference_cost", "is_byok"}
@@ -243,9 +245,16 @@ func usageOf(o rawObject, several bool) (Usage, error) {
 	case u.Input >= 0 && u.Output < 0:
 		u.Output = max(total-u.Input, 0) // 0 for embeddings
 	}
-	if u.Known() && total > u.Tokens() && total != add(u.Tokens(), leftOut) {
+	switch reasoning := c.first(reasoningFields...); {
+	case u.Known() && total > u.Tokens() && total != add(u.Tokens(), leftOut):
 		// xAI, for one, leaves reasoning out of the parts of its total.
 		u.Output = add(u.Output, total-u.Tokens())
+	case reasoning > u.Output && u.Output > 0 && total < 0:
+		u.Output = add(u.Output, reasoning) // it cannot be a part of that (vercel/ai#11487)
+	case reasoning > u.Output && u.Output > 0:
+		u.Output = reasoning // the total has no place for both (Kilo-Org/kilocode#9168)
+	case reasoning > 0 && u.Output == 0:
+		u.Output = -1
 	}
 	switch {
 	case leftOut == 0:
