@@ -45,6 +45,20 @@ func (u *Usage) merge(v Usage) {
 	u.Nanodollars = max(u.Nanodollars, v.Nanodollars)
 }
 
+// add adds the counts of another report, as far as it has them.
+func (u *Usage) add(v Usage) {
+	sum := func(a *int64, b int64) {
+		if b >= 0 {
+			*a = add(max(*a, 0), b)
+		}
+	}
+	sum(&u.Input, v.Input)
+	sum(&u.CachedInput, v.CachedInput)
+	sum(&u.CacheWrite, v.CacheWrite)
+	sum(&u.CacheWrite1h, v.CacheWrite1h)
+	sum(&u.Output, v.Output)
+}
+
 // add returns a+b for counts, saturating on overflow.
 func add(a, b int64) int64 {
 	if a > math.MaxInt64-b {
@@ -190,7 +204,34 @@ func (c usageCounts) first(names ...string) int64 {
 // vendors copy each other, and their copies differ. several says that it may be the
 // sum of several answers. If the error is errNoNumber, the returned Usage is what the
 // rest of the object reports.
+//
+// Anthropic's counts leave out some of the iterations that it bills: those that write a
+// summary (platform.claude.com/docs/en/build-with-claude/compaction-threshold), and the
+// attempts of a model before another took over (ccusage/ccusage#1552).
 func usageOf(o rawObject, several bool) (Usage, error) {
+	u, err := countsOf(o, several)
+	list := o.get("iterations")
+	if err != nil || len(list) == 0 || list[0] != '[' {
+		return u, err
+	}
+	all := unreported
+	for iteration := range rawList(list).elements {
+		one, err := unreported, errNoNumber
+		if iteration[0] == '{' {
+			one, err = countsOf(rawObject(iteration), several)
+		}
+		if err != nil {
+			u.Input = -1
+			return u, err
+		}
+		all.add(one)
+	}
+	u.merge(all)
+	return u, nil
+}
+
+// countsOf reads the counts of a usage object, or of one of its iterations.
+func countsOf(o rawObject, several bool) (Usage, error) {
 	c := spareCounts.Get().(usageCounts)
 	defer func() {
 		clear(c)
