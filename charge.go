@@ -133,7 +133,7 @@ func (u *usage) chargePartial(reported upstream.Usage) (tokens, nano int64) {
 // beginning. If the provider may run tools in between, that is the input of the first
 // round.
 func (u *usage) inputReported() (input int64, ok bool) {
-	if u.meter == nil || !u.inputFirst || u.estimate.Rounds > 1 {
+	if u.meter == nil || !u.inputFirst || u.meter.Guessed() || u.estimate.Rounds > 1 {
 		return 0, false
 	}
 	input = u.reportedUsage().Input

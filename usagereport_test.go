@@ -118,13 +118,14 @@ func data(events ...string) string {
 func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	t.Parallel()
 	const (
-		text   = `{"id":"x","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Some words of an answer."},"finish_reason":null}],"usage":null}`
-		usage  = `{"id":"x","object":"chat.completion.chunk","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}`
-		right  = 10*2000 + 5*10000
-		start  = `{"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}`
-		delta  = `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Some words."}}`
-		end    = `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}`
-		claude = 10*2000 + 5*10000 // claude-sonnet-5-5 costs the same
+		text     = `{"id":"x","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Some words of an answer."},"finish_reason":null}],"usage":null}`
+		usage    = `{"id":"x","object":"chat.completion.chunk","choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}`
+		right    = 10*2000 + 5*10000
+		start    = `{"type":"message_start","message":{"usage":{"input_tokens":10,"output_tokens":1}}}`
+		estimate = `{"type":"message_start","message":{"usage":{"input_tokens":12,"cache_creation_input_tokens":0,"output_tokens":0}}}`
+		delta    = `{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Some words."}}`
+		end      = `{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}`
+		claude   = 10*2000 + 5*10000 // claude-sonnet-5-5 costs the same
 	)
 	chat := func(usage string) string {
 		return `{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Some words of an answer."},"finish_reason":"stop"}],"usage":` + usage + `}`
@@ -172,6 +173,10 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "openrouter.ai/docs/use-cases/reasoning-tokens", "thoughts are content", true, data(`{"choices":[{"delta":{"content":"","reasoning":"Hm."}}]}`, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":0}}`), 10, held, sum),
 		as(anthropic, "auto_ai_router#142", "the beginning says nothing, and nobody mends it", true, data(`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`, delta, end, `{"type":"message_stop"}`), held, 5, sum),
 		as(anthropic, "GLM, Kimi", "the beginning says nothing, and the end says all", true, data(`{"type":"message_start","message":{"usage":{"input_tokens":0,"output_tokens":0}}}`, delta, `{"type":"message_delta","usage":{"input_tokens":10,"output_tokens":5}}`), 10, 5, claude),
+		as(anthropic, "ai-dynamo/dynamo stream_converter.rs", "the beginning estimates more than the end says", true, data(estimate, delta, `{"type":"message_delta","usage":{"input_tokens":10,"cache_creation_input_tokens":0,"output_tokens":5}}`, `{"type":"message_stop"}`), 12, 5, 12*2000+5*10_000),
+		left(as(anthropic, "ai-dynamo/dynamo stream_converter.rs", "the beginning estimates, and the client leaves", true, data(estimate, delta), held, held, sum)),
+		as(anthropic, "envoyproxy/ai-gateway#1631", "the end says nothing of the input", true, data(start, delta, `{"type":"message_delta","usage":{"input_tokens":0,"output_tokens":5}}`, `{"type":"message_stop"}`), 10, 5, claude),
+		as(anthropic, "vllm#40912", "the end says how much of the beginning's was cached", true, data(`{"type":"message_start","message":{"usage":{"input_tokens":1000,"output_tokens":0}}}`, delta, `{"type":"message_delta","usage":{"input_tokens":100,"cache_read_input_tokens":900,"cache_creation_input_tokens":0,"output_tokens":5}}`, `{"type":"message_stop"}`), 1000, 5, 100*2000+900*100+5*10_000),
 		as(ollama, "ollama#2068, ollama#3427", "a cached prompt is not counted", false, `{"model":"m","message":{"role":"assistant","content":"Some words."},"done":true,"eval_count":5}`, held, 5, sum),
 
 		as(openai, "a server that is broken", "a number that is none spoils the other", false, chat(`{"prompt_tokens":-5,"completion_tokens":5}`), held, held, sum),

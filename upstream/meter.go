@@ -20,6 +20,7 @@ type Meter struct {
 	usage   Usage
 	final   bool   // the reported usage is that of the whole answer
 	unsure  bool   // a report left open how much input there was, whatever the others say
+	guessed bool   // the input that was stated at the beginning may be a gateway's estimate
 	ended   bool   // the stream said that it is complete
 	failed  bool   // the answer contained an error
 	embeds  bool   // it holds embeddings, which are not output
@@ -108,6 +109,12 @@ func (m *Meter) Usage() Usage {
 // Final reports whether the reported usage is that of the whole answer, and not what
 // Anthropic reports at its beginning.
 func (m *Meter) Final() bool { return m.final }
+
+// Guessed reports whether the input that a Messages stream states at its beginning may be
+// an estimate: gateways that do not know it yet (ai-dynamo/dynamo, stream_converter.rs)
+// state an output of 0 beside it, and Anthropic's "will be non-zero" (its reference,
+// Message.usage).
+func (m *Meter) Guessed() bool { return m.guessed }
 
 // Model returns the model that answered, as far as the answer says; the name beside
 // the usage counts.
@@ -347,6 +354,7 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	m.usage.merge(u)
 	switch at {
 	case inMessage:
+		m.guessed = u.Output < 1
 	case inResponse:
 		m.pending.response = true
 	default:
