@@ -256,6 +256,9 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 
 		// Shapes.
 		as(openai, "claude-code-router-next#45", "events of another type", true, data(text, usage, "[DONE]"), 10, 5, right),
+		as(openai, "ollama#1728", "lines, though one text was asked for", false, `{"choices":[{"delta":{"content":"Some words."}}]}`+"\n"+usage+"\n", 10, 5, right),
+		as(openai, "ollama#1728", "lines, of which the first says less", false, strings.Replace(usage, "5", "1", 1)+"\n"+usage+"\n", 10, 5, right),
+		as(openai, "ollama#1728", "lines, of which the last is cut off", false, usage+"\n"+usage[:len(usage)-9], held, held, sum),
 		as(openai, "litellm#28024", "with a point", false, chat(`{"prompt_tokens":10.0,"completion_tokens":5.0,"total_tokens":15.0}`), 10, 5, right),
 		as(openai, "RFC 8259, section 7", "names written as escapes", false, strings.NewReplacer("usage", `us\u0061ge`, "prompt_tokens", `prompt\u005ftokens`).Replace(chat(`{"prompt_tokens":10,"completion_tokens":5}`)), 10, 5, right),
 		as(openai, "litellm#28024", "with an exponent", false, chat(`{"prompt_tokens":1e1,"completion_tokens":0.5e1}`), 10, 5, right),

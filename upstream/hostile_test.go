@@ -227,7 +227,8 @@ func TestHostileUsageIsNotBelieved(t *testing.T) {
 		"embeddings in a tool":    {`{"tools":[{"parameters":{"embedding":{"type":"string"}}}],"usage":{"total_tokens":15}}`, Usage{15, -1, -1, -1, -1, -1}},
 		"very deep":               {`{"x":` + strings.Repeat("[", 20_000) + strings.Repeat("]", 20_000) + `,"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
 		"a BOM":                   {"\ufeff" + `{"usage":{` + good + `}}`, Usage{10, -1, -1, -1, 5, -1}},
-		"something after it":      {`{"usage":{` + good + `}} {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 5, -1}},
+		"a second text after it":  {`{"usage":{` + good + `}} {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 900, -1}},
+		"something else after it": {`{"usage":{` + good + `}} x {"usage":{"prompt_tokens":1,"completion_tokens":900}}`, Usage{10, -1, -1, -1, 5, -1}},
 	} {
 		for _, n := range []int{1, 13, 1 << 30} {
 			if got := metered(test.answer, false, n); got != test.want {

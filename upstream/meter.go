@@ -158,7 +158,7 @@ type form uint8
 
 const (
 	notKnown form = iota
-	oneText       // one JSON text; what follows is of no interest
+	oneText       // one JSON text
 	texts         // JSON texts, one after the other
 	events        // server-sent events
 	noForm        // a form that is not read
@@ -215,7 +215,11 @@ func (m *Meter) Write(b []byte) {
 				m.commit()
 			}
 			if ended && m.form == oneText {
-				m.form = noForm
+				// Nothing that is readable should follow. If something does, the answer is
+				// a stream that was not asked for, and its end has the last report.
+				m.form, m.stream = notKnown, true
+				m.Write(b)
+				return
 			}
 		default:
 			return
