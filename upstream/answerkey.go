@@ -24,6 +24,7 @@ const (
 	keyOutputCount
 	keyError
 	keyCode // which error it is
+	keyBase // MiniMax's, which holds the code of an error
 	keyFinish
 	keyID
 	keyOutput // holds the items of an answer of OpenAI's Responses
@@ -78,6 +79,8 @@ func answerKeyOf(name string) answerKey {
 		return keyError
 	case "code":
 		return keyCode
+	case "base_resp":
+		return keyBase
 	case "finish_reason":
 		return keyFinish
 	case "failed_generation":

@@ -383,7 +383,7 @@ func (s *scan) push(c byte, m *Meter) {
 	}
 	if object && above >= atTop && above != inChoices {
 		switch s.key {
-		case keyUsage, keyMeta:
+		case keyUsage, keyMeta, keyBase:
 			s.begin(anObject)
 		case keyError:
 			m.pending.failed = true

@@ -38,6 +38,15 @@ func (m *Meter) readError(s string) {
 	m.refused = m.refused || strings.Contains(s, "violates usage guidelines")
 }
 
+// readBase reads MiniMax's base_resp, whose code is not 0 in an error. Behind 1027, which
+// says that what was written is sensitive, a model has worked
+// (https://platform.minimax.io/docs/api-reference/errorcode).
+func (m *Meter) readBase(o rawObject) {
+	code, ok := wholeNumber(string(o.get("status_code")))
+	m.pending.failed = m.pending.failed || ok && code != 0
+	m.spent = m.spent || code == 1027
+}
+
 // Worked reports whether an error shows that a model worked before it. Groq's errors show a
 // model's text that does not match a schema or a tool
 // (https://console.groq.com/docs/tool-use/overview); OpenAI's says that a reasoning model
@@ -71,8 +80,8 @@ func (m *Meter) Violated() bool { return m.refused }
 func (m *Meter) Answered() bool { return m.wrote > 0 || m.usage != unreported }
 
 // Forgiven reports whether an answer that began well (200) contained an error, and
-// nothing is billed for it: by the vendor's rule, or because nothing was written or
-// reported before the error, so that a status could have reported it as well.
+// nothing is billed for it: by the vendor's rule, or because nothing was written, and no
+// use was reported, before the error, so that a status could have reported it as well.
 func (m *Meter) Forgiven() bool {
 	switch {
 	case !m.failed:
@@ -80,7 +89,7 @@ func (m *Meter) Forgiven() bool {
 	case m.insured && !m.Several: // of several answers, the others may be billed
 		return !m.final || m.usage.Nanodollars == 0
 	}
-	return m.wrote == 0 && !m.embeds && m.usage == unreported && !m.spent
+	return m.wrote == 0 && !m.embeds && m.usage.Tokens() == 0 && m.usage.Nanodollars <= 0 && !m.spent
 }
 
 // FromCache reports whether an answer with this header comes from the vendor's cache of

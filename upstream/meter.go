@@ -335,12 +335,16 @@ func (m *Meter) readPart(part []byte) {
 	}
 }
 
-// report takes a usage object, or Cohere's meta; good says that it was short enough
-// to be kept.
+// report takes a usage object, Cohere's meta, or MiniMax's base_resp; good says that it
+// was short enough to be kept.
 func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 	o, err := parseObject(value)
 	if !good || err != nil {
 		m.invalidate()
+		return
+	}
+	if k == keyBase {
+		m.readBase(o)
 		return
 	}
 	u, err := usageOf(o, m.Several)
