@@ -223,7 +223,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 			}
 		case at == inBlock && name == "uuid":
 			kept = kept || value[0] != 'n'
-		case at == inBlock && (name == "image_url" || name == "image_pil" || name == "image_embeds"):
+		case at == inBlock && (name == "image_url" || name == "image_pil" || name == "image_embeds" || name == "image"): // the last is DashScope's, without a type
 			pictured = true
 		case name == "audio_embeds", name == "video_embeds", name == "multimodal_data", strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
 			if value[0] != 'n' {
@@ -354,6 +354,14 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	}
 	c.encoded += tokens
 }
+
+// picturesInText counts what text-generation-inference takes for pictures within text
+// (prepare_input in its router/src/validation.rs), however a request writes them.
+func picturesInText(body []byte) int64 {
+	return int64(strings.Count(unescaper.Replace(string(body)), "![]("))
+}
+
+var unescaper = strings.NewReplacer(`\u0021`, "!", `\u005b`, "[", `\u005B`, "[", `\u005d`, "]", `\u005D`, "]", `\u0028`, "(")
 
 // isDocument reports whether a document may be at the address of a picture.
 func isDocument(head, whole string) bool {

@@ -37,6 +37,12 @@ func TestInputThatItsLengthDoesNotBound(t *testing.T) {
 		{"a picture in as many pieces as usual", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png","max_dynamic_patch":null},"modalities":"image"}`), 1, false},
 		{"a picture that is a film", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"https://x/y.png"},"modalities":"video"}`), 1, true},
 		{"a film where a picture is due", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"video:AAAA"}}`), 1, true},
+		// DashScope's own parts have no type (help.aliyun.com, API reference of Qwen).
+		{"a picture without a type", "openai", "/v1/chat/completions", chat(`{"image":"https://x/y.png"},{"text":"x"}`), 1, false},
+		// prepare_input in router/src/validation.rs of text-generation-inference.
+		{"pictures within text", "tgi", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"![](https://x/y.png) and \u0021\u005B]\u0028data:image/png;base64,AAAA)"}]}`, 2, false},
+		{"a picture within a prompt", "tgi", "/v1/completions", `{"model":"m","prompt":"![](https://x/y.png)"}`, 1, false},
+		{"no picture within text", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"![](https://x/y.png)"}]}`, 0, false},
 		// MultimodalEmbeddingInput there.
 		{"a picture to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","image":"https://x/y.png"},{"text":"y","image":null}]}`, 1, false},
 		{"a picture to embed that is in the request", "sglang", "/v1/embeddings", `{"model":"m","input":[{"image":"data:image/png;base64,` + picture + `"}]}`, 1, false},

@@ -202,6 +202,10 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 	if found.err != nil {
 		return found.err
 	}
+	if p.Name == "tgi" {
+		n := picturesInText(c.Body)
+		found.images, found.remote = found.images+n, found.remote || n > 0
+	}
 	if p.Name == "xai" && found.documents {
 		// https://docs.x.ai/docs/guides/files/chat-with-files
 		return notMeterable("it holds a document, which xAI searches with a tool of its own (attachment_search), in rounds and for fees that nothing bounds; send its text")
