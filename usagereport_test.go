@@ -359,14 +359,17 @@ func TestAnAnswerThatIsPackedThoughNobodyAskedIsMeasured(t *testing.T) {
 	const text = `{"choices":[{"delta":{"content":"Some words."}}]}`
 	plain := data(text, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}`, "[DONE]")
 	packed := string(encode(t, []byte(plain), "gzip"))
-	for encoding, test := range map[string]struct {
-		answer, want string
-		tokens       int64
+	for _, test := range []struct {
+		encoding, answer, want string
+		tokens                 int64
 	}{
-		"gzip": {packed, data(text, "[DONE]"), 15},
-		"br":   {packed, packed, heldIn + heldOut},
-		"":     {plain, data(text, "[DONE]"), 15},
+		{"gzip", packed, data(text, "[DONE]"), 15},
+		{"br", packed, packed, heldIn + heldOut},
+		{"", plain, data(text, "[DONE]"), 15},
+		{"gzip", plain, "", heldIn + heldOut},  // agentgateway#1620; no client can read it
+		{"", packed, packed, heldIn + heldOut}, // raptor#547
 	} {
+		encoding := test.encoding
 		for _, n := range []int{1, 1000} {
 			a := reportedAnswer{preset: "openai", name: encoding, stream: true, answer: test.answer}
 			u, preset := a.use(t)

@@ -72,6 +72,8 @@ func TestWhatMayBeMoreThanItLooksIsBoundedByTheWindow(t *testing.T) {
 		window                   bool
 		atLeast                  int64
 	}{
+		{"a picture within text", "openai", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"![](data:image/png;base64,` + text + `)"}]}`, false, 100_000},
+		{"a picture in a part that is text", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"data:image/png;base64,` + text + `"}]}]}`, false, 100_000},
 		{"Cohere's documents are text", "cohere", "/v2/chat", `{"model":"m","messages":[],"documents":[{"data":{"data":"` + text + `","mime_type":"image/png"}}]}`, true, 100_000},
 		{"Cohere's documents with an address", "cohere", "/v2/chat", `{"model":"m","messages":[],"documents":[{"data":{"url":"data:image/` + text + `"}}]}`, false, 100_000},
 		{"sound by its address", "mistral", "/v1/chat/completions", `{"model":"m","messages":[{"content":[{"type":"input_audio","input_audio":"https://x/3hours.mp3"}]}]}`, true, 0},

@@ -133,6 +133,18 @@ func TestTheLongestAnswerIsTheVendorsAlsoAfterAPromotion(t *testing.T) {
 	}
 }
 
+// TestModelsOfChatGPTHaveTheirOwnLimits: OpenAI documents 400,000 and 128,000 for
+// chat-latest (developers.openai.com/api/docs/models/chat-latest), but a window and answers
+// as short as GPT-4o's for the versions that had a number (BerriAI/litellm#18928).
+func TestModelsOfChatGPTHaveTheirOwnLimits(t *testing.T) {
+	t.Parallel()
+	for model, want := range map[string][2]int64{"gpt-5-chat-latest": {128_000, 16_384}, "chat-latest": {400_000, 128_000}, "gpt-5": {400_000, 128_000}, "gpt-5-pro": {400_000, 272_000}} {
+		if p := priced(t, "openai", model, pricedAt); p.Context != want[0] || p.MaxOutput != want[1] {
+			t.Errorf("%s: %d, %d", model, p.Context, p.MaxOutput)
+		}
+	}
+}
+
 // TestNoRowOfTheTableIsOdd: what no vendor asks for is a collector's mistake.
 func TestNoRowOfTheTableIsOdd(t *testing.T) {
 	t.Parallel()
