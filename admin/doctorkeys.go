@@ -45,38 +45,34 @@ func (g *group) names() string {
 // keyFindings returns findings about the living keys that the caller sees.
 func keyFindings(ctx context.Context, l *limiter.Limiter, by limiter.Caller) ([]wire.Finding, error) {
 	var endless, lasting, broad, unsalted group
-	f := limiter.Filter{Status: record.Active, Limit: wire.MaxPage}
-	for examined := 0; examined < keysExamined; {
-		page, err := l.List(ctx, by, f)
-		if err != nil {
-			return nil, err
-		}
-		for _, k := range page.Keys {
-			if k.Unsalted {
-				unsalted.add(k.ID)
+	f, examined := limiter.Filter{Limit: wire.MaxPage}, 0
+	for _, f.Status = range record.Statuses { // restored keys are suspended
+		for more := !f.Status.Ended(); more && examined < keysExamined; more = f.Cursor != "" {
+			page, err := l.List(ctx, by, f)
+			if err != nil {
+				return nil, err
 			}
-			if k.Status == record.Suspended {
-				continue
+			for _, k := range page.Keys {
+				if k.Unsalted {
+					unsalted.add(k.ID)
+				}
+				if k.Status == record.Suspended {
+					continue
+				}
+				many := k.Limit[record.Activations] == record.NoLimit || k.Limit[record.Activations] > broadFrom
+				switch {
+				case !k.Bounded():
+					endless.add(k.ID)
+				case k.ExpiresAt.IsZero() && k.IdleTimeout == 0 && (k.Renews != "" || many):
+					lasting.add(k.ID)
+				}
+				anything := len(k.Scope.Models)+len(k.Scope.Paths)+len(k.Scope.Methods)+len(k.Scope.IPs) == 0 && !k.Scope.PinIP
+				if anything && many && !k.Limit.Metered() {
+					broad.add(k.ID)
+				}
 			}
-			many := k.Limit[record.Activations] == record.NoLimit || k.Limit[record.Activations] > broadFrom
-			switch {
-			case !k.Bounded():
-				endless.add(k.ID)
-			case k.ExpiresAt.IsZero() && k.IdleTimeout == 0 && (k.Renews != "" || many):
-				lasting.add(k.ID)
-			}
-			anything := len(k.Scope.Models)+len(k.Scope.Paths)+len(k.Scope.Methods)+len(k.Scope.IPs) == 0 && !k.Scope.PinIP
-			if anything && many && !k.Limit.Metered() {
-				broad.add(k.ID)
-			}
-		}
-		examined += len(page.Keys) + 1
-		f.Cursor = page.Next
-		if page.Next == "" && f.Status == record.Suspended {
-			break
-		}
-		if page.Next == "" {
-			f.Status = record.Suspended // as restored keys are
+			examined += len(page.Keys) + 1
+			f.Cursor = page.Next
 		}
 	}
 	var all []wire.Finding

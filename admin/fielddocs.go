@@ -149,7 +149,7 @@ var fieldDocs = map[string]string{
 	"seal_keys":              "the seal keys; new sealed keys are sealed with the first",
 	"sealed_without_salt":    "no string of this sealed key opens, because a backup left its salt out: rotate it with its upstream_key",
 	"seals":                  "whether new sealed keys are sealed with it",
-	"sees":                   "which keys holders of the role see: own, role or all",
+	"sees":                   "which keys holders of the role see: " + record.Either(record.Sights[:]),
 	"seq":                    "number of the first bad entry",
 	"since":                  "since when",
 	"source":                 "where the price was published",

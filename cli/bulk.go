@@ -20,6 +20,7 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // bulk is revoke --all.
@@ -32,7 +33,8 @@ type bulk struct {
 func (b *bulk) flags(f *pflag.FlagSet) {
 	f.BoolVar(&b.all, "all", false, "revoke every key that matches these flags:")
 	b.picking.flags(f, "with --all: ")
-	f.Lookup("status").Usage = "with --all: active, exhausted, expired or suspended"
+	revocable := slices.DeleteFunc(slices.Clone(record.Statuses[:]), func(s record.Status) bool { return s == record.Revoked })
+	f.Lookup("status").Usage = "with --all: " + record.Either(revocable)
 	f.StringSliceVar(&b.except, "except", nil, "with --all: leave out this key, by its id or full name; repeatable, up to 1,000 times")
 	f.BoolVar(&b.dryRun, "dry-run", false, "with --all: only say how many keys match")
 	f.BoolVar(&b.yes, "yes", false, "with --all: do not ask first")

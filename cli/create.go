@@ -30,7 +30,7 @@ func (f *limitFlags) add(cmd *cobra.Command) {
 	f.String("max-spend-usd", "", "dollars: 5, 0.25")
 	f.Int64("max-spend-cents", 0, "the same in cents: 500")
 	f.String("max-request-spend-usd", "", "dollars that one request may cost at most")
-	f.String("renews", "", "day, week or month: activations, tokens and dollars renew, in UTC")
+	f.String("renews", "", record.Either(record.Renewals[:])+": activations, tokens and dollars renew, in UTC")
 	f.Bool("fit", true, "lower the output bound of requests to what is left")
 	f.String("unknown-price", "", "refuse (default) or count_only")
 	f.String("expires-in", "", "lifetime: 90m, 24h, 7d")

@@ -15,12 +15,13 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/admin/wire"
+	"github.com/till-proxy/till/limiter/record"
 )
 
 // filterFlags are the flags that pick keys. They are named like the filters of the
 // API, with - in place of _.
 var filterFlags = map[string]string{
-	"status":         "active, exhausted, expired, revoked or suspended",
+	"status":         record.Either(record.Statuses[:]),
 	"upstream":       "keys for this upstream",
 	"role":           "keys of this role",
 	"owner":          "keys of this owner",

@@ -74,7 +74,7 @@ type FilterField struct {
 
 // FilterFields lists every FilterField.
 var FilterFields = []FilterField{
-	{Name: "status", Doc: "active, exhausted, expired, revoked or suspended", Bulk: true,
+	{Name: "status", Doc: record.Either(record.Statuses[:]), Bulk: true,
 		at: func(f *Filter) *string { return (*string)(&f.Status) }, of: func(v *View) string { return string(v.Status) }},
 	{Name: "upstream", Doc: "keys for this upstream", Bulk: true, at: func(f *Filter) *string { return &f.Upstream }, of: func(v *View) string { return v.Upstream }},
 	{Name: "role", Doc: "keys of this role", Bulk: true, at: func(f *Filter) *string { return &f.Role }, of: func(v *View) string { return v.Role }},
