@@ -256,10 +256,8 @@ func (s *headerValues) setRemaining(h http.Header, left record.Amounts) {
 // request was refused, and not the key. An address that may not use the key learns
 // nothing about it.
 func setRefusedHeaders(h http.Header, key *record.Key, k *limiter.Live, refusal *record.Refusal) {
-	switch refusal.Code {
-	case record.CodeLockedDown, record.CodeKeyRevoked, record.CodeKeySuspended, record.CodeKeyExpired, record.CodeKeyIdle,
-		record.CodeActivationsExhausted, record.CodeTokensExhausted, record.CodeSpendExhausted,
-		record.CodeIPNotAllowed, record.CodeStoreUnavailable:
+	switch code := refusal.Code; {
+	case code.Ended(), code == record.CodeLockedDown, code == record.CodeKeySuspended, code == record.CodeIPNotAllowed, code == record.CodeStoreUnavailable:
 		return
 	}
 	left, works := k.Remaining()

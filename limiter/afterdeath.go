@@ -29,17 +29,13 @@ func (d *afterDeath) recent(nanos int64) bool {
 // usedDead notes a refusal that may be of a dead key. The first use is reported
 // at once, and those of the hour after it together. Callers hold the key.
 func (k *Live) usedDead(now time.Time, r *record.Refusal, addr netip.Addr) {
-	switch r.Code {
-	case record.CodeKeyRevoked, record.CodeKeyExpired, record.CodeKeyIdle, record.CodeActivationsExhausted, record.CodeTokensExhausted, record.CodeSpendExhausted:
-	default:
+	if !r.Code.Ended() {
 		return
 	}
 	// A key is alive even if the budget of its role is used up. A string that a rotation
 	// replaced is as dead as a key.
-	if status, _ := k.status(now); !status.Ended() {
-		if r.Code != record.CodeKeyRevoked {
-			return
-		}
+	if status, _ := k.status(now); !status.Ended() && r.Code != record.CodeKeyRevoked {
+		return
 	}
 	d := &k.dead
 	d.n++

@@ -131,13 +131,7 @@ func (k *Live) fromAbove(now time.Time) (record.Status, *record.Refusal) {
 
 // endedCode is the code of refusals by a key whose end is final.
 func (k *Live) endedCode() record.Code {
-	reason := record.Code(k.key.EndedReason)
-	for kind := range record.Kind(record.NumKinds) {
-		if reason == kind.Exhausted() {
-			return reason
-		}
-	}
-	if reason == record.CodeKeyIdle {
+	if reason := record.Code(k.key.EndedReason); reason.Ended() && reason != record.CodeKeyRevoked {
 		return reason
 	}
 	return record.CodeKeyExpired

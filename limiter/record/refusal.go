@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -44,6 +45,16 @@ const (
 	CodeStoreUnavailable     Code = "till_store_unavailable"
 	CodeUpstreamUnknown      Code = "till_upstream_unknown"
 )
+
+// Ended reports whether the code says that something has come to an end: a key, a string
+// of it, or its budget or its role's. Only a key in the first case is dead.
+func (c Code) Ended() bool {
+	switch c {
+	case CodeKeyRevoked, CodeKeyExpired, CodeKeyIdle:
+		return true
+	}
+	return slices.ContainsFunc(LimitKinds[:], func(kind Kind) bool { return kind.Exhausted() == c })
+}
 
 // Refusal is the answer "no": which rule, on which key, with its figures. It
 // is a value, not a failure: nothing was taken from any budget. It never
