@@ -182,8 +182,8 @@ func TestThePlaceOfARequestIsFreeOnceItsClientKnowsTheEnd(t *testing.T) {
 				may = over
 			}
 			c := &lockstep{t: t, ResponseWriter: httptest.NewRecorder(), k: k, over: over, may: may}
-			x.client = c
-			if err := h.forward(c, httptest.NewRequest(method, "/", nil), x, caddyhttp.HandlerFunc(next)); err != nil {
+			x.client, x.request = c, httptest.NewRequest(method, "/", nil)
+			if err := h.forward(c, x, caddyhttp.HandlerFunc(next)); err != nil {
 				t.Errorf("an error left the handler: %v", err)
 			}
 			if (c.next > 0) != (test.over != nil) {

@@ -148,7 +148,7 @@ func (x *exchange) handlerDone() {
 	}
 	_, idle := caddyhttp.IdleTimeoutsFromContext(x.clientCtx)
 	switch {
-	case x.abandonTimer == nil && idle != nil && x.request != nil && x.request.ProtoMajor == 1:
+	case x.abandonTimer == nil && idle != nil && x.request.ProtoMajor == 1:
 		// net/http writes the end of an answer over HTTP/1 after the handler. The deadline
 		// of the last write is still set then, and is over if the answer was silent for
 		// longer. Override moves it as another write would.
@@ -271,10 +271,10 @@ func setRefusedHeaders(h http.Header, key *record.Key, k *limiter.Live, refusal 
 
 // setKeyHeaders identifies the key of an admitted request to the client and to the
 // handlers below.
-func (x *exchange) setKeyHeaders(h http.Header, r *http.Request) {
+func (x *exchange) setKeyHeaders(h http.Header) {
 	key := x.grant.Key()
 	x.headers.setKey(h, key)
-	repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	repl := x.request.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	repl.Map(func(name string) (any, bool) {
 		switch name {
 		case "http.till.key_id":

@@ -83,7 +83,7 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 			s := newSite(t, nil)
 			k := s.mint(func(k *record.Key) { k.Upstream = "raw" })
 			w := httptest.NewRecorder()
-			x := &exchange{target: s.h.app.targets["raw"], client: w, clientCtx: t.Context()}
+			x := &exchange{target: s.h.app.targets["raw"], client: w, clientCtx: t.Context(), request: httptest.NewRequest("GET", "/", nil)}
 			ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 			if refusal := s.live(k).Reserve(t.Context(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)
@@ -101,7 +101,7 @@ func TestWhatAGuardedHandlerSaysAfterTheCutIsTheRefusal(t *testing.T) {
 						t.Errorf("panic %v", v)
 					}
 				}()
-				err := h.forward(w, httptest.NewRequest("GET", "/", nil), x, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+				err := h.forward(w, x, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 					return test.next(w, func() { cut(); <-r.Context().Done() })
 				}))
 				if err != nil {

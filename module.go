@@ -156,7 +156,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return h.refuse(w, r, t, path, refusal, 0)
 	}
 
-	ask.Free, ask.Listens = !h.Guard && t.costsNothing(x, r.Method), !h.Guard && t.listens(x, r)
+	ask.Free, ask.Listens = !h.Guard && x.costsNothing(), !h.Guard && x.listens()
 	ask.Method, ask.Path, ask.Version, ask.Override = forwardedMethod(r), x.path, x.version, x.override
 	defer x.releaseBody()
 	if refusal := h.admit(w, x, &ask, expects); refusal != nil {
@@ -167,9 +167,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	// is passed on.
 	defer x.grant.Cancel()
 	x.rewrite()
-	x.setKeyHeaders(w.Header(), r)
+	x.setKeyHeaders(w.Header())
 	h.metrics.overhead.Observe((time.Since(start) - x.grant.Waited()).Seconds())
-	return h.forward(w, r, x, next)
+	return h.forward(w, x, next)
 }
 
 // find looks up the key that a request came with. by.target stays nil unless the sender has
@@ -218,7 +218,8 @@ func (h *Handler) find(r *http.Request) (l *limiter.Limiter, by holder, refusal 
 
 // forward passes an admitted request on and settles it, even if a handler below panics,
 // as reverse_proxy does to abort an answer.
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, x *exchange, next caddyhttp.Handler) error {
+func (h *Handler) forward(w http.ResponseWriter, x *exchange, next caddyhttp.Handler) error {
+	r := x.request
 	defer x.settle()
 	defer x.handlerDone()
 	x.unbuffered = r.ProtoMajor == 1 && r.ContentLength != 0 && x.body == nil

@@ -89,7 +89,7 @@ func (x *exchange) reportImplausible() {
 	}
 	input, output := u.plausibleMost(u.price)
 	x.target.advice.log.Error("an upstream reported more than its model can use: that report is ignored, and the request is charged at its bound",
-		"upstream", x.target.name, "key_id", u.key, "model", fmt.Sprintf("%.64q", u.estimate.Model),
+		"upstream", x.target.name, "key_id", x.key.ID, "model", fmt.Sprintf("%.64q", u.estimate.Model),
 		"reported_input", reported.Input, "reported_output", reported.Output, "reported_usd", record.FormatUSD(max(reported.Nanodollars, 0)),
 		"believed_input", input, "believed_output", output, "mend", "if that is right, state the model's context_window and max_output_tokens in a prices file")
 }

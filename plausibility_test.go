@@ -202,7 +202,7 @@ func TestAnImplausibleReportIsLogged(t *testing.T) {
 		a := reportedAnswer{preset: "openai", answer: fmt.Sprintf(`{"choices":[{"message":{"content":"x"}}],"usage":{"prompt_tokens":10,"completion_tokens":%d}}`, int64(math.MaxInt64))}
 		u, preset := a.use(t)
 		a.reads(t, u, preset, http.Header{}, 1000)
-		x := &exchange{target: mine, usage: u}
+		x := &exchange{key: new(record.Key), target: mine, usage: u}
 		x.reportImplausible()
 	}
 	if n := strings.Count(log.String(), "level=ERROR"); n != 1 || !strings.Contains(log.String(), "reported_output=9223372036854775807") || !strings.Contains(log.String(), "max_output_tokens") {

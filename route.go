@@ -163,7 +163,8 @@ func (t *target) permit(method, path string, upgrade, webSocket bool, key *recor
 // costsNothing reports whether a request is free, because of the preset or of the
 // operator's rules. Metered requests never are, however wide a pattern is. Nor are
 // upgraded connections, or requests that their server may take for another.
-func (t *target) costsNothing(x *exchange, method string) bool {
+func (x *exchange) costsNothing() bool {
+	t, method := x.target, x.request.Method
 	switch {
 	case x.upgrade, x.override != "":
 		return false
@@ -177,8 +178,9 @@ func (t *target) costsNothing(x *exchange, method string) bool {
 // (modelcontextprotocol.io/specification/2025-06-18/basic/transports) and EventSource
 // in browsers. At a vendor of models such a request may resume an answer, so there it
 // counts like any other.
-func (t *target) listens(x *exchange, r *http.Request) bool {
-	return t.presetName == "" && r.Method == http.MethodGet && !x.upgrade && x.override == "" && r.ContentLength == 0 &&
+func (x *exchange) listens() bool {
+	r := x.request
+	return x.target.presetName == "" && r.Method == http.MethodGet && !x.upgrade && x.override == "" && r.ContentLength == 0 &&
 		slices.ContainsFunc(r.Header["Accept"], func(line string) bool {
 			return strings.Contains(strings.ToLower(line), "text/event-stream")
 		})

@@ -102,7 +102,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 			if refusal != nil {
 				t.Fatal(refusal)
 			}
-			x := &exchange{target: to, clientCtx: t.Context()}
+			x := &exchange{target: to, clientCtx: t.Context(), request: httptest.NewRequest("GET", "/", nil)}
 			ask := limiter.Ask{Bound: record.Amounts{record.Activations: 1}, Method: "GET", Path: "/", OnCut: x.stop}
 			if refusal := k.Reserve(context.Background(), &ask, &x.grant); refusal != nil {
 				t.Fatal(refusal)
@@ -115,7 +115,7 @@ func TestWhateverHappensBelowSettlesOnce(t *testing.T) {
 						t.Errorf("panic %v", v)
 					}
 				}()
-				if err := h.forward(w, httptest.NewRequest("GET", "/", nil), x, caddyhttp.HandlerFunc(test.next)); err != nil {
+				if err := h.forward(w, x, caddyhttp.HandlerFunc(test.next)); err != nil {
 					t.Errorf("an error left the handler: %v", err)
 				}
 			}()

@@ -15,7 +15,6 @@ import (
 // usage is what a request of a key with a limit in tokens or dollars can use at most,
 // which is held before it is forwarded, and what it did use.
 type usage struct {
-	key       string // its id
 	family    string // the id of the topmost key, by which shares of common resources are counted
 	estimate  *upstream.Estimate
 	price     *upstream.Price // nil if it is unknown and not needed
@@ -119,7 +118,7 @@ func (h *Handler) boundUsage(x *exchange, call *upstream.Call, ask *limiter.Ask)
 	if e.HidesUsage() && x.target.contradictions.find(x.target, askUsageOption) != nil {
 		e.DontAsk()
 	}
-	u := &usage{key: key.ID, family: x.live.Family(), estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
+	u := &usage{family: x.live.Family(), estimate: e, mayFit: !terms.KeepBound, input: e.Input, output: -1, maxSpend: terms.MaxRequestSpend}
 	u.leastInput = upstream.LeastInput(call, e)
 	if _, asked := e.Written(false); asked != "" && !x.target.answersUsage.Load() {
 		u.quotes = quotes(x.request, call.Body, asked)
@@ -140,7 +139,7 @@ func (h *Handler) boundUsage(x *exchange, call *upstream.Call, ask *limiter.Ask)
 	case !tokens:
 		// The key does not count dollars without a price. Nothing bounds the request,
 		// and what its answer reports is counted.
-		x.usage = &usage{key: key.ID, family: u.family, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
+		x.usage = &usage{family: u.family, estimate: e, prices: u.prices, provider: provider, began: u.began, now: u.now, output: -1, quotes: u.quotes, unbounded: true}
 		return nil
 	}
 	if e.Fee != "" && dollars {
@@ -192,7 +191,7 @@ func (h *Handler) boundUsage(x *exchange, call *upstream.Call, ask *limiter.Ask)
 // recallInput holds the request to what answers to the key's other requests said about
 // its input.
 func (u *usage) recallInput(x *exchange, call *upstream.Call) {
-	recall := u.memory.Recall(u.key, x.target.name, x.target.preset, call, u.estimate)
+	recall := u.memory.Recall(x.key.ID, x.target.name, x.target.preset, call, u.estimate)
 	lower := recall != nil && recall.Input >= 0 && recall.Input < u.input
 	if lower || u.recall == nil {
 		u.recall = recall
