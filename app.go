@@ -129,6 +129,7 @@ type App struct {
 	prices    *atomic.Pointer[upstream.Prices] // those in force
 	countOnly bool
 	storage   Storage
+	database  *PostgresStore // the same, if it is one
 	engine    *engine
 	targets   map[string]*target
 	slots     keySlots // of all of them
@@ -170,8 +171,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.storage, ok = guest.(Storage); !ok {
 		return errNoStorage
 	}
-	if database, ok := a.storage.(*PostgresStore); ok {
-		if err := a.followAddress(database); err != nil {
+	if a.database, ok = guest.(*PostgresStore); ok {
+		if err := a.followAddress(); err != nil {
 			return fmt.Errorf("store postgres: %w", err)
 		}
 	}
@@ -269,7 +270,7 @@ func (a *App) Start() error {
 				zap.String("upstream", name))
 		}
 	}
-	if database, ok := a.storage.(*PostgresStore); ok && database.literals() {
+	if a.database != nil && a.database.literals() {
 		a.logger.Warn("the password of the database stands in the configuration, which the admin endpoint and the autosave show; put the address into a file (mode 0600) and write {file./path} instead")
 	}
 	muteUpstreams()

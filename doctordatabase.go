@@ -8,12 +8,12 @@ import (
 
 // diagnoseDatabase finds faults in how this node shares its store. It connects to
 // nothing.
-func (a *App) diagnoseDatabase(d *diagnosis, s *PostgresStore) {
-	if s.literals() {
+func (a *App) diagnoseDatabase(d *diagnosis) {
+	if a.database.literals() {
 		d.error("literal_credential", "put the address into a file of mode 0600: store postgres {file./etc/till/database}",
 			"the password of the database stands in the configuration, which the admin endpoint and the autosave show")
 	}
-	at := s.address.Load()
+	at := a.database.address.Load()
 	for _, dsn := range []string{at.dsn.Reveal(), at.listen.Reveal()} {
 		if dsn == "" {
 			continue

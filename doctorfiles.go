@@ -91,12 +91,12 @@ func (a *App) diagnoseFiles(d *diagnosis) {
 	if mode, ok := modeOf(a.PricesFile); ok && mode&0o022 != 0 {
 		d.error("writable_file", "chmod 644 "+a.PricesFile, "%s, which limits in dollars count with, has mode %04o: others can change prices", a.PricesFile, mode)
 	}
-	if database, ok := a.storage.(*PostgresStore); ok {
-		for _, path := range filesIn(database.DSN, database.Listen) {
+	if a.database != nil {
+		for _, path := range filesIn(a.database.DSN, a.database.Listen) {
 			secret(path, "the address of the database")
 		}
 		replaceable(nodeFile(), "what this node remembers")
-		a.diagnoseDatabase(d, database)
+		a.diagnoseDatabase(d)
 	}
 	store, ok := a.storage.(*BadgerStore)
 	if !ok {
@@ -136,14 +136,7 @@ func (d *diagnosis) foreign(server int, path string, info fs.FileInfo, format, a
 // serverUser returns the user that the server runs as. Root may diagnose the
 // configuration of another user, to whom the store then belongs.
 func (a *App) serverUser() int {
-	own := ""
-	switch storage := a.storage.(type) {
-	case *BadgerStore:
-		own = storage.Path
-	case *PostgresStore:
-		own = filepath.Dir(nodeFile())
-	}
-	if info, err := os.Stat(own); err == nil && os.Geteuid() == 0 {
+	if info, err := os.Stat(a.storage.Place().Dir); err == nil && os.Geteuid() == 0 {
 		if uid, known := ownerOf(info); known {
 			return uid
 		}

@@ -97,8 +97,8 @@ func (o *storeOptions) keepOf(other storeOptions) {
 
 func (a *App) storeOptions() storeOptions {
 	var doubted func(StoreOpening, string, bool) (limiter.Doubted, commit.Clock, error)
-	if s, ok := a.storage.(*PostgresStore); ok {
-		doubted = s.openDoubted
+	if a.database != nil {
+		doubted = a.database.openDoubted
 	}
 	return storeOptions{open: a.storage.OpenStore, doubted: doubted, anchor: a.Anchor, way: a.wayToStore, common: a.commonConfiguration,
 		log: a.engine.log.logger(), roles: a.roles, hooks: a.limiterHooks(),

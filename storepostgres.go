@@ -159,10 +159,10 @@ func (s *PostgresStore) setAddress(dsn, listen string) (changed bool, err error)
 }
 
 // followAddress resolves the DSNs, and follows the files that they are in.
-func (a *App) followAddress(s *PostgresStore) error {
-	texts := []string{s.DSN, s.Listen}
+func (a *App) followAddress() error {
+	texts := []string{a.database.DSN, a.database.Listen}
 	return a.followFiles("the address of the database", texts, func(_ context.Context, values []string) (bool, error) {
-		changed, err := s.setAddress(values[0], values[1])
+		changed, err := a.database.setAddress(values[0], values[1])
 		if err != nil || !changed || a.engine == nil || !a.engine.runs(a) {
 			return changed, err
 		}
