@@ -101,10 +101,8 @@ func newEngine(at Place, log *slog.Logger) *engine {
 	e.hooks = webhook.New(e.current)
 	e.contradictions, e.advice = newContradictions(at.File("contradictions"), e.metrics.contradictions, e.log.logger()), newAdvice(e.log.logger())
 	e.memory = upstream.NewMemory(e.reportExcess)
-	e.lockdown = limiter.NewLockdown(at.File("lockdown"), observer{e.metrics, e.events}, e.log.logger())
-	if at.Shared {
-		e.lockdown.AmongNodes()
-	}
+	e.lockdown = limiter.NewLockdown(limiter.LockdownOptions{
+		Path: at.File("lockdown"), Observe: observer{e.metrics, e.events}, Logger: e.log.logger(), Shared: at.Shared})
 	return e
 }
 

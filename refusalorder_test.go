@@ -55,7 +55,7 @@ func atMost(k *record.Key, kind record.Kind, n int64) {
 
 var reasons = []reason{
 	{place: 1, name: "a lockdown", code: record.CodeLockedDown, act: func(t *testing.T, s *site, _ minted) {
-		if _, _, err := s.h.app.Lockdown().Set(limiter.Operator, "test", time.Now()); err != nil {
+		if _, _, err := s.h.app.Lockdown().Set(limiter.Operator, "test"); err != nil {
 			t.Fatal(err)
 		}
 	}},

@@ -153,7 +153,7 @@ func TestDoctorShowsOthersOnlyWhatTheySee(t *testing.T) {
 	w := newWorld(t)
 	w.Findings = []wire.Finding{{Check: "readable_file", Level: wire.LevelError, What: "a file", Fix: "chmod"}}
 	w.NewKey(`{"upstream":"openai","unlimited":true}`)
-	if _, _, err := w.Lockdown.Set(limiter.Operator, "", time.Now()); err != nil {
+	if _, _, err := w.Lockdown.Set(limiter.Operator, ""); err != nil {
 		t.Fatal(err)
 	}
 	if d := w.found(); finding(d, "readable_file") == nil || finding(d, "lockdown") == nil || finding(d, "unlimited_keys") == nil {

@@ -64,7 +64,7 @@ func (a *api) lockdown(_ *limiter.Limiter, r *http.Request) (any, error) {
 	if err := readOptionalBody(r, &body); err != nil {
 		return nil, err
 	}
-	s, cut, err := a.backend.Lockdown().Set(a.caller, body.Reason, time.Now())
+	s, cut, err := a.backend.Lockdown().Set(a.caller, body.Reason)
 	answer := lockdownOf(&s)
 	answer.StreamsCut, answer.Pending = &cut, s.Pending
 	return answer, err

@@ -279,6 +279,9 @@ func (l *Limiter) FillOnces(n int) error {
 	return l.committer.Do(func(*batch) error { return nil }, func() { l.onces.known = n })
 }
 
+// SetPatience lets callers wait for the disk for another time, while nobody does.
+func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
+
 // TakeTurn keeps everybody else from the file until the returned function is called.
 func (d *Lockdown) TakeTurn() (end func()) {
 	d.turn <- struct{}{}

@@ -33,6 +33,7 @@ type Lockdown struct {
 	path    string
 	log     *slog.Logger
 	observe Observer // or nil
+	clock   commit.Clock
 
 	state atomic.Pointer[LockedDown] // nil: keys work
 
@@ -80,20 +81,29 @@ var ErrLockedAgain = errors.New("the lockdown stays in force: another one was se
 // ErrNotLocked is the answer to lifting a lockdown when there is none.
 var ErrNotLocked = errors.New("there is no lockdown")
 
-// NewLockdown returns the switch whose file is at path. It reads nothing yet:
-// see [Lockdown.Recall].
-func NewLockdown(path string, observe Observer, log *slog.Logger) *Lockdown {
-	log = cmp.Or(log, slog.New(slog.DiscardHandler))
-	return &Lockdown{path: path, observe: observe, log: Scrubbed(log), limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1), patience: commit.DefaultPatience}
+// LockdownOptions configures a Lockdown.
+type LockdownOptions struct {
+	// Path is that of its file. The others may be left out.
+	Path     string
+	Observe  Observer      // hears when it is set and lifted
+	Logger   *slog.Logger  // Default: discarded.
+	Clock    commit.Clock  // Default: SystemClock.
+	Patience time.Duration // how long callers wait for the disk. Default: [commit.DefaultPatience].
+	// Shared says, before any store is open, that other nodes share it, so that a lockdown
+	// set before the database was ever reached is not taken for one that all nodes know of.
+	Shared bool
 }
 
-// SetPatience sets how long callers wait for the disk; nobody may be waiting meanwhile.
-// Default: [commit.DefaultPatience].
-func (d *Lockdown) SetPatience(p time.Duration) { d.patience = p }
-
-// AmongNodes says, before any store is open, that other nodes share it, so that a lockdown
-// set before the database was ever reached is not taken for one that all nodes know of.
-func (d *Lockdown) AmongNodes() { d.shared.Store(true) }
+// NewLockdown returns the switch. It reads nothing yet: see [Lockdown.Recall].
+func NewLockdown(o LockdownOptions) *Lockdown {
+	d := &Lockdown{
+		path: o.Path, observe: o.Observe, log: Scrubbed(cmp.Or(o.Logger, slog.New(slog.DiscardHandler))),
+		clock: cmp.Or[commit.Clock](o.Clock, commit.SystemClock{}), patience: cmp.Or(o.Patience, commit.DefaultPatience),
+		limiters: make(map[*Limiter]struct{}), turn: make(chan struct{}, 1),
+	}
+	d.shared.Store(o.Shared)
+	return d
+}
 
 // inTurn runs fn in the file's turn, and reports whether fn began and ended in time.
 // Once begun, fn runs to its end; without a turn in time it is not run.
@@ -170,7 +180,7 @@ func (d *Lockdown) State() *LockedDown {
 // Set refuses every key from now on, cuts the running requests, and returns how many
 // it cut. A failure to make it durable is not an error, because the lockdown
 // holds all the same: the state says so, and the write is tried again.
-func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int, error) {
+func (d *Lockdown) Set(by Caller, reason string) (LockedDown, int, error) {
 	if err := onlyOperator(by); err != nil {
 		return LockedDown{}, 0, err
 	}
@@ -178,6 +188,7 @@ func (d *Lockdown) Set(by Caller, reason string, now time.Time) (LockedDown, int
 		return LockedDown{}, 0, err
 	}
 	reason = token.Scrub(reason) // holders of keys see it
+	now, _ := d.clock.Now()
 	// It takes effect first; writing the file may take a while.
 	call := d.calls.Add(1)
 	for last := d.latest.Load(); last < call && !d.latest.CompareAndSwap(last, call); last = d.latest.Load() {
@@ -332,7 +343,8 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 		return ErrLockedAgain
 	}
 	again := false
-	lift := lockdownAct{At: time.Now(), Action: audit.ActLockdownLift, By: by.Name, From: by.From}
+	now, _ := d.clock.Now()
+	lift := lockdownAct{At: now, Action: audit.ActLockdownLift, By: by.Name, From: by.From}
 	if d.shared.Load() {
 		if err := d.liftShared(lift); err != nil { // where all nodes look
 			return fmt.Errorf("the lockdown stays in force: %w", err)
@@ -354,7 +366,7 @@ func (d *Lockdown) lift(by Caller, call int64) error {
 	}
 	d.log.Warn("the lockdown was lifted", "by", by.Name)
 	if d.observe != nil {
-		d.observe.Happened(event.Event{Name: event.LockdownLifted, At: time.Now().UTC(), By: by.Name})
+		d.observe.Happened(event.Event{Name: event.LockdownLifted, At: now.UTC(), By: by.Name})
 	}
 	return nil
 }

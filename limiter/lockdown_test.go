@@ -15,9 +15,7 @@ import (
 
 // newLockdown is a switch that waits for its file as long as tests wait.
 func newLockdown(path string) *limiter.Lockdown {
-	d := limiter.NewLockdown(path, nil, nil)
-	d.SetPatience(patience)
-	return d
+	return limiter.NewLockdown(limiter.LockdownOptions{Path: path, Patience: patience})
 }
 
 // newLockedWorld is a world with a lockdown's switch.
@@ -40,7 +38,7 @@ func (w *world) recall() {
 
 func (w *world) lock(t *testing.T, reason string) (limiter.LockedDown, int) {
 	t.Helper()
-	s, cut, err := w.lockdown.Set(limiter.Operator, reason, w.clock.time())
+	s, cut, err := w.lockdown.Set(limiter.Operator, reason)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +141,7 @@ func TestLockdownIsTheOperatorsAndComesIntoTheAuditLogAlsoLater(t *testing.T) {
 	t.Parallel()
 	w := newLockedWorld(t)
 	for _, by := range []limiter.Caller{{Name: "someone"}, {Name: "x", Role: "ci", Token: "t"}} {
-		if _, _, err := w.lockdown.Set(by, "", w.clock.time()); !errors.Is(err, limiter.ErrForbidden) || w.lockdown.State() != nil {
+		if _, _, err := w.lockdown.Set(by, ""); !errors.Is(err, limiter.ErrForbidden) || w.lockdown.State() != nil {
 			t.Errorf("set by %+v: %v", by, err)
 		}
 	}
@@ -187,7 +185,7 @@ func TestALockdownThatCannotBeWrittenHoldsAndIsWrittenLater(t *testing.T) {
 	path := filepath.Join(blocked, "lockdown")
 	d := newLockdown(path)
 	t.Cleanup(d.Close)
-	s, _, err := d.Set(limiter.Operator, "now", time.Now())
+	s, _, err := d.Set(limiter.Operator, "now")
 	if err != nil || s.Durable {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -287,7 +285,7 @@ func TestAReasonHoldsNoKeyString(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	locked, _, err := w.lockdown.Set(limiter.Operator, reason, w.clock.time())
+	locked, _, err := w.lockdown.Set(limiter.Operator, reason)
 	if err != nil {
 		t.Fatal(err)
 	}

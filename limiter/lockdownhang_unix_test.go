@@ -48,7 +48,7 @@ func TestALockdownHoldsAndAnswersWhileItsDiskHangs(t *testing.T) {
 	}
 	for _, reason := range []string{"one", "two"} { // the second has to wait for the first
 		answers("a lockdown", func() {
-			if _, _, err := d.Set(limiter.Operator, reason, time.Now()); err != nil {
+			if _, _, err := d.Set(limiter.Operator, reason); err != nil {
 				t.Error(err)
 			}
 		})

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/till-proxy/till/limiter"
 	"github.com/till-proxy/till/limiter/record"
@@ -20,14 +19,14 @@ func TestALockdownThatIsSetWhileAnotherIsBeingLiftedStaysInForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newLockdown(path)
 		d.Recall()
-		if _, _, err := d.Set(limiter.Operator, "first", time.Now()); err != nil {
+		if _, _, err := d.Set(limiter.Operator, "first"); err != nil {
 			t.Fatal(err)
 		}
 		end := d.TakeTurn()
 		var lifted, set error
 		go func() { lifted = d.Lift(limiter.Operator) }()
 		synctest.Wait()
-		go func() { _, _, set = d.Set(limiter.Operator, "second", time.Now()) }()
+		go func() { _, _, set = d.Set(limiter.Operator, "second") }()
 		synctest.Wait()
 		end()
 		synctest.Wait()
@@ -51,17 +50,16 @@ func TestALockdownThatIsSetWhileTheFileOfAnotherIsRemovedStaysInForce(t *testing
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "lockdown")
 	slow := &logged{message: "what is left of an attempt to write the file of a lockdown stays; nothing reads it"}
-	d := limiter.NewLockdown(path, nil, slog.New(slow))
-	d.SetPatience(patience)
+	d := limiter.NewLockdown(limiter.LockdownOptions{Path: path, Logger: slog.New(slow), Patience: patience})
 	d.Recall()
-	if _, _, err := d.Set(limiter.Operator, "first", time.Now()); err != nil {
+	if _, _, err := d.Set(limiter.Operator, "first"); err != nil {
 		t.Fatal(err)
 	}
 	unremovable(t, path+".new")
 	set := make(chan error, 1)
 	slow.then = func() {
 		go func() {
-			_, _, err := d.Set(limiter.Operator, "second", time.Now())
+			_, _, err := d.Set(limiter.Operator, "second")
 			set <- err
 		}()
 		for d.State().Reason != "second" {

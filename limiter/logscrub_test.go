@@ -22,7 +22,7 @@ func TestTheLogHoldsNoKeyThatSomebodyPasted(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	lockdown := limiter.NewLockdown(t.TempDir()+"/lockdown", nil, log)
+	lockdown := limiter.NewLockdown(limiter.LockdownOptions{Path: t.TempDir() + "/lockdown", Logger: log})
 	t.Cleanup(lockdown.Close)
 	l, err := limiter.Open(limiter.Options{Patience: patience, Store: w.disk.Open(), Anchor: w.anchor, Shadow: w.shadow + "2", Logger: log, Lockdown: lockdown})
 	if err != nil {
@@ -43,7 +43,7 @@ func TestTheLogHoldsNoKeyThatSomebodyPasted(t *testing.T) {
 	if _, _, err := w.Revoke(ctx, anna, k.id, text.Reveal()); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := lockdown.Set(anna, text.Reveal(), w.Now()); err != nil {
+	if _, _, err := lockdown.Set(anna, text.Reveal()); err != nil {
 		t.Fatal(err)
 	}
 	limiter.Scrubbed(log).With("name", text.Reveal()).WithGroup("g").Error("x", "error", errors.New("no "+text.Reveal()), slog.Group("in", "name", pasted))

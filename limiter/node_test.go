@@ -147,7 +147,7 @@ func TestAnActNamesTheNodesThatHaveNotFollowed(t *testing.T) {
 			return v.Pending, err
 		},
 		"lock down": func(p *pair, k *key) ([]string, error) {
-			now, _, err := p.a.lockdown.Set(limiter.Operator, "", p.a.Time())
+			now, _, err := p.a.lockdown.Set(limiter.Operator, "")
 			return now.Pending, err
 		},
 		"revoke many": func(p *pair, k *key) ([]string, error) {

@@ -40,7 +40,7 @@ func (c *nodes) locked(k *key, locked bool) {
 
 func (c *nodes) lock(w *world, reason string) limiter.LockedDown {
 	c.t.Helper()
-	s, _, err := w.lockdown.Set(limiter.Operator, reason, w.Now())
+	s, _, err := w.lockdown.Set(limiter.Operator, reason)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -101,20 +101,18 @@ func TestALockdownIsFeltOnAllNodesAndLiftedByAny(t *testing.T) {
 // survives a restart, and tells no other node.
 func TestALockdownThatIsSetBeforeTheDatabaseWasReachedIsNoLockdownOfAll(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "lockdown")
-	d := newLockdown(path)
+	shared := limiter.LockdownOptions{Path: filepath.Join(t.TempDir(), "lockdown"), Patience: patience, Shared: true}
+	d := limiter.NewLockdown(shared)
 	defer d.Close()
-	d.AmongNodes()
-	s, _, err := d.Set(limiter.Operator, "alone", time.Now())
+	s, _, err := d.Set(limiter.Operator, "alone")
 	if err != nil || s.Durable || len(s.Pending) == 0 || len(d.Untold()) == 0 {
 		t.Errorf("it says that all are told: %+v, %v", s, err)
 	}
 	if err := d.Lift(limiter.Operator); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("lifting it without the database: %v", err)
 	}
-	again := newLockdown(path)
+	again := limiter.NewLockdown(shared)
 	defer again.Close()
-	again.AmongNodes()
 	again.Recall()
 	if s := again.State(); s == nil || s.Durable || len(again.Untold()) == 0 {
 		t.Errorf("after a restart it says that all are told: %+v", s)
@@ -249,8 +247,7 @@ func TestALockdownThatANodeSetsAfterAnotherHasLiftedOneHoldsThere(t *testing.T) 
 	}, func(w *world) {
 		lockable(w)
 		if w.node == "node-a" {
-			w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, slog.New(slow))
-			w.lockdown.SetPatience(patience)
+			w.lockdown = limiter.NewLockdown(limiter.LockdownOptions{Path: filepath.Join(w.dir, "lockdown"), Logger: slog.New(slow), Patience: patience})
 		}
 	})
 }
@@ -271,7 +268,7 @@ func (c *nodes) overtaken(w *world, k *key) (end func()) {
 	}
 	set := make(chan error, 1)
 	go func() {
-		_, _, err := w.lockdown.Set(limiter.Operator, "first", w.Now())
+		_, _, err := w.lockdown.Set(limiter.Operator, "first")
 		set <- err
 	}()
 	<-cutting
@@ -334,8 +331,7 @@ func TestALockdownThatWasOvertakenHoldsWhereItWasSet(t *testing.T) {
 			}, func(w *world) {
 				lockable(w)
 				if slow != nil && w.node == "node-a" {
-					w.lockdown = limiter.NewLockdown(filepath.Join(w.dir, "lockdown"), nil, slog.New(slow))
-					w.lockdown.SetPatience(patience)
+					w.lockdown = limiter.NewLockdown(limiter.LockdownOptions{Path: filepath.Join(w.dir, "lockdown"), Logger: slog.New(slow), Patience: patience})
 				}
 			})
 		})

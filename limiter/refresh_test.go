@@ -35,7 +35,7 @@ func together(t *testing.T, roles map[string]record.Role, test func(t *testing.T
 func (p *pair) open(t *testing.T, node string, roles map[string]record.Role) *world {
 	t.Helper()
 	dir := memoryDir(t)
-	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
+	lockdown := limiter.NewLockdown(limiter.LockdownOptions{Path: filepath.Join(dir, "lockdown")})
 	t.Cleanup(lockdown.Close)
 	l, err := limiter.Open(limiter.Options{
 		Patience: patience, Store: p.cluster.Node(node), Clock: p.cluster.Clock(node), Roles: roles,
@@ -181,14 +181,14 @@ var distant = map[string]struct {
 	},
 	"a lockdown": {
 		act: func(s *scene) {
-			now, _, err := s.a.lockdown.Set(limiter.Operator, "a key of ours is public", s.a.Time())
+			now, _, err := s.a.lockdown.Set(limiter.Operator, "a key of ours is public")
 			s.felt(now.Pending, err)
 		},
 		use: record.CodeLockedDown, cut: record.CodeLockedDown,
 	},
 	"the end of a lockdown that the other node has begun": {
 		before: func(s *scene) {
-			now, _, err := s.b.lockdown.Set(limiter.Operator, "a key of ours is public", s.b.Time())
+			now, _, err := s.b.lockdown.Set(limiter.Operator, "a key of ours is public")
 			s.felt(now.Pending, err)
 		},
 		act: func(s *scene) { s.check(s.a.lockdown.Lift(limiter.Operator)) },

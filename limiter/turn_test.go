@@ -63,7 +63,7 @@ func TestARequestWaitsForWhatOthersHold(t *testing.T) {
 			s.SweepActive()
 		}, record.CodeKeyExpired, 0},
 		{"and is told at once in a lockdown", func(s *scene) {
-			if _, _, err := s.lockdown.Set(limiter.Operator, "drill", s.clock.time()); err != nil {
+			if _, _, err := s.lockdown.Set(limiter.Operator, "drill"); err != nil {
 				s.t.Error(err)
 			}
 		}, record.CodeLockedDown, 0},

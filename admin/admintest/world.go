@@ -90,8 +90,7 @@ func (lagging) Settled(time.Duration) ([]string, error) { return []string{"node-
 func on(t *testing.T, s store.Store, clock commit.Clock) *World {
 	t.Helper()
 	dir := t.TempDir()
-	lockdown := limiter.NewLockdown(filepath.Join(dir, "lockdown"), nil, nil)
-	lockdown.SetPatience(patience)
+	lockdown := limiter.NewLockdown(limiter.LockdownOptions{Path: filepath.Join(dir, "lockdown"), Patience: patience})
 	t.Cleanup(lockdown.Close)
 	l, err := limiter.Open(limiter.Options{Patience: patience, Store: s, Clock: clock, Lockdown: lockdown, Roles: map[string]record.Role{"ci": record.NewRole()}})
 	if err != nil {
