@@ -7,7 +7,7 @@ import (
 
 // DenyList is a list of deny rules, indexed by their beginnings, so that a request's
 // path is compared with only the few rules that could match it. It answers exactly as
-// PathRules.MatchFold does, and also tests a path without its parameters. A nil list
+// PathRules.matchFold does, and also tests a path without its parameters. A nil list
 // denies nothing.
 type DenyList struct {
 	all    PathRules
@@ -44,15 +44,15 @@ func (l *DenyList) Denies(method, path string) bool {
 	}
 	if !isASCII(path) {
 		// Some letters outside ASCII fold into it.
-		return l.all.MatchFold(method, path)
+		return l.all.matchFold(method, path)
 	}
 	if len(path) > 1 {
 		path = strings.TrimSuffix(path, "/")
 	}
 	first, second := heads(path)
-	return l.byHead[strings.ToLower(second)].MatchFold(method, path) ||
-		first != second && l.byHead[strings.ToLower(first)].MatchFold(method, path) ||
-		l.open.MatchFold(method, path)
+	return l.byHead[strings.ToLower(second)].matchFold(method, path) ||
+		first != second && l.byHead[strings.ToLower(first)].matchFold(method, path) ||
+		l.open.matchFold(method, path)
 }
 
 // WithoutParameters returns a path as seen by servers that drop everything after a

@@ -138,7 +138,7 @@ func TestRulesMatchBySegment(t *testing.T) {
 		if got := r.Match(test.method2, test.path, 0); got != test.allow {
 			t.Errorf("%v allows %s %s: %v, want %v", r, test.method2, test.path, got, test.allow)
 		}
-		if got := (PathRules{r}).MatchFold(test.method2, test.path); got != test.deny {
+		if got := (PathRules{r}).matchFold(test.method2, test.path); got != test.deny {
 			t.Errorf("%v denies %s %s: %v, want %v", r, test.method2, test.path, got, test.deny)
 		}
 	}

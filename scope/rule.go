@@ -90,9 +90,9 @@ func matchBelow(pattern, path string, version int) bool {
 	return strings.IndexByte(first, '*') < 0 && matchPath(pattern, path[version:], equal)
 }
 
-// MatchFold reports whether a rule denies a cleaned path: case is ignored, and so is a
+// matchFold reports whether a rule denies a cleaned path: case is ignored, and so is a
 // slash at the end.
-func (r PathRule) MatchFold(method, path string) bool {
+func (r PathRule) matchFold(method, path string) bool {
 	if r.Method != "*" && !strings.EqualFold(r.Method, method) {
 		return false
 	}
@@ -107,9 +107,9 @@ func (rs PathRules) Match(method, path string, version int) bool {
 	return slices.ContainsFunc(rs, func(r PathRule) bool { return r.Match(method, path, version) })
 }
 
-// MatchFold reports whether any rule denies.
-func (rs PathRules) MatchFold(method, path string) bool {
-	return slices.ContainsFunc(rs, func(r PathRule) bool { return r.MatchFold(method, path) })
+// matchFold reports whether any rule denies.
+func (rs PathRules) matchFold(method, path string) bool {
+	return slices.ContainsFunc(rs, func(r PathRule) bool { return r.matchFold(method, path) })
 }
 
 func equal(a, b string) bool { return a == b }

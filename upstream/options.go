@@ -182,7 +182,7 @@ func holdsHost(list []string, host string) bool {
 func (e *Estimate) applyFactors() {
 	e.Asked = 1000
 	if e.Priority {
-		e.Asked = e.PriorityPermille()
+		e.Asked = e.priorityPermille()
 	}
 	if e.confined {
 		e.Asked = e.Asked * 11 / 10
@@ -192,7 +192,7 @@ func (e *Estimate) applyFactors() {
 		e.Permille = e.Permille * 11 / 10
 	}
 	if e.projectDecides() {
-		e.Permille = e.Permille * e.PriorityPermille() / 1000
+		e.Permille = e.Permille * e.priorityPermille() / 1000
 	}
 	e.Multiply = cmp.Or(e.preset.multiply, 1000)
 	permille := e.Multiply

@@ -124,9 +124,9 @@ func (o *OffPeak) full(began, ended time.Time) bool {
 	return false
 }
 
-// Discount returns the factor for the costs of a request that ran between two
+// discount returns the factor for the costs of a request that ran between two
 // moments, in permille.
-func (p *Price) Discount(began, ended time.Time) int64 {
+func (p *Price) discount(began, ended time.Time) int64 {
 	if p.OffPeak == nil || p.OffPeak.full(began, ended) {
 		return 1000
 	}
@@ -254,13 +254,13 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 	if m.Region() != "" {
 		permille = e.Permille
 	}
-	permille = (permille*p.Discount(began, ended) + 999) / 1000
+	permille = (permille*p.discount(began, ended) + 999) / 1000
 	if p.Provider != "openai" && p.Provider != "mistral" {
 		return permille
 	}
 	asked, served := int64(1000), int64(1000)
 	if e.Priority {
-		asked = e.PriorityPermille()
+		asked = e.priorityPermille()
 	}
 	switch m.Tier() {
 	case "flex":
@@ -269,7 +269,7 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 		}
 		return permille
 	case "priority", "fast":
-		served = e.PriorityPermille()
+		served = e.priorityPermille()
 	case "ultrafast":
 		served = ultrafastPermille
 	case "default", "standard": // perhaps no priority was available
@@ -277,7 +277,7 @@ func (p *Price) Permille(e *Estimate, m *Meter, began, ended time.Time) int64 {
 		if !e.projectDecides() {
 			return permille
 		}
-		served = e.PriorityPermille()
+		served = e.priorityPermille()
 	default:
 		return permille
 	}

@@ -225,7 +225,7 @@ func TestOffPeakIsCheaperOnlyWhereNoMomentMayBeAPeak(t *testing.T) {
 		if err1 != nil || err2 != nil {
 			t.Fatal(err1, err2)
 		}
-		if got := p.Discount(from, to); got != test.want {
+		if got := p.discount(from, to); got != test.want {
 			t.Errorf("%s to %s: %d, want %d", test.from, test.to, got, test.want)
 		}
 	}

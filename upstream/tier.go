@@ -83,11 +83,11 @@ func (e *Estimate) NamesTier() string {
 	return ""
 }
 
-// PriorityPermille returns the factor for the model's prices when it is served with
+// priorityPermille returns the factor for the model's prices when it is served with
 // priority: 2, and 2.5 for GPT-5.5 (https://openai.com/api-priority-processing), which
 // gateways list under its maker's name; Mistral's is 1.75
 // (https://docs.mistral.ai/inference/priority-tier).
-func (e *Estimate) PriorityPermille() int64 {
+func (e *Estimate) priorityPermille() int64 {
 	switch name := e.Model[strings.LastIndexByte(e.Model, '/')+1:]; {
 	case e.preset != nil && e.preset.Name == "mistral":
 		return 1750

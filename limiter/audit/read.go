@@ -179,8 +179,8 @@ func (p *Pages) Next(r store.Reader) (lines [][]byte, err error) {
 	return lines, err
 }
 
-// Export calls write for each entry.
-func Export(ctx context.Context, r store.Reader, write func(line []byte) error) error {
+// export calls write for each entry.
+func export(ctx context.Context, r store.Reader, write func(line []byte) error) error {
 	return r.Scan([]byte(record.SpaceAudit), nil, false, func(_, line []byte) (bool, error) {
 		if err := ctx.Err(); err != nil {
 			return false, err
@@ -200,7 +200,7 @@ func VerifyStored(ctx context.Context, r store.Reader) (Verified, error) {
 		return Verified{}, err
 	}
 	v := Verifier{next: head.gone + 1, pruned: true, Done: Verified{First: head.gone + 1, Head: head.goneHash}}
-	if err := Export(ctx, r, v.Add); err != nil {
+	if err := export(ctx, r, v.Add); err != nil {
 		return v.Done, err
 	}
 	if v.next != head.Seq+1 || v.Done.Head != head.Hash {

@@ -117,8 +117,8 @@ func (a Amounts) Minus(b Amounts) Amounts {
 // NoLimits is the budget that limits nothing.
 func NoLimits() Amounts { return Amounts{NoLimit, NoLimit, NoLimit, NoLimit} }
 
-// Limited reports whether any kind has a limit.
-func (a *Amounts) Limited() bool {
+// limited reports whether any kind has a limit.
+func (a *Amounts) limited() bool {
 	return slices.ContainsFunc(LimitKinds[:], func(kind Kind) bool { return a[kind] != NoLimit })
 }
 

@@ -33,11 +33,11 @@ func TestEveryKindHasAWholeRow(t *testing.T) {
 		}
 		limit := NoLimits()
 		limit[kind] = 5
-		if limit.Limited() != (Kind(kind) != Attempts) || limit.Metered() != row.metered {
-			t.Errorf("%s: a limit in it alone: limited %t, metered %t", row.name, limit.Limited(), limit.Metered())
+		if limit.limited() != (Kind(kind) != Attempts) || limit.Metered() != row.metered {
+			t.Errorf("%s: a limit in it alone: limited %t, metered %t", row.name, limit.limited(), limit.Metered())
 		}
 	}
-	if none := NoLimits(); none.Limited() || none.Metered() {
+	if none := NoLimits(); none.limited() || none.Metered() {
 		t.Error("no limits are one")
 	}
 }

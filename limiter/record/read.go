@@ -29,7 +29,7 @@ func (id AccountID) KeyID() string { return IDPrefix + ulid.ULID(id).String() }
 
 // Bounded reports whether anything ends the key without further action.
 func (k *Key) Bounded() bool {
-	return k.Limit.Limited() || !k.ExpiresAt.IsZero()
+	return k.Limit.limited() || !k.ExpiresAt.IsZero()
 }
 
 // LimitAttempts keeps the limit on attempts in step with the limit on activations.
