@@ -53,11 +53,11 @@ type engine struct {
 	loggedAt    time.Time
 	way         string // how the store was reached when it was opened; see Place.Way
 	opened      OpenedStore
-	differs     string // which nodes have another configuration, as logged last
-	claimed     bool   // in openStores
-	delivering  bool   // events.run has been started
-	cutter      *cutter
-	keeper      *keeper
+	differs     string     // which nodes have another configuration, as logged last
+	claimed     bool       // in openStores
+	delivering  bool       // events.run has been started
+	cutter      *recurring // see cutOverdue
+	keeper      *recurring // see keepOpen
 	closed      bool
 	running     []configuration // those that have started; the last one is in force
 	entering    bool            // another configuration is being put into force
@@ -175,7 +175,7 @@ func (e *engine) open(o storeOptions, patience time.Duration) (*limiter.Limiter,
 		if !e.delivering { // also delivers what happens while the store is closed
 			e.delivering = true
 			go e.events.run()
-			e.startCutting()
+			e.cutter = every(cutEvery, e.cutOverdue)
 		}
 		go e.tryOpen(e.limiter, e.halted, o) // a disk that hangs must not block the caller
 		err = e.wait(patience)
@@ -371,8 +371,8 @@ func explainReadOnly(err error) error {
 // any more.
 func (e *engine) Destruct() error {
 	e.hooks.Stop() // before taking the lock, because its goroutines ask for the limiter
-	e.stopKeeping()
-	defer e.stopCutting() // after giving back the lock
+	e.end(&e.keeper)
+	defer e.end(&e.cutter) // after giving back the lock
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {

@@ -10,42 +10,12 @@ import "time"
 // cutEvery is how often the engine looks for such requests.
 const cutEvery = time.Second
 
-// cutter cuts requests that run past their time while the store is closed.
-type cutter struct {
-	stop, stopped chan struct{}
-}
-
-// startCutting runs a cutter until stopCutting. The caller holds e.mu.
-func (e *engine) startCutting() {
-	e.cutter = &cutter{make(chan struct{}), make(chan struct{})}
-	go func(c *cutter) {
-		defer close(c.stopped)
-		due := time.NewTicker(cutEvery)
-		defer due.Stop()
-		for {
-			select {
-			case <-c.stop:
-				return
-			case <-due.C:
-			}
-			e.mu.Lock()
-			l := e.limiter
-			e.mu.Unlock()
-			if l != nil {
-				l.CutOverdue()
-			}
-		}
-	}(e.cutter)
-}
-
-// stopCutting stops the cutter. The caller does not hold e.mu.
-func (e *engine) stopCutting() {
+// cutOverdue cuts the requests of the limiter that run past their time.
+func (e *engine) cutOverdue() {
 	e.mu.Lock()
-	c := e.cutter
-	e.cutter = nil
+	l := e.limiter
 	e.mu.Unlock()
-	if c != nil {
-		close(c.stop)
-		<-c.stopped
+	if l != nil {
+		l.CutOverdue()
 	}
 }
