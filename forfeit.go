@@ -90,7 +90,7 @@ func (e *engine) repair(former *limiter.Limiter, by limiter.Caller, o storeOptio
 	if imagine {
 		*done, err = limiter.ImagineForfeit(s.Store, by, o.roles, time.Now())
 	} else {
-		*done, err = limiter.Forfeit(s.Store, store.Files{}, by, o.anchorOf(e.place), o.roles, time.Now(), o.log)
+		*done, err = limiter.Forfeit(limiter.Offline{Store: s.Store, Anchor: o.anchorOf(e.place), Now: time.Now(), Logger: o.log}, by, o.roles)
 	}
 	return errors.Join(err, s.Close())
 }

@@ -125,7 +125,7 @@ func TestTheWallsBetweenPackagesStand(t *testing.T) {
 func TestTheCommandLineLeavesKeysToTheServer(t *testing.T) {
 	t.Parallel()
 	allowed := strings.Fields(`
-		CheckBackup Restore Restored OpenBadger Files Operator ErrLocked
+		CheckBackup Restore Offline Restored OpenBadger Files Operator ErrLocked
 		Migration Migrate Open Options Store Bystander Activations
 		Verify Hash ParseHash
 		ParseCount ParseUSD

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/till-proxy/till/admin/prose"
 	"github.com/till-proxy/till/limiter"
-	"github.com/till-proxy/till/limiter/store"
 )
 
 func backupCommand(f *globalFlags) *cobra.Command {
@@ -236,7 +234,7 @@ makes it, and says so: the store must belong to the server's user.`,
 				return err
 			}
 			defer func() { err = errors.Join(err, s.Close()) }()
-			done, err := limiter.Restore(s, store.Files{}, limiter.Operator, backup, anchor, time.Now(), trust, slog.New(slog.DiscardHandler))
+			done, err := limiter.Restore(limiter.Offline{Store: s, Anchor: anchor, Now: time.Now()}, limiter.Operator, backup, trust)
 			p.end()
 			if err != nil {
 				return err

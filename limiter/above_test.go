@@ -193,7 +193,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.movedAway()
-	if _, err := limiter.Restore(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, bytes.NewReader(backup.Bytes()), w.anchor, w.Now(), false, discard); err != nil {
+	if _, err := limiter.Restore(limiter.Offline{Store: rehearsed{w.disk.Open()}, Anchor: w.anchor, Now: w.Now()}, limiter.Operator, bytes.NewReader(backup.Bytes()), false); err != nil {
 		t.Fatal(err)
 	}
 	w.shadow += "'"
@@ -222,7 +222,7 @@ func TestATreeSurvivesRestoreAndRepairInBalance(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.Now(), discard); err != nil {
+	if _, err := limiter.Forfeit(limiter.Offline{Store: rehearsed{w.disk.Open()}, Anchor: w.anchor, Now: w.Now()}, limiter.Operator, w.roles); err != nil {
 		t.Fatal(err)
 	}
 	w.open(w.disk.Open())

@@ -159,7 +159,7 @@ func TestForfeitingSpendsWhatMayHaveBeenSpent(t *testing.T) {
 	for cut := 1; ; cut++ { // off at every commit, and run again
 		reached := cut%2 == 1
 		w.disk.FailAt(cut, reached)
-		done, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
+		done, err := limiter.Forfeit(limiter.Offline{Store: rehearsed{w.disk.Open()}, Anchor: w.anchor, Now: w.clock.time()}, limiter.Operator, w.roles)
 		w.disk.Heal()
 		if err == nil {
 			if done.Keys != 5 || done.Suspended > 3 {

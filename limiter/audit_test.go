@@ -200,7 +200,7 @@ func TestALostEndOfTheAuditLogIsFoundOutOnOpening(t *testing.T) {
 			if !errors.Is(err, store.ErrDoubt) {
 				t.Fatalf("opened: %v, want ErrDoubt", err)
 			}
-			if _, err := limiter.Forfeit(s, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
+			if _, err := limiter.Forfeit(limiter.Offline{Store: s, Anchor: w.anchor, Now: w.clock.time()}, limiter.Operator, w.roles); err != nil {
 				t.Fatal(err)
 			}
 			w.open(s)

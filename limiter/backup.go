@@ -11,8 +11,6 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"log/slog"
-	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/integrity"
@@ -190,15 +188,16 @@ type Restored struct {
 	Unsalted  int64 // such keys without their salts, whose boxes open for nobody
 }
 
-// Restore puts a backup into an empty store that no other process has open, and
-// makes an anchor for it. The whole backup is checked before anything is written.
-// What was used or revoked since the backup is not known, so keys that were alive
-// in it are suspended and admin tokens revoked, unless trust is set.
-func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, anchorPath string, now time.Time, trust bool, log *slog.Logger) (Restored, error) {
+// Restore puts a backup into an empty store, and makes an anchor for it. The whole backup
+// is checked before anything is written. What was used or revoked since the backup is not
+// known, so keys that were alive in it are suspended and admin tokens revoked, unless
+// trust is set.
+func Restore(o Offline, by Caller, backup io.ReadSeeker, trust bool) (Restored, error) {
 	if err := onlyOperator(by); err != nil {
 		return Restored{}, err
 	}
-	format := store.Format
+	o.complete()
+	s, format := o.Store, store.Format
 	err := eachRecord(backup, func(key, value []byte) error {
 		if bytes.Equal(key, store.FormatKey) {
 			format = string(value)
@@ -222,9 +221,9 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 	if err != nil {
 		return Restored{}, err
 	}
-	switch _, err := disk.ReadFile(anchorPath); {
+	switch _, err := o.Disk.ReadFile(o.Anchor); {
 	case err == nil:
-		return Restored{}, fmt.Errorf("%s is the anchor of a store, which would never open again without it: move it away first, with its store", anchorPath)
+		return Restored{}, fmt.Errorf("%s is the anchor of a store, which would never open again without it: move it away first, with its store", o.Anchor)
 	case !errors.Is(err, fs.ErrNotExist):
 		return Restored{}, fmt.Errorf("looking for an anchor: %w", err)
 	}
@@ -261,11 +260,11 @@ func Restore(s store.Store, disk store.Disk, by Caller, backup io.ReadSeeker, an
 	if err != nil {
 		return Restored{}, fmt.Errorf("restoring: %w", err)
 	}
-	r := rebuild{store: s, disk: disk, now: now, by: by, action: audit.ActStoreRestore, suspend: !trust}
-	if err := r.run(anchorPath); err != nil {
+	r := rebuild{store: s, disk: o.Disk, now: o.Now, by: by, action: audit.ActStoreRestore, suspend: !trust}
+	if err := r.run(o.Anchor); err != nil {
 		return Restored{}, err
 	}
-	log.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens, "trusted", trust)
+	o.Logger.Warn("a backup was restored", "keys", r.done.Keys, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens, "trusted", trust)
 	return Restored{Keys: r.done.Keys, Suspended: r.done.Suspended, Tokens: r.done.Tokens, Sealed: r.done.sealed, Unsalted: r.done.unsalted}, nil
 }
 

@@ -40,7 +40,7 @@ func (w *world) restored(backup []byte, trust bool) (*world, limiter.Restored) {
 	next := newWorld(w.t)
 	next.movedAway()
 	next.clock = w.clock
-	done, err := limiter.Restore(rehearsed{next.disk.Open()}, store.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), trust, discard)
+	done, err := limiter.Restore(limiter.Offline{Store: rehearsed{next.disk.Open()}, Anchor: next.anchor, Now: w.clock.time()}, limiter.Operator, bytes.NewReader(backup), trust)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 	try := func(what string, b []byte) {
 		t.Helper()
 		disk := storetest.NewDisk()
-		_, err := limiter.Restore(disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(b), w.anchor+".restored", w.clock.time(), false, discard)
+		_, err := limiter.Restore(limiter.Offline{Store: disk.Open(), Anchor: w.anchor + ".restored", Now: w.clock.time()}, limiter.Operator, bytes.NewReader(b), false)
 		if !errors.Is(err, limiter.ErrBackup) || disk.Commits() != 0 {
 			t.Errorf("%s: %v, %d commits", what, err, disk.Commits())
 		}
@@ -143,7 +143,7 @@ func TestADamagedBackupIsNotRestored(t *testing.T) {
 		try("a cut file", whole[:n])
 	}
 	try("more behind it", append(bytes.Clone(whole), 0))
-	if _, err := limiter.Restore(w.disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(whole), w.anchor+".restored", w.clock.time(), false, discard); err == nil || errors.Is(err, limiter.ErrBackup) {
+	if _, err := limiter.Restore(limiter.Offline{Store: w.disk.Open(), Anchor: w.anchor + ".restored", Now: w.clock.time()}, limiter.Operator, bytes.NewReader(whole), false); err == nil || errors.Is(err, limiter.ErrBackup) {
 		t.Errorf("into a store that is in use: %v", err)
 	}
 }
@@ -156,7 +156,7 @@ func TestARestoreLeavesTheAnchorOfAnotherStoreAlone(t *testing.T) {
 	k := w.mint(activations(10))
 	backup := w.backup(true)
 	anchor, disk := w.file(w.anchor), storetest.NewDisk()
-	_, err := limiter.Restore(disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(backup), w.anchor, w.clock.time(), false, discard)
+	_, err := limiter.Restore(limiter.Offline{Store: disk.Open(), Anchor: w.anchor, Now: w.clock.time()}, limiter.Operator, bytes.NewReader(backup), false)
 	if err == nil || !strings.Contains(err.Error(), w.anchor+" is the anchor of a store") || disk.Commits() != 0 {
 		t.Errorf("%v, %d commits", err, disk.Commits())
 	}
@@ -183,7 +183,7 @@ func TestARestoreThatWasCutOffIsInDoubt(t *testing.T) {
 		next := newWorld(t)
 		next.movedAway()
 		next.disk.FailAt(cut, cut%2 == 0)
-		_, err := limiter.Restore(next.disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(backup), next.anchor, w.clock.time(), false, discard)
+		_, err := limiter.Restore(limiter.Offline{Store: next.disk.Open(), Anchor: next.anchor, Now: w.clock.time()}, limiter.Operator, bytes.NewReader(backup), false)
 		if err == nil {
 			break
 		}
@@ -207,7 +207,7 @@ func FuzzRestore(f *testing.F) {
 	f.Add([]byte("tillbak1\n\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		disk := storetest.NewDisk()
-		if _, err := limiter.Restore(disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(b), t.TempDir()+"/anchor", newClock().time(), false, discard); err == nil {
+		if _, err := limiter.Restore(limiter.Offline{Store: disk.Open(), Anchor: t.TempDir() + "/anchor", Now: newClock().time()}, limiter.Operator, bytes.NewReader(b), false); err == nil {
 			t.Skip("a whole one")
 		}
 	})
@@ -241,7 +241,7 @@ func TestATokenThatWasRevokedDoesNotComeBackWithAnOlderStore(t *testing.T) {
 	if err := w.reopen(); !errors.Is(err, store.ErrDoubt) {
 		t.Fatalf("an older store: %v", err)
 	}
-	repaired, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard)
+	repaired, err := limiter.Forfeit(limiter.Offline{Store: rehearsed{w.disk.Open()}, Anchor: w.anchor, Now: w.clock.time()}, limiter.Operator, w.roles)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +268,7 @@ func TestABackupOfAnotherVersionIsNotRestored(t *testing.T) {
 		t.Fatalf("it is whole: %d keys, %v", n, err)
 	}
 	disk := storetest.NewDisk()
-	_, err := limiter.Restore(disk.Open(), store.Files{}, limiter.Operator, bytes.NewReader(b), w.anchor+".restored", w.clock.time(), false, discard)
+	_, err := limiter.Restore(limiter.Offline{Store: disk.Open(), Anchor: w.anchor + ".restored", Now: w.clock.time()}, limiter.Operator, bytes.NewReader(b), false)
 	if !errors.Is(err, store.ErrFormat) || !strings.Contains(err.Error(), "use the version that wrote it") || disk.Commits() != 0 {
 		t.Errorf("%v, %d commits", err, disk.Commits())
 	}

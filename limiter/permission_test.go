@@ -290,7 +290,7 @@ func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
 	for _, by := range []limiter.Caller{{}, {Name: "operator"}, {Name: "anna", Role: "lead", Token: "tok_1"}, limiter.Holder(&record.Key{ID: "key_1"}, "")} {
 		for name, do := range map[string]func() error{
 			"Forfeit": func() error {
-				_, err := limiter.Forfeit(w.disk.Open(), store.Files{}, by, w.anchor, w.roles, time.Now(), discard)
+				_, err := limiter.Forfeit(limiter.Offline{Store: w.disk.Open(), Anchor: w.anchor, Now: time.Now()}, by, w.roles)
 				return err
 			},
 			"ForfeitShared": func() error {
@@ -302,7 +302,7 @@ func TestAClosedStoreObeysOnlyTheOperator(t *testing.T) {
 				return err
 			},
 			"Restore": func() error {
-				_, err := limiter.Restore(w.disk.Open(), store.Files{}, by, bytes.NewReader(nil), w.anchor, time.Now(), false, discard)
+				_, err := limiter.Restore(limiter.Offline{Store: w.disk.Open(), Anchor: w.anchor, Now: time.Now()}, by, bytes.NewReader(nil), false)
 				return err
 			},
 		} {

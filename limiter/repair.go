@@ -1,6 +1,7 @@
 package limiter
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,19 @@ import (
 	"github.com/till-proxy/till/limiter/record"
 	"github.com/till-proxy/till/limiter/store"
 )
+
+// Offline is a store that nothing else has open.
+type Offline struct {
+	Store  store.Store
+	Anchor string       // the path of its anchor
+	Disk   store.Disk   // holds the anchor. Default: Files.
+	Now    time.Time    // the time at which it is worked on
+	Logger *slog.Logger // Default: discarded.
+}
+
+func (o *Offline) complete() {
+	o.Disk, o.Logger = cmp.Or[store.Disk](o.Disk, store.Files{}), cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
+}
 
 // Repaired is what Forfeit did.
 type Repaired struct {
@@ -33,15 +47,15 @@ const (
 // every remaining budget, including those of roles, even where the store has lost every
 // trace of their use. Keys that only time limits are suspended, and admin tokens are revoked.
 // Then a new anchor is written. Forfeit may be cut off at any point and run again.
-// The store must not be open elsewhere.
-func Forfeit(s store.Store, disk store.Disk, by Caller, anchorPath string, roles map[string]record.Role, now time.Time, log *slog.Logger) (Repaired, error) {
+func Forfeit(o Offline, by Caller, roles map[string]record.Role) (Repaired, error) {
 	if err := onlyOperator(by); err != nil {
 		return Repaired{}, err
 	}
-	r := rebuild{store: s, disk: disk, now: now, by: by, action: audit.ActStoreRepair, forfeit: true, roles: roles, log: log}
-	err := r.run(anchorPath)
+	o.complete()
+	r := rebuild{store: o.Store, disk: o.Disk, now: o.Now, by: by, action: audit.ActStoreRepair, forfeit: true, roles: roles, log: o.Logger}
+	err := r.run(o.Anchor)
 	if err == nil {
-		log.Warn("the store was repaired: remaining budgets count as spent",
+		o.Logger.Warn("the store was repaired: remaining budgets count as spent",
 			"keys", r.done.Keys, "forfeited", r.done.Forfeited, "suspended", r.done.Suspended, "tokens_revoked", r.done.Tokens)
 	}
 	return r.done.Repaired, err

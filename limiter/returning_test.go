@@ -288,7 +288,7 @@ func TestWhatAChildLeavesIsGoneOnceItsParentsAccountWasLost(t *testing.T) {
 	if err := w.disk.Open().Update(func(tx store.Tx) error { return tx.Delete(record.AccountKey(account)) }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := limiter.Forfeit(rehearsed{w.disk.Open()}, store.Files{}, limiter.Operator, w.anchor, w.roles, w.clock.time(), discard); err != nil {
+	if _, err := limiter.Forfeit(limiter.Offline{Store: rehearsed{w.disk.Open()}, Anchor: w.anchor, Now: w.clock.time()}, limiter.Operator, w.roles); err != nil {
 		t.Fatal(err)
 	}
 	w.open(w.disk.Open())

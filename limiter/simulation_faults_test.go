@@ -275,7 +275,7 @@ func (s *simulation) rollback(old *storetest.Disk) {
 			s.fatalf("an older store opens: %v", err)
 		}
 	}
-	if _, err := limiter.Forfeit(rehearsed{s.disk.Open()}, s.disk.Files(), limiter.Operator, simulatedAnchor, s.roles, s.l.Now(), discard); err != nil {
+	if _, err := limiter.Forfeit(limiter.Offline{Store: rehearsed{s.disk.Open()}, Anchor: simulatedAnchor, Disk: s.disk.Files(), Now: s.l.Now()}, limiter.Operator, s.roles); err != nil {
 		s.fatalf("forfeiting: %v", err)
 	}
 	s.reopened(nil)
