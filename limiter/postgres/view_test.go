@@ -176,11 +176,17 @@ func TestAListOfManyKeysTakesFewRoundTrips(t *testing.T) {
 	}
 	const all = alone + children + 1
 	for name := range listings {
-		proxy.Trips()
-		listAll(t, name, c.nodes[0], all, 1)
-		eventually(t, "no transaction runs", proxy.Idle)
-		if trips := slices.Max(append(proxy.Trips().Views, 0)); trips == 0 || trips > 20 {
-			t.Errorf("%s of %d keys took %d round trips", name, all, trips)
+		var trips int
+		// What the node reads meanwhile on its own is counted, too, and may be more.
+		eventually(t, name+" takes few round trips", func() bool {
+			proxy.Trips()
+			listAll(t, name, c.nodes[0], all, 1)
+			eventually(t, "no transaction runs", proxy.Idle)
+			trips = slices.Max(append(proxy.Trips().Views, 0))
+			return trips <= 20
+		})
+		if trips == 0 {
+			t.Errorf("%s of %d keys took no round trip", name, all)
 		}
 	}
 }
