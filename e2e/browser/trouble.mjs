@@ -395,10 +395,13 @@ export const late = ({ browse, hold, mint, open, plan, signIn }) => browse({}, a
   check(await revoked.count() === 1, 'the trail lacks what was done last');
 
   old = await hold(page, '**/till/api/tokens?*');
+  const roles = await hold(page, '**/till/api/roles');
   await page.goto(plan.base + '/till/#/access');
   await old.asked();
+  await roles.asked();
   await page.getByRole('button', { name: 'Create a token' }).click();
   await dialog.getByLabel('Whose it is').fill('maria');
+  await roles.come(); // the dialog has asked for a role before any was known
   await dialog.getByLabel('Role').selectOption('reader');
   await dialog.getByRole('button', { name: 'Create it' }).click();
   await page.getByRole('row', { name: /maria/ }).waitFor();

@@ -13,18 +13,19 @@ function roleCard(r) {
 
 export async function accessPage({ main, signal, me, may }) {
   const roles = h('div', {}, h('p', { class: 'hint' }, 'Reading the roles…')), tokens = h('div', {}, h('p', { class: 'hint' }, 'Reading the tokens…')), fresh = h('div', { class: 'stack' });
-  let names = [];
+  // A dialog may be opened before the roles are known.
+  const choice = h('select', {});
   put(main, heading('Access', may('tokens:manage') && h('button', { type: 'button', class: 'primary', onclick: () => make() }, 'Create a token')),
     h('p', { class: 'faint' }, 'You are ', h('strong', {}, me.name), ', with ', me.role === '*' ? 'the operator’s permissions: everything.' : `role ${me.role}: ${me.permissions.join(', ') || 'no permissions'}.`), fresh,
     h('h2', { class: 'apart' }, 'Admin tokens'), tokens, h('h2', { class: 'apart' }, 'Roles'), roles);
 
   async function make() {
     const name = h('input', { type: 'text', required: true, maxlength: 200, autocomplete: 'off' }), expires = h('input', { type: 'text', value: '30d' });
-    const role = h('select', {}, names.map((n) => h('option', { value: n }, n)));
+    choice.selectedIndex = 0;
     const answer = await ask({
       title: 'Create an admin token', button: 'Create it', busy: 'Creating it…', signal,
-      body: [h('p', { class: 'hint' }, 'For a person or a program that mints and manages keys. You can give only roles whose permissions and ceilings are within your own.'), field('Whose it is', 'The audit log shows this name for every act.', name), field('Role', 'What it may do.', role), field('Ends after', 'Such as 24h or 30d.', expires)],
-      act: () => api.post('tokens', { name: name.value.trim(), role: role.value, ...(expires.value.trim() ? { expires_in: expires.value.trim() } : {}) }),
+      body: [h('p', { class: 'hint' }, 'For a person or a program that mints and manages keys. You can give only roles whose permissions and ceilings are within your own.'), field('Whose it is', 'The audit log shows this name for every act.', name), field('Role', 'What it may do.', choice), field('Ends after', 'Such as 24h or 30d.', expires)],
+      act: () => api.post('tokens', { name: name.value.trim(), role: choice.value, ...(expires.value.trim() ? { expires_in: expires.value.trim() } : {}) }),
     });
     if (!answer) return;
     note(signal, fresh, `The token of ${answer.done.name}`, showSecret(answer.done.token)).dataset.of = answer.done.id;
@@ -55,7 +56,7 @@ export async function accessPage({ main, signal, me, may }) {
   list();
   await part(roles, async () => {
     const all = (await api.get('roles', null, signal)).roles || [];
-    names = all.map((r) => r.name);
+    put(choice, all.map((r) => h('option', { value: r.name }, r.name)));
     if (all.length === 0) return h('p', { class: 'hint' }, 'None is configured. A role is a set of permissions and ceilings for people who mint keys. Declare one in the global till block: “role researcher { … }”.');
     return h('div', { class: 'cards' }, all.map(roleCard));
   });
