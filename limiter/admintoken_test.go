@@ -120,6 +120,12 @@ func TestATokenThatWasRevokedWorksNoMoreEvenIfThatIsNotDurableYet(t *testing.T) 
 			heal: func(w *world) { w.disk.Heal(); w.SweepDue() },
 			acts: "token.create token.revoke",
 		},
+		"before a clean stop": {
+			end:  func(w *world, _, id string) error { _, err := w.RevokeToken(limiter.Operator, id); return err },
+			fail: func(w *world) { w.disk.Fill() },
+			heal: func(w *world) { w.disk.Heal(); w.restart() },
+			acts: "token.create token.revoke",
+		},
 		"after a leak": {
 			end: func(w *world, text, _ string) error {
 				lookup, err := token.ParseAdmin(text)

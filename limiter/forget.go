@@ -117,16 +117,16 @@ func (l *Limiter) forget(ctx context.Context, by Caller, k *Live, patience time.
 // may know of an end that is not written yet, or that could not be written. An end that
 // memory has only inferred is judged again, by what the other nodes have written.
 func (l *Limiter) recordEnd(by Caller, k *Live) error {
-	if redo := k.owes(); redo != nil {
-		if err := redo(l); err != nil {
-			return notDurable("key", err)
-		}
-	}
 	k.mu.Lock()
-	recorded, id := k.key.EndedStatus != "", k.key.ID
+	redo, recorded, id := k.unsaved, k.key.EndedStatus != "", k.key.ID
 	status, code := k.status(l.clock.Now())
 	k.mu.Unlock()
 	switch {
+	case redo != nil:
+		if err := redo(l); err != nil {
+			return notDurable("key", err)
+		}
+		return nil
 	case recorded:
 		return nil
 	case status == record.Revoked: // by a job, which any write of the record completes

@@ -21,11 +21,11 @@ const (
 	// LeakGraceEnded: it was a former string of a key, still in its grace, which was
 	// ended (in a dry run: would be). The key goes on with its present string.
 	LeakGraceEnded LeakState = "grace_ended"
-	// LeakDead: it was revoked before, or replaced by a rotation.
+	// LeakDead: it was revoked before, or replaced by a rotation, and that is durable.
 	LeakDead LeakState = "dead"
 	// LeakUnknown: no key and no token has it.
 	LeakUnknown LeakState = "unknown"
-	// LeakFailed: it is not known to have ended, because of an error.
+	// LeakFailed: it is not known to have ended, or that is not durable, because of an error.
 	LeakFailed LeakState = "failed"
 )
 
@@ -63,7 +63,7 @@ func (l *Limiter) Leak(ctx context.Context, by Caller, lookup token.Lookup, admi
 	var err error
 	number, refusal := k.numberOf(key, lookup)
 	switch {
-	case refusal != nil && k.owes() == nil, k.revoked() && !k.stoppedHere():
+	case refusal != nil && !k.endedGraceHere(lookup), k.revoked() && !k.stoppedHere():
 		done.State = LeakDead
 	case refusal != nil: // memory alone has ended its grace
 		done.State = LeakGraceEnded
@@ -115,49 +115,4 @@ func (l *Limiter) leakedToken(by Caller, lookup token.Lookup, dryRun bool) (Leak
 		l.log.Warn("the string of an admin token was found in the open, and the token was revoked", "token_id", rec.ID, "by", by.Name)
 	}
 	return done, err
-}
-
-// endGrace ends the grace of one former string, and cuts the requests that run with it. It
-// takes effect in memory at once; an error says that it could not be made durable.
-func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
-	now := l.clock.Now().UTC()
-	k.mu.Lock()
-	id, key := k.key.ID, k.key.Clone()
-	if key.EndGrace(lookup, now) {
-		k.key = key // without another version, so that it is replaced by any that is durable
-	}
-	k.mu.Unlock()
-	cut, ended := k.cutReplaced(now), false
-	err := l.edit(by, audit.ActKeyEndGrace, id, func(key *record.Key, _ *record.Account) error {
-		ended = key.EndGrace(lookup, now)
-		return nil
-	}, func(k *Live) {
-		if k.halt == "" {
-			k.unsaved = nil
-		}
-	})
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return err
-	case err != nil:
-		k.mu.Lock()
-		if k.halt == "" { // if it is stopped, so are all of its strings
-			k.unsaved = func(l *Limiter) error { return l.redoGrace(id, by, lookup) }
-			l.markActive(k)
-		}
-		k.mu.Unlock()
-		return fmt.Errorf("the former string is stopped in memory, but that is not yet durable: %w", err)
-	case ended:
-		l.log.Info("the grace of a key's former string was ended", "key_id", id, "requests_cut", cut, "by", by.Name)
-	}
-	return nil
-}
-
-// redoGrace makes durable an end of a grace that holds in memory only.
-func (l *Limiter) redoGrace(id string, by Caller, lookup token.Lookup) error {
-	k, err := l.load(id)
-	if err != nil {
-		return err
-	}
-	return l.endGrace(k, by, lookup)
 }

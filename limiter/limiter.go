@@ -333,6 +333,10 @@ func (l *Limiter) Close() error {
 	l.sweepers.Wait()
 	<-l.jobs.stopped
 	l.attempts.Flush()
+	if l.Failed() == nil {
+		l.redoStops()
+		l.redoTokenStops()
+	}
 	if err := l.tokens.SaveUses(); err != nil && l.Failed() == nil {
 		l.log.Error("saving when admin tokens were used last", "error", err)
 	}

@@ -27,12 +27,13 @@ type Live struct {
 	below, turnsBelow atomic.Int64
 	places            places // see MaxConcurrency
 
-	// halt is set while a revocation or suspension holds in memory, which is before it is
-	// durable. unsaved tries again to make durable that, or the end of a former string.
+	// halt is set while a revocation or suspension holds in memory, which is
+	// before it is durable; unsaved tries again to make it durable.
 	halt       record.Code
 	haltBy     record.Stopper // of a suspension
 	revocation *job           // the pending revocation that it matched, which will end it
 	unsaved    func(*Limiter) error
+	graceEnds  []graceEnd          // which are not durable yet
 	forgetting int                 // calls that are about to remove it: no request may begin
 	kept       atomic.Pointer[any] // see Keep
 	// salts are kept for a sealed key's boxes, until it is revoked.

@@ -189,6 +189,7 @@ func (l *Limiter) follow(key *record.Key, also func(k *Live)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if key.Version > k.key.Version {
+		key = k.withGraceEnds(key)
 		l.uncacheFormer(k, key)
 		k.key, k.renews = key, key.Renews
 		k.pacing.bound(key.Rate, l.clock.Now().UnixNano()) // the rate may have changed
@@ -220,7 +221,7 @@ func (l *Limiter) evict(id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.unsettled() || k.active || k.asked || k.ending || k.parked > 0 ||
-		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || k.forgetting > 0 || k.slot != nil || k.history.dirty() {
+		k.pending > 0 || k.inflight > 0 || k.turns > 0 || len(k.kids) > 0 || k.halt != "" || len(k.graceEnds) > 0 || k.forgetting > 0 || k.slot != nil || k.history.dirty() {
 		return
 	}
 	k.gone = true

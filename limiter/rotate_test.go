@@ -438,3 +438,92 @@ func TestAStringWhoseGraceWasEndedWorksNoMoreEvenIfThatIsNotDurableYet(t *testin
 		})
 	}
 }
+
+// TestAGraceThatEndedInMemoryStaysEndedWhateverElseIsWritten: each of these writes a record
+// in which the grace still runs, or knows of another end as well.
+func TestAGraceThatEndedInMemoryStaysEndedWhateverElseIsWritten(t *testing.T) {
+	t.Parallel()
+	const ended, failed = true, false
+	leak := func(w *world, k *key, durable bool) {
+		w.t.Helper()
+		if done, err := w.Leak(ctx, limiter.Operator, k.lookup, false, false); (err == nil) != durable || done.State != limiter.LeakGraceEnded {
+			w.t.Errorf("%+v, %v", done, err)
+		}
+	}
+	suspend := func(w *world, id string, durable bool) {
+		w.t.Helper()
+		if _, err := w.Suspend(limiter.Operator, id); (err == nil) != durable {
+			w.t.Errorf("suspending: %v", err)
+		}
+	}
+	resume := func(w *world, id string) {
+		w.t.Helper()
+		if _, err := w.Resume(limiter.Operator, id); err != nil {
+			w.t.Errorf("resuming: %v", err)
+		}
+	}
+	for name, write := range map[string]func(w *world, first, second *key){
+		"the end of another, neither of which is durable": func(w *world, first, second *key) {
+			leak(w, first, failed)
+			leak(w, second, failed)
+			w.disk.Heal()
+			w.SweepDue()
+		},
+		"the end of another that is durable": func(w *world, first, second *key) {
+			leak(w, first, failed)
+			w.disk.Heal()
+			leak(w, second, ended)
+		},
+		"the end of another of long ago": func(w *world, first, second *key) {
+			w.disk.Heal()
+			leak(w, second, ended)
+			w.disk.Fill()
+			leak(w, first, failed)
+			w.disk.Heal()
+			if done, err := w.Leak(ctx, limiter.Operator, second.lookup, false, false); err != nil || done.State != limiter.LeakDead {
+				w.t.Errorf("what ended before: %+v, %v", done, err)
+			}
+		},
+		"a suspension after it": func(w *world, first, _ *key) {
+			leak(w, first, failed)
+			w.disk.Heal()
+			suspend(w, first.id, true)
+			resume(w, first.id)
+		},
+		"a suspension that came before": func(w *world, first, _ *key) {
+			suspend(w, first.id, false)
+			leak(w, first, failed)
+			w.disk.Heal()
+			resume(w, first.id)
+		},
+		"another change": func(w *world, first, _ *key) {
+			leak(w, first, failed)
+			w.disk.Heal()
+			if _, err := w.Change(ctx, limiter.Operator, first.id, 0, func(k *record.Key) error { k.Name = "renamed"; return nil }); err != nil {
+				w.t.Error(err)
+			}
+		},
+		"a clean stop": func(w *world, first, _ *key) {
+			leak(w, first, failed)
+			w.disk.Heal()
+			w.restart()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			first := w.mint(activations(10))
+			second := first.rotate(time.Hour)
+			last := second.rotate(time.Hour)
+			w.disk.Fill()
+			write(w, first, second)
+			first.expect("then", record.CodeKeyRevoked)
+			w.SweepIdle()
+			w.SweepDue()
+			first.expect("after a sweep", record.CodeKeyRevoked)
+			w.kill(true)
+			first.expect("after a power cut", record.CodeKeyRevoked)
+			last.expect("the key", "")
+		})
+	}
+}

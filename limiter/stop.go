@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/till-proxy/till/limiter/commit"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 )
 
 // stopper is a caller who suspends a key.
@@ -98,14 +100,6 @@ func (k *Live) stoppedHere() bool {
 	return k.halt != ""
 }
 
-// owes returns what makes durable a stop of the key, or the end of a grace, that holds in
-// memory only; nil if there is none.
-func (k *Live) owes() func(*Limiter) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.unsaved
-}
-
 func notDurable(what string, err error) error {
 	return fmt.Errorf("the %s is stopped in memory, but that is not yet durable: %w", what, err)
 }
@@ -127,18 +121,42 @@ func (l *Limiter) redo(id string, code record.Code, at time.Time, write writeSto
 }
 
 // redoStops tries again to make durable the stops that hold only in memory, because the
-// disk was full. It does not end early when the Limiter closes: no index has the rest.
+// disk was full. It ends at the first one for which the store takes nothing.
 func (l *Limiter) redoStops() {
 	for _, k := range l.everyActive() {
-		redo := k.owes()
-		if redo == nil {
+		id, err := k.Key().ID, l.redoStop(k)
+		if err == nil || l.leaveOut("making durable what was stopped", id, err) {
 			continue
 		}
-		id := k.Key().ID
-		if err := redo(l); err != nil && !l.leaveOut("making durable what was stopped", id, err) {
-			l.log.Warn("what was stopped could still not be made durable", "key_id", id, "error", err)
+		l.log.Warn("what was stopped could still not be made durable", "key_id", id, "error", err)
+		if l.takesNothing(err) {
+			return
 		}
 	}
+}
+
+// redoStop makes durable what holds in memory only: that a key is stopped, and that strings
+// of it are.
+func (l *Limiter) redoStop(k *Live) error {
+	k.mu.Lock()
+	redo := k.unsaved
+	k.mu.Unlock()
+	if redo != nil {
+		if err := redo(l); err != nil {
+			return err
+		}
+	}
+	return l.recordGraceEnds(k)
+}
+
+// takesNothing reports whether the error of a change says that the next one would fail, too.
+func (l *Limiter) takesNothing(err error) bool {
+	for _, of := range []error{store.ErrNoSpace, store.ErrUnavailable, store.ErrClosed, commit.ErrBusy, commit.ErrOutcome} {
+		if errors.Is(err, of) {
+			return true
+		}
+	}
+	return l.Failed() != nil
 }
 
 // recordStop makes durable that a key is stopped.

@@ -179,7 +179,7 @@ func (l *Limiter) tidy(k *Live, nanos int64) {
 	case k.pending > 0: // look again when that is done
 	case idle && (k.unsettled() || k.slot != nil || dirty):
 		l.save(&k.account, k, true)
-	case idle && k.unsaved == nil:
+	case idle && k.unsaved == nil && len(k.graceEnds) == 0:
 		l.retire(k)
 	case dirty && nanos-k.savedAt >= int64(k.saveEvery()):
 		l.save(&k.account, k, false)

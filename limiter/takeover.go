@@ -28,6 +28,7 @@ func (l *Limiter) inherit(former *Limiter) error {
 	}
 	l.forfeited.Add(former.forfeited.Load())
 	l.inheritTokenStops(former)
+	defer l.redoTokenStops()
 	former.liveMu.Lock()
 	l.pacings = maps.Clone(former.pacings)
 	former.liveMu.Unlock()
@@ -37,8 +38,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 	slices.SortFunc(all, deeperFirst)
 	for _, k := range all {
 		k.mu.Lock()
-		carries := k.active || k.inflight > 0 || k.halt != "" || k.history.dirty() || len(k.history.unsure) > 0
-		id, owed := k.key.ID, k.unsaved != nil
+		carries := k.active || k.inflight > 0 || k.halt != "" || len(k.graceEnds) > 0 || k.history.dirty() || len(k.history.unsure) > 0
+		id, owed := k.key.ID, k.unsaved != nil || len(k.graceEnds) > 0
 		k.mu.Unlock()
 		if !carries {
 			continue
@@ -103,11 +104,8 @@ func (l *Limiter) inherit(former *Limiter) error {
 		if r := l.lockedDown(k.key); r != nil { // whoever set it may have looked where the requests had been
 			k.cut(r)
 		}
-		if redo := k.owes(); redo != nil {
-			// It holds in memory; making it durable is tried again.
-			if err := redo(l); err != nil {
-				l.log.Error("what was stopped could still not be made durable", "key_id", k.key.ID, "error", err)
-			}
+		if err := l.redoStop(k); err != nil { // it holds in memory
+			l.log.Error("what was stopped could still not be made durable", "key_id", k.key.ID, "error", err)
 		}
 	}
 	return nil
@@ -255,6 +253,8 @@ func (k *Live) inherit(old *Live, how trust, roles map[*account]successor) {
 	old.grants, old.inflight, old.free, old.held = nil, 0, 0, record.Amounts{}
 
 	k.halt, k.haltBy, k.unsaved = old.halt, old.haltBy, old.unsaved
+	k.graceEnds = old.graceEnds
+	k.key = k.withGraceEnds(k.key)
 	if old.revocation == nil {
 		k.revocation = nil // it was judged, and did not match
 	}

@@ -22,19 +22,24 @@ type tokenStop struct {
 // tokenStops are the ends of admin tokens that hold in memory and are not durable yet, by
 // the token's id.
 type tokenStops struct {
-	mu  sync.Mutex
-	all map[string]tokenStop
+	mu   sync.Mutex
+	all  map[string]tokenStop
+	next *Limiter // has taken over, and hears of those that are added since
 }
 
 // add keeps the first end of a token.
 func (s *tokenStops) add(id string, stop tokenStop) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.all == nil {
 		s.all = make(map[string]tokenStop)
 	}
 	if _, there := s.all[id]; !there {
 		s.all[id] = stop
+	}
+	next := s.next
+	s.mu.Unlock()
+	if next != nil {
+		next.stopToken(id, stop)
 	}
 }
 
@@ -51,22 +56,31 @@ func (s *tokenStops) has(id string) bool {
 	return there
 }
 
-func (s *tokenStops) list() map[string]tokenStop {
+// list returns them; next, unless nil, hears of those that are added from then on.
+func (s *tokenStops) list(next *Limiter) map[string]tokenStop {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if next != nil {
+		s.next = next
+	}
 	return maps.Clone(s.all)
+}
+
+// stopToken ends a token in memory, and keeps that until it is durable.
+func (l *Limiter) stopToken(id string, stop tokenStop) {
+	l.tokens.Stop(id, stop.at)
+	l.tokenStops.add(id, stop)
 }
 
 // endToken ends a token on behalf of a caller that is entitled to do so, first in memory
 // and then in the store.
 func (l *Limiter) endToken(by Caller, action, id string) error {
 	stop := tokenStop{by, action, l.clock.Now().UTC()}
-	l.tokens.Stop(id, stop.at)
+	l.stopToken(id, stop)
 	err := l.recordTokenStop(id, stop)
 	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
 		return err
 	}
-	l.tokenStops.add(id, stop)
 	return notDurable("token", err)
 }
 
@@ -90,8 +104,10 @@ func (l *Limiter) recordTokenStop(id string, stop tokenStop) error {
 		return errors.Join(err, rec.Write(b), b.audit(stop.by.entry(stop.action, id, record.Deltas(before.Facts(stop.at), after.Facts(stop.at)))))
 	}, func() { l.tokens.Changed(rec) })
 	l.tokens.LeaveOut(id, err) // a damaged one works no more, though its end is not durable
+	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
+		l.tokenStops.drop(id) // nothing is left that could work
+	}
 	if err == nil {
-		l.tokenStops.drop(id)
 		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", stop.by.Name)
 	}
 	return err
@@ -99,21 +115,21 @@ func (l *Limiter) recordTokenStop(id string, stop tokenStop) error {
 
 // redoTokenStops is redoStops for admin tokens.
 func (l *Limiter) redoTokenStops() {
-	for id, stop := range l.tokenStops.list() {
-		switch err := l.recordTokenStop(id, stop); {
-		case errors.Is(err, store.ErrNotFound), errors.Is(err, record.ErrRecord):
-			l.tokenStops.drop(id) // nothing is left that could work
-		case err != nil:
-			l.log.Warn("the end of an admin token could still not be made durable", "token_id", id, "error", err)
+	for id, stop := range l.tokenStops.list(nil) {
+		err := l.recordTokenStop(id, stop)
+		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
+			continue
+		}
+		l.log.Warn("the end of an admin token could still not be made durable", "token_id", id, "error", err)
+		if l.takesNothing(err) {
+			return
 		}
 	}
 }
 
 // inheritTokenStops takes over what a former Limiter could not make durable.
 func (l *Limiter) inheritTokenStops(former *Limiter) {
-	for id, stop := range former.tokenStops.list() {
-		l.tokens.Stop(id, stop.at)
-		l.tokenStops.add(id, stop)
+	for id, stop := range former.tokenStops.list(l) {
+		l.stopToken(id, stop)
 	}
-	l.redoTokenStops()
 }
