@@ -1,12 +1,14 @@
 package limiter
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/till-proxy/till/limiter/audit"
 	"github.com/till-proxy/till/limiter/record"
+	"github.com/till-proxy/till/limiter/store"
 	"github.com/till-proxy/till/token"
 )
 
@@ -71,6 +73,9 @@ func (l *Limiter) recordGraceEnds(k *Live) error {
 		}, func(k *Live) {
 			k.graceEnds = slices.DeleteFunc(k.graceEnds, func(o graceEnd) bool { return o.lookup == e.lookup })
 		})
+		if errors.Is(err, store.ErrNotFound) { // the key is forgotten, and so are its strings
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("the former string is stopped in memory, but that is not yet durable: %w", err)
 		}
