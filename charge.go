@@ -83,7 +83,8 @@ func (u *usage) used(status int) (tokens, nano int64, measured bool) {
 			nano = u.cost(reported)
 		}
 		return tokens, nano, true
-	case final && (u.readToEnd || u.meter.Ended()) && (reported.Input >= 0 || reported.Output >= 0):
+	case final && !u.meter.Failed() && (u.readToEnd || u.meter.Ended()) && (reported.Input >= 0 || reported.Output >= 0):
+		// Beside an error, half a report is no better than none.
 		tokens, nano = u.chargePartial(reported)
 		return tokens, nano, false
 	}

@@ -133,6 +133,9 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 	message := func(usage string) string {
 		return `{"type":"message","content":[{"type":"text","text":"Some words."}],"usage":` + usage + `}`
 	}
+	failed := func(usage string) string {
+		return `{"error":{"message":"The server had an error"},"usage":` + usage + `}`
+	}
 	withoutText := func(usage string) string {
 		return `{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":""},"finish_reason":"content_filter"}],"usage":` + usage + `}`
 	}
@@ -167,6 +170,11 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "vercel/ai#18614", "more reasoning than output, and the total agrees with the reasoning", false, chat(`{"prompt_tokens":10,"completion_tokens":60,"total_tokens":71,"completion_tokens_details":{"reasoning_tokens":61}}`), 10, 61, 10*2000+61*10_000),
 		as(openai, "SGLang's UsageInfo", "reasoning within the output", false, chat(`{"prompt_tokens":10,"completion_tokens":50,"total_tokens":60,"reasoning_tokens":50}`), 10, 50, 10*2000+50*10_000),
 		as(openai, "vercel/ai#11487", "reasoning in an output of nothing", false, withoutText(`{"prompt_tokens":10,"completion_tokens":0,"completion_tokens_details":{"reasoning_tokens":50}}`), held, held, sum),
+		as(openai, "vercel/ai#11487", "reasoning in an output of nothing, after a report that says less", true, data(text, usage, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":0,"completion_tokens_details":{"reasoning_tokens":50}}}`, "[DONE]"), held, held, sum),
+		as(openai, "xAI's consumption page", "more reasoning than output, and a larger total says how much both are", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"total_tokens":65,"completion_tokens_details":{"reasoning_tokens":50}}`), 10, 55, 10*2000+55*10_000),
+		as(openai, "a total that has no room for the reasoning", "beside some output", false, chat(`{"prompt_tokens":10,"completion_tokens":5,"total_tokens":25,"completion_tokens_details":{"reasoning_tokens":50}}`), held, held, sum),
+		as(openai, "a total that has no room for the reasoning", "beside an output of nothing", false, withoutText(`{"prompt_tokens":10,"completion_tokens":0,"total_tokens":11,"completion_tokens_details":{"reasoning_tokens":50}}`), held, held, sum),
+		as(openai, "xAI's consumption page", "an output of nothing, and a total with the reasoning", false, withoutText(`{"prompt_tokens":10,"completion_tokens":0,"total_tokens":60,"completion_tokens_details":{"reasoning_tokens":50}}`), 10, 50, 10*2000+50*10_000),
 		as(openai, "content filters", "no text and no output", false, withoutText(`{"prompt_tokens":10,"completion_tokens":0,"total_tokens":10}`), 10, 0, 20_000),
 		as(openai, "platform.openai.com/docs/api-reference/chat", "a call is content", false, `{"choices":[{"message":{"content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}}],"usage":{"prompt_tokens":10,"completion_tokens":0}}`, 10, held, sum),
 		as(gemini, "ai.google.dev/api/generate-content", "a call is content, as an object", false, `{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{"a":1}}}]}}],"usageMetadata":{"promptTokenCount":10,"candidatesTokenCount":0,"totalTokenCount":10}}`, 10, held, sum),
@@ -251,6 +259,15 @@ func TestAnswersOfTheWorldAreChargedWhatTheyUsed(t *testing.T) {
 		as(openai, "platform.minimax.io/docs/api-reference/errorcode", "MiniMax's, after text", true, data(text, `{"base_resp":{"status_code":1024,"status_msg":"internal error"}}`), held, held, sum),
 		as(openai, "platform.minimax.io/docs/api-reference/text-chat", "none of MiniMax's", false, strings.Replace(chat(`{"prompt_tokens":10,"completion_tokens":5}`), "{", `{"base_resp":{"status_code":0,"status_msg":""},`, 1), 10, 5, right),
 		as(openai, "an object that Go writes whole", "at once, with zeros for its usage", false, `{"error":{"message":"The server had an error"},"usage":{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}}`, 0, 0, 0),
+		as(openai, "an object that Go writes whole", "with a usage of null", false, `{"error":{"message":"The server had an error"},"usage":null}`, 0, 0, 0),
+		as(openai, "vercel/ai#11487", "with reasoning in an output of nothing", false, failed(`{"prompt_tokens":0,"completion_tokens":0,"completion_tokens_details":{"reasoning_tokens":5000}}`), held, held, sum),
+		as(openai, "vercel/ai#11487", "with reasoning in an output of nothing, before the error", false, `{"usage":{"prompt_tokens":0,"completion_tokens":0,"completion_tokens_details":{"reasoning_tokens":5000}},"error":{"message":"x"}}`, held, held, sum),
+		as(anthropic, "OmniRoute#4615", "with cached tokens alone", false, failed(`{"input_tokens":0,"cache_read_input_tokens":200,"output_tokens":0}`), held, held, sum),
+		as(openai, "a server that is broken", "with cached tokens and nothing else", false, failed(`{"cached_tokens":500}`), held, held, sum),
+		as(anthropic, "a server that is broken", "with an iteration that is no number", false, failed(`{"input_tokens":0,"output_tokens":0,"iterations":[{"input_tokens":-1}]}`), held, held, sum),
+		as(anthropic, "a server that is broken", "with an iteration that is no number, before the error", false, `{"usage":{"input_tokens":0,"output_tokens":0,"iterations":[{"input_tokens":-1}]},"error":{"message":"x"}}`, held, held, sum),
+		as(openai, "a server that is broken", "with an iteration that is no number, in an event of its own", true, data(`{"usage":{"input_tokens":0,"output_tokens":0,"iterations":[{"input_tokens":-1}]}}`, `{"error":{"message":"x"}}`), held, held, sum),
+		as(reportedAnswer{preset: "openai", asks: `,"n":2`}, "pi#2017", "after the use of one of several choices", true, data(`{"choices":[{"index":0,"usage":{"prompt_tokens":10,"completion_tokens":5}}]}`, `{"error":{"message":"x"}}`), held, held, sum),
 		as(anthropic, "docs.anthropic.com errors", "overloaded at once", true, "event: error\n"+data(`{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`), 0, 0, 0),
 		as(anthropic, "docs.anthropic.com errors", "overloaded after a while", true, data(start, delta, `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`), 10, held, sum),
 		as(openai, "coder/aibridge", "at once", true, data(`{"error":{"message":"The server had an error","type":"server_error"}}`), 0, 0, 0),

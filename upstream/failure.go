@@ -81,7 +81,9 @@ func (m *Meter) Answered() bool { return m.wrote > 0 || m.usage != unreported }
 
 // Forgiven reports whether an answer that began well (200) contained an error, and
 // nothing is billed for it: by the vendor's rule, or because nothing was written, and no
-// use was reported, before the error, so that a status could have reported it as well.
+// use was reported, before the error, so that a status could have reported it as well. A
+// count that is not known is no count of 0, so a report that could not be read, or that
+// contradicts itself, is charged.
 func (m *Meter) Forgiven() bool {
 	switch {
 	case !m.failed:
@@ -89,7 +91,7 @@ func (m *Meter) Forgiven() bool {
 	case m.insured && !m.Several: // of several answers, the others may be billed
 		return !m.final || m.usage.Nanodollars == 0
 	}
-	return m.wrote == 0 && !m.embeds && m.usage.Tokens() == 0 && m.usage.Nanodollars <= 0 && !m.spent
+	return m.wrote == 0 && !m.embeds && m.usage.nothing() && !m.doubted && !m.spent
 }
 
 // FromCache reports whether an answer with this header comes from the vendor's cache of

@@ -20,6 +20,7 @@ type Meter struct {
 	usage   Usage
 	final   bool   // the reported usage is that of the whole answer
 	unsure  bool   // a report left open how much input there was, whatever the others say
+	doubted bool   // a report said something that the usage does not contain
 	guessed bool   // the input that was stated at the beginning may be a gateway's estimate
 	ended   bool   // the stream said that it is complete
 	failed  bool   // the answer contained an error
@@ -357,6 +358,7 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 		return
 	}
 	if k == keyMeta && !u.Known() || at == inChoice && m.Several {
+		m.doubted = m.doubted || !u.nothing()
 		return
 	}
 	m.usage.merge(u)
@@ -444,5 +446,5 @@ func (m *Meter) commit() {
 // invalidate records that a part of the answer could not be read. The usage reported
 // so far is not that of the whole answer, unless it is reported again.
 func (m *Meter) invalidate() {
-	m.pending, m.final = textReport{}, false
+	m.pending, m.final, m.doubted = textReport{}, false, true
 }

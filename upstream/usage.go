@@ -34,6 +34,11 @@ func (u Usage) Known() bool { return u.Input >= 0 && u.Output >= 0 }
 // Tokens returns the sum that a token limit counts.
 func (u Usage) Tokens() int64 { return add(max(u.Input, 0), max(u.Output, 0)) }
 
+// nothing reports whether no count is above 0, known or not.
+func (u Usage) nothing() bool {
+	return max(u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h, u.Output, u.Nanodollars) <= 0
+}
+
 // merge keeps the highest report of each field: streams repeat their counts, which
 // only grow.
 func (u *Usage) merge(v Usage) {
@@ -161,7 +166,10 @@ func (c usageCounts) collect(path []byte, o rawObject, depth int) {
 // leaves a count out.
 const noNumber = "!"
 
-var errNoNumber = errors.New("a count is no number")
+var (
+	errNoNumber = errors.New("a count is no number")
+	errNoRoom   = errors.New("the output has no room for the reasoning")
+)
 
 // wholeNumber reads a count. Some vendors write 100.0 (Cohere), 1e2 or "100".
 func wholeNumber(s string) (int64, bool) {
@@ -202,8 +210,8 @@ func (c usageCounts) first(names ...string) int64 {
 
 // usageOf reads a usage object by its contents, whichever vendor it is from: the
 // vendors copy each other, and their copies differ. several says that it may be the
-// sum of several answers. If the error is errNoNumber, the returned Usage is what the
-// rest of the object reports.
+// sum of several answers. If there is an error, the returned Usage is what the rest of the
+// object reports.
 //
 // Anthropic's counts leave out some of the iterations that it bills: those that write a
 // summary (platform.claude.com/docs/en/build-with-claude/compaction-threshold), and the
@@ -288,8 +296,12 @@ func countsOf(o rawObject, several bool) (Usage, error) {
 	}
 	switch reasoning := c.first(reasoningFields...); {
 	case u.Known() && total > u.Tokens() && total != add(u.Tokens(), leftOut):
-		// xAI, for one, leaves reasoning out of the parts of its total.
+		// xAI, for one, leaves reasoning out of the parts of its total. A total without room
+		// for the reasoning contradicts it, and one of the two says too little.
 		u.Output = add(u.Output, total-u.Tokens())
+		if reasoning > u.Output {
+			u.Output = -1
+		}
 	case reasoning > u.Output && u.Output > 0 && total < 0:
 		u.Output = add(u.Output, reasoning) // it cannot be a part of that (vercel/ai#11487)
 	case reasoning > u.Output && u.Output > 0:
@@ -307,6 +319,9 @@ func countsOf(o rawObject, several bool) (Usage, error) {
 		u.Input = add(u.Input, leftOut)
 	}
 	u.Nanodollars = c.cost()
+	if u.Output < 0 && c.first(reasoningFields...) > 0 && c.first(outputFields...) >= 0 {
+		return u, errNoRoom
+	}
 	return u, c.sound()
 }
 
