@@ -169,6 +169,7 @@ func (c *content) object(b []byte, at position, depth int) int {
 	var pictured, timed bool  // it has a member for a picture; for sound or a film
 	bound := byLength         // applies to a block without a type
 	before := c.images
+	listed := int64(0) // the pictures in lists of them
 	i := 1
 	c.length += 2
 	for {
@@ -223,8 +224,17 @@ func (c *content) object(b []byte, at position, depth int) int {
 			}
 		case at == inBlock && name == "uuid":
 			kept = kept || value[0] != 'n'
+		case c.embeds && name == "image":
+			pictured = pictured || at == inBlock
+			listed += elementsOf(value)
+			if value[0] == '{' { // nobody documents that
+				c.images++
+			}
+			i += c.walk(value, "url", next, depth+1) // data or an address, or several
+			continue
 		case at == inBlock && (name == "image_url" || name == "image_pil" || name == "image_embeds" || name == "image"): // the last is DashScope's, without a type
 			pictured = true
+			listed += elementsOf(value)
 		case name == "audio_embeds", name == "video_embeds", name == "multimodal_data", strings.HasSuffix(name, "_url") && name != "image_url" && name != "file_url":
 			if value[0] != 'n' {
 				c.window, c.remote = true, true
@@ -232,12 +242,6 @@ func (c *content) object(b []byte, at position, depth int) int {
 			timed = true
 		case (name == "max_dynamic_patch" || name == "min_dynamic_patch" || name == "modalities" && word(value[:skipValue(value)]) != "image") && value[0] != 'n':
 			c.window = true // at SGLang, a picture has as many pieces as this says, or is a film
-		case c.embeds && name == "image":
-			if value[0] == '{' { // nobody documents that
-				c.images++
-			}
-			i += c.walk(value, "url", next, depth+1) // data or an address, or several
-			continue
 		case c.embeds && (name == "video" || name == "audio") && value[0] != 'n':
 			c.window, c.remote = true, true
 		case c.shape == geminiShape && !c.plainMedia(name, value):
@@ -251,6 +255,8 @@ func (c *content) object(b []byte, at position, depth int) int {
 			_, data = stringLength(value, c.layout, c.outline)
 		case name == "audio" && value[0] == '{':
 			c.fail("%q may point at what is not in the request", name)
+		case at == inBlock && (name == "video" || name == "audio"): // DashScope's, without a type
+			timed = true
 		case name == "prompt_cache_breakpoint" && c.err == nil:
 			c.err = c.cacheLifetime(name, value[:skipValue(value)])
 		case name == "ttl" && value[0] == '"':
@@ -309,9 +315,9 @@ func (c *content) object(b []byte, at position, depth int) int {
 	// member for media counts even if it is null; otherwise the type decides
 	// (vllm/entrypoints/chat_utils.py).
 	kept = at == inBlock && (kept || kind == "")
-	if c.images == before && (kept && pictured || kind == "image" || kind == "image_url" || kind == "input_image") {
-		c.images++
-		c.remote = true
+	least := before + max(listed, 1)
+	if c.images < least && (kept && pictured || c.embeds && listed > 0 || kind == "image" || kind == "image_url" || kind == "input_image") {
+		c.images, c.remote = least, true
 	}
 	if kept && timed {
 		c.window, c.remote = true, true
@@ -355,10 +361,57 @@ func (c *content) media(key string, value []byte, tokens int64) {
 	c.encoded += tokens
 }
 
+// elementsOf returns how many elements the list at the beginning of b has; 0 if there is
+// none.
+func elementsOf(b []byte) (n int64) {
+	if b[0] != '[' {
+		return 0
+	}
+	for range rawList(b).elements {
+		n++
+	}
+	return n
+}
+
 // picturesInText counts what text-generation-inference takes for pictures within text
-// (prepare_input in its router/src/validation.rs), however a request writes them.
-func picturesInText(body []byte) int64 {
-	return int64(strings.Count(unescaper.Replace(string(body)), "![]("))
+// (prepare_input in its router/src/validation.rs), however a request writes them. That
+// server joins the parts of a message before it looks for them, and a template may print
+// messages one right after the other, so a mark that begins in one text and ends in a later
+// one counts as well.
+func picturesInText(body, messages []byte) int64 {
+	n := marksIn(body)
+	if len(messages) == 0 || messages[0] != '[' {
+		return n
+	}
+	var joined []byte
+	read := func(text []byte) {
+		if len(text) > 0 && text[0] == '"' {
+			text = text[1 : len(text)-1]
+			joined = append(joined, text...)
+			n -= marksIn(text) // they are among those of the body, and of the joined text
+		}
+	}
+	for message := range rawList(messages).elements {
+		if message[0] != '{' {
+			continue
+		}
+		content := rawObject(message).get("content")
+		read(content)
+		if len(content) == 0 || content[0] != '[' {
+			continue
+		}
+		for part := range rawList(content).elements {
+			read(part)
+			if part[0] == '{' {
+				read(rawObject(part).get("text"))
+			}
+		}
+	}
+	return n + marksIn(joined)
+}
+
+func marksIn(text []byte) int64 {
+	return int64(strings.Count(unescaper.Replace(string(text)), "![]("))
 }
 
 var unescaper = strings.NewReplacer(`\u0021`, "!", `\u005b`, "[", `\u005B`, "[", `\u005d`, "]", `\u005D`, "]", `\u0028`, "(")

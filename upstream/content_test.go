@@ -39,14 +39,26 @@ func TestInputThatItsLengthDoesNotBound(t *testing.T) {
 		{"a film where a picture is due", "sglang", "/v1/chat/completions", chat(`{"type":"image_url","image_url":{"url":"video:AAAA"}}`), 1, true},
 		// DashScope's own parts have no type (help.aliyun.com, API reference of Qwen).
 		{"a picture without a type", "openai", "/v1/chat/completions", chat(`{"image":"https://x/y.png"},{"text":"x"}`), 1, false},
+		{"pictures without a type", "openai", "/v1/chat/completions", chat(`{"image":["https://x/1.png","https://x/2.png"]},{"text":"x"}`), 2, false},
+		{"pictures without a type, as objects", "openai", "/v1/chat/completions", chat(`{"image":[{"url":"https://x/1.png"},{"bytes":"AAAA"}]}`), 2, false},
+		{"pictures with a type", "vllm", "/v1/chat/completions", chat(`{"type":"image","image":["https://x/1.png","https://x/2.png"]}`), 2, false},
+		{"a film without a type", "openai", "/v1/chat/completions", chat(`{"video":["https://x/1.png","https://x/2.png"]},{"text":"x"}`), 0, true},
+		{"sound without a type", "openai", "/v1/chat/completions", chat(`{"audio":"https://x/y.mp3"}`), 0, true},
+		{"text with a type, beside nothing", "openai", "/v1/chat/completions", chat(`{"type":"text","text":"x","audio":null,"video":null}`), 0, false},
 		// prepare_input in router/src/validation.rs of text-generation-inference.
 		{"pictures within text", "tgi", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"![](https://x/y.png) and \u0021\u005B]\u0028data:image/png;base64,AAAA)"}]}`, 2, false},
+		{"a picture in text that comes in two parts", "tgi", "/v1/chat/completions", chat(`{"type":"text","text":"!["},{"type":"text","text":"](https://x/y.png)"}`), 1, false},
+		{"a picture in text that comes in four parts", "tgi", "/v1/chat/completions", chat(`{"type":"text","text":"!"},{"type":"text","text":"\u005b"},{"type":"text","text":"]"},{"text":"(https://x/y.png) ![](https://x/z.png)","type":"text"}`), 2, false},
+		{"no picture in text that comes in two parts", "vllm", "/v1/chat/completions", chat(`{"type":"text","text":"!["},{"type":"text","text":"](https://x/y.png)"}`), 0, false},
 		{"a picture within a prompt", "tgi", "/v1/completions", `{"model":"m","prompt":"![](https://x/y.png)"}`, 1, false},
 		{"no picture within text", "vllm", "/v1/chat/completions", `{"model":"m","messages":[{"role":"user","content":"![](https://x/y.png)"}]}`, 0, false},
 		// MultimodalEmbeddingInput there.
 		{"a picture to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","image":"https://x/y.png"},{"text":"y","image":null}]}`, 1, false},
 		{"a picture to embed that is in the request", "sglang", "/v1/embeddings", `{"model":"m","input":[{"image":"data:image/png;base64,` + picture + `"}]}`, 1, false},
 		{"a list of pictures to embed", "openai", "/v1/embeddings", `{"model":"m","input":[{"image":["https://x/1.png","https://x/2.png"]}]}`, 2, false},
+		{"pictures in a conversation to embed", "vllm", "/v1/embeddings", `{"model":"m","messages":[{"role":"user","content":[{"image":["https://x/1.png","https://x/2.png"]}]}]}`, 2, false},
+		{"a picture in a conversation to embed that is in the request", "vllm", "/v1/embeddings", `{"model":"m","messages":[{"role":"user","content":[{"image":"data:image/png;base64,` + picture + `"}]}]}`, 1, false},
+		{"a film where a picture in a conversation to embed is due", "sglang", "/v1/embeddings", `{"model":"m","messages":[{"role":"user","content":[{"image":"video:AAAA"}]}]}`, 1, true}, // and what an empty member may be
 		{"a film where a picture to embed is due", "sglang", "/v1/embeddings", `{"model":"m","input":[{"image":"video:AAAA"}]}`, 0, true},
 		{"a film to embed", "sglang", "/v1/embeddings", `{"model":"m","input":[{"text":"x","video":"https://x/y.mp4"}]}`, 0, true},
 		{"sound to embed", "openai", "/v1/embeddings", `{"model":"m","input":[{"audio":"AAAA"}]}`, 0, true},

@@ -203,7 +203,7 @@ func (e *Estimate) read(p *Preset, c *Call) error {
 		return found.err
 	}
 	if p.Name == "tgi" {
-		n := picturesInText(c.Body)
+		n := picturesInText(c.Body, e.turns)
 		found.images, found.remote = found.images+n, found.remote || n > 0
 	}
 	if p.Name == "xai" && found.documents {
