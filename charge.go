@@ -34,8 +34,8 @@ func (u *usage) charge(status int) (tokens, nano int64, kinds record.TokenKinds)
 
 // learnInput gives the memory of conversations the input that the answer reported.
 func (u *usage) learnInput(status int, measured bool) {
-	if u.recall == nil || u.meter == nil || u.reportedUsage().Input < 0 {
-		return
+	if u.recall == nil || u.meter == nil || u.meter.Guessed() || u.reportedUsage().Input < 0 {
+		return // a gateway's estimate is no count to hold later requests to
 	}
 	// An upstream may not have read all of a request that failed.
 	u.memory.Learn(u.recall, u.reportedUsage().Input, u.meter.Model(), measured && status < 300 && !u.meter.Failed())

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"net/http"
 	"strings"
 )
@@ -39,12 +40,27 @@ func (m *Meter) readError(s string) {
 }
 
 // readBase reads MiniMax's base_resp, whose code is not 0 in an error. Behind 1027, which
-// says that what was written is sensitive, a model has worked
+// says that what was written is sensitive, a model has worked, and behind any other that is
+// not known to stop a request before a model reads it, one may have
 // (https://platform.minimax.io/docs/api-reference/errorcode).
 func (m *Meter) readBase(o rawObject) {
-	code, ok := wholeNumber(string(o.get("status_code")))
+	code, ok := wholeNumber(string(bytes.Trim(o.get("status_code"), `"`)))
 	m.pending.failed = m.pending.failed || ok && code != 0
 	m.spent = m.spent || code == 1027
+	m.doubted = m.doubted || !ok || code != 0 && !stopsBefore(code)
+}
+
+// stopsBefore reports whether MiniMax's error with that code says that no model has read the
+// request. 1039, a limit of tokens, is not among them, because it does not say whose.
+func stopsBefore(code int64) bool {
+	switch code {
+	case 1002, 1041, 2045, 2056, // too many requests, connections, or too much use
+		1004, 2049, // the key
+		1008,             // the balance
+		1026, 1042, 2013: // the request is sensitive, not legible or not valid
+		return true
+	}
+	return false
 }
 
 // Worked reports whether an error shows that a model worked before it. Groq's errors show a

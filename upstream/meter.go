@@ -21,7 +21,8 @@ type Meter struct {
 	final   bool   // the reported usage is that of the whole answer
 	unsure  bool   // a report left open how much input there was, whatever the others say
 	doubted bool   // a report said something that the usage does not contain
-	guessed bool   // the input that was stated at the beginning may be a gateway's estimate
+	guessed bool   // an input that was stated at the beginning may be a gateway's estimate
+	stated  int64  // the most input in reports that are no such estimate
 	ended   bool   // the stream said that it is complete
 	failed  bool   // the answer contained an error
 	embeds  bool   // it holds embeddings, which are not output
@@ -95,10 +96,11 @@ const maxTokenText = 256
 
 // Usage returns what was reported so far, as far as it can be true. Every prompt has
 // tokens, and so has every text that a model wrote: a vendor that reports too few does
-// not count them, and that half of the usage is unknown.
+// not count them, and that half of the usage is unknown. An input that was only guessed is
+// unknown until another report has one.
 func (m *Meter) Usage() Usage {
 	u := m.usage
-	if u.Input < 1 || m.unsure {
+	if u.Input < 1 || m.unsure || m.guessed && m.stated < 1 {
 		u.Input, u.CachedInput, u.CacheWrite, u.CacheWrite1h = -1, -1, -1, -1
 	}
 	if u.Output < (m.wrote+maxTokenText-1)/maxTokenText {
@@ -111,11 +113,11 @@ func (m *Meter) Usage() Usage {
 // Anthropic reports at its beginning.
 func (m *Meter) Final() bool { return m.final }
 
-// Guessed reports whether the input that a Messages stream states at its beginning may be
-// an estimate: gateways that do not know it yet (ai-dynamo/dynamo, stream_converter.rs)
-// state an output of 0 beside it, and Anthropic's "will be non-zero" (its reference,
-// Message.usage).
-func (m *Meter) Guessed() bool { return m.guessed }
+// Guessed reports whether the input may be an estimate that a Messages stream states at its
+// beginning, because no later report has as much. Gateways that do not know the input yet
+// (ai-dynamo/dynamo, stream_converter.rs) state an output of 0 there; Anthropic documents
+// that its own is never 0 ("will be non-zero" in its reference, Message.usage).
+func (m *Meter) Guessed() bool { return m.guessed && m.usage.Input > m.stated }
 
 // Model returns the model that answered, as far as the answer says; the name beside
 // the usage counts.
@@ -353,7 +355,7 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 		m.unsure = true
 	}
 	if err != nil {
-		m.usage.merge(u)
+		m.take(at, u)
 		m.invalidate()
 		return
 	}
@@ -361,10 +363,9 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 		m.doubted = m.doubted || !u.nothing()
 		return
 	}
-	m.usage.merge(u)
+	m.take(at, u)
 	switch at {
 	case inMessage:
-		m.guessed = u.Output < 1
 	case inResponse:
 		m.pending.response = true
 	default:
@@ -378,6 +379,16 @@ func (m *Meter) report(at place, k answerKey, value []byte, good bool) {
 			}
 		}
 	}
+}
+
+// take merges a report into the usage.
+func (m *Meter) take(at place, u Usage) {
+	m.usage.merge(u)
+	if at == inMessage && u.Output < 1 {
+		m.guessed = true
+		return
+	}
+	m.stated = max(m.stated, u.Input)
 }
 
 // ollamaCount takes one of Ollama's counts, which are members of the answer itself.
