@@ -18,6 +18,8 @@ func TestAConversationIsLearnedFromMeasuredAnswers(t *testing.T) {
 	body := []byte(`{"model":"m","max_tokens":100,"messages":[{"role":"user","content":"` + text + `"}]}`)
 	const begins = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"m-1\",\"usage\":{\"input_tokens\":20,\"cache_read_input_tokens\":2000,\"cache_creation_input_tokens\":480,\"output_tokens\":1}}}\n\n"
 	const ends = "event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n"
+	const guess = "data: {\"type\":\"message_start\",\"message\":{\"model\":\"m-1\",\"usage\":{\"input_tokens\":2500,\"output_tokens\":0}}}\n\n"
+	const repeats = "data: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":2500,\"output_tokens\":9}}\n\ndata: {\"type\":\"message_stop\"}\n\n"
 	for _, test := range []struct {
 		name, stream string
 		status       int
@@ -28,6 +30,9 @@ func TestAConversationIsLearnedFromMeasuredAnswers(t *testing.T) {
 		{"left before it", begins, 200, false, false},
 		{"a refusal", begins + ends, 400, true, false},
 		{"an error before the end", begins + "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n" + ends, 200, true, false},
+		{"an estimate that the end repeats", guess + repeats, 200, true, true},
+		{"an estimate above what the end says", guess + strings.Replace(repeats, "2500", "2400", 1), 200, true, false},
+		{"an estimate that nothing repeats", guess + ends, 200, true, false},
 		{"nothing reported", "data: {}\n\n", 200, true, false},
 	} {
 		memory := upstream.NewMemory(func(x upstream.Excess) { t.Errorf("%s: %+v", test.name, x) })
