@@ -325,10 +325,10 @@ func countsOf(o rawObject, several bool) (Usage, error) {
 	return u, c.sound()
 }
 
-// leastCached is a bound of which we know that no server reports 0 uncached tokens beside
-// fewer cached ones: Anthropic keeps 1,024 or more
-// (platform.claude.com/docs/en/build-with-claude/prompt-caching), and servers that keep less
-// compute, and count, at least the last token. A report of less leaves the prompt out.
+// leastCached is how many cached tokens a report needs for an input of 0 beside them to be
+// believed. Anthropic caches 1,024 or more
+// (platform.claude.com/docs/en/build-with-claude/prompt-caching), and servers that cache fewer
+// compute, and count, at least the last token. A report with fewer leaves the prompt out.
 const leastCached = 256
 
 // cacheWrites returns how many tokens were written to a cache, and how many of them are
