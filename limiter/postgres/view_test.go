@@ -176,17 +176,18 @@ func TestAListOfManyKeysTakesFewRoundTrips(t *testing.T) {
 	}
 	const all = alone + children + 1
 	for name := range listings {
-		var trips int
-		// What the node reads meanwhile on its own is counted, too, and may be more.
-		eventually(t, name+" takes few round trips", func() bool {
+		// What the node reads meanwhile on its own is counted, too, and may now and then be
+		// more. So most listings have to take few.
+		var trips []int
+		for range 5 {
 			proxy.Trips()
 			listAll(t, name, c.nodes[0], all, 1)
 			eventually(t, "no transaction runs", proxy.Idle)
-			trips = slices.Max(append(proxy.Trips().Views, 0))
-			return trips <= 20
-		})
-		if trips == 0 {
-			t.Errorf("%s of %d keys took no round trip", name, all)
+			trips = append(trips, slices.Max(append(proxy.Trips().Views, 0)))
+		}
+		slices.Sort(trips)
+		if trips[0] == 0 || trips[2] > 20 {
+			t.Errorf("%s of %d keys took so many round trips, five times: %v", name, all, trips)
 		}
 	}
 }
