@@ -24,10 +24,10 @@ type graceEnd struct {
 func (l *Limiter) endGrace(k *Live, by Caller, lookup token.Lookup) error {
 	now := l.clock.Now().UTC()
 	k.mu.Lock()
-	ends := slices.ContainsFunc(k.key.Former, func(f record.Former) bool { return f.Lookup == lookup && f.Works(now) })
+	key := k.key.Clone()
+	ends := key.EndGrace(lookup, now)
 	if ends {
-		k.graceEnds = append(k.graceEnds, graceEnd{lookup, by, now})
-		k.key = k.withGraceEnds(k.key)
+		k.key, k.graceEnds = key, append(k.graceEnds, graceEnd{lookup, by, now})
 		l.markActive(k)
 	}
 	k.mu.Unlock()

@@ -78,10 +78,10 @@ func (l *Limiter) endToken(by Caller, action, id string) error {
 	stop := tokenStop{by, action, l.clock.Now().UTC()}
 	l.stopToken(id, stop)
 	err := l.recordTokenStop(id, stop)
-	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
-		return err
+	if !endsToken(err) {
+		err = notDurable("token", err)
 	}
-	return notDurable("token", err)
+	return err
 }
 
 // recordTokenStop makes durable that a token has ended.
@@ -104,8 +104,8 @@ func (l *Limiter) recordTokenStop(id string, stop tokenStop) error {
 		return errors.Join(err, rec.Write(b), b.audit(stop.by.entry(stop.action, id, record.Deltas(before.Facts(stop.at), after.Facts(stop.at)))))
 	}, func() { l.tokens.Changed(rec) })
 	l.tokens.LeaveOut(id, err) // a damaged one works no more, though its end is not durable
-	if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
-		l.tokenStops.drop(id) // nothing is left that could work
+	if endsToken(err) {
+		l.tokenStops.drop(id)
 	}
 	if err == nil {
 		l.log.Info("admin token revoked", "token_id", id, "name", rec.Name, "by", stop.by.Name)
@@ -113,11 +113,17 @@ func (l *Limiter) recordTokenStop(id string, stop tokenStop) error {
 	return err
 }
 
+// endsToken reports whether no token is left that could work, after an attempt to record its
+// end: it was recorded, or there is no such token, or its record cannot be read.
+func endsToken(err error) bool {
+	return err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord)
+}
+
 // redoTokenStops is redoStops for admin tokens.
 func (l *Limiter) redoTokenStops() {
 	for id, stop := range l.tokenStops.list(nil) {
 		err := l.recordTokenStop(id, stop)
-		if err == nil || errors.Is(err, store.ErrNotFound) || errors.Is(err, record.ErrRecord) {
+		if endsToken(err) {
 			continue
 		}
 		l.log.Warn("the end of an admin token could still not be made durable", "token_id", id, "error", err)
